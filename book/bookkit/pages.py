@@ -1,0 +1,309 @@
+"""Lay out what Sphinx reads: book pages, chapters with their outputs, API stubs.
+
+``book/_build/source`` mirrors the repository (``book/…``, ``notebooks/…``), so that a relative link works the same on a page,
+in JupyterLab and on the repository's web pages. A file is only rewritten when its content changes, which keeps Sphinx's
+incremental builds quick.
+
+A chapter's page takes its text and code from the notebook and the outputs from the executed copy, and then
+
+* Plotly's JSON becomes a ``<div class="book-plotly">`` that ``_static/book.js`` draws without a kernel or a network;
+* cells tagged ``solution`` are folded, cells tagged ``live-only`` lose their outputs and say why;
+* pictures get the caption below them (``**Figure 1.2.** …``) as their alternative text;
+* a line of measured facts (reading time, run time) goes below the title.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import html
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from bookkit.config import BOOK, DOWNLOADS, EXECUTED, PACKAGE, ROOT, SOURCE, Chapter, road_map
+from bookkit.execute import executed_path, read_run
+from bookkit.student import student_notebook
+
+PLOTLY_MIME = "application/vnd.plotly.v1+json"
+WORDS_PER_MINUTE = 180  # a text with formulas
+SECONDS_PER_CODE_LINE = 4
+CAPTION = re.compile(r"^\*\*Figure (\d+\.\d+)\.?\*\*")
+LIVE_NOTE = (
+    ":::{admonition} Live in JupyterLab\n:class: note live-only\n"
+    "This cell needs a running kernel: open the chapter with `make lab` to try it.\n:::"
+)
+
+
+def lay_out(chapters: Iterable[Chapter]) -> list[Path]:
+    """Write everything Sphinx reads and remove what no longer belongs.
+
+    Args:
+        chapters: The chapters to show; each must have been executed.
+
+    Returns:
+        The files that make up the source folder.
+    """
+    files: dict[str, bytes] = {}
+    chapters = list(chapters)
+    for path in sorted(BOOK.glob("*.md")):
+        name = "index.md" if path.name == "index.md" else f"book/{path.name}"
+        files[name] = _fill_markers(path.read_text(encoding="utf-8"), chapters).encode()
+    files["book/references.bib"] = (BOOK / "references.bib").read_bytes()
+    for name, text in api_pages(PACKAGE):
+        files[name] = text.encode()
+    for chapter in chapters:
+        source = nbformat.read(chapter.path, as_version=4)
+        page = chapter_page(source, nbformat.read(executed_path(chapter), as_version=4), chapter)
+        files[f"notebooks/{chapter.file}.ipynb"] = _dump(page)
+        files[f"notebooks/student/{chapter.file}.ipynb"] = _dump(student_notebook(source))
+    for path in sorted((EXECUTED / DOWNLOADS).rglob("*")) if chapters else []:
+        if path.is_file():
+            files[f"notebooks/{DOWNLOADS}/{path.relative_to(EXECUTED / DOWNLOADS).as_posix()}"] = path.read_bytes()
+    return _synchronise(files, SOURCE)
+
+
+def _dump(notebook: NotebookNode) -> bytes:
+    return (nbformat.writes(notebook, version=4) + "\n").encode()
+
+
+def _synchronise(files: dict[str, bytes], folder: Path) -> list[Path]:
+    """Make ``folder`` hold exactly ``files``, touching only what differs."""
+    for path in sorted(folder.rglob("*"), reverse=True) if folder.exists() else []:
+        if path.is_file() and path.relative_to(folder).as_posix() not in files:
+            path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+    written = []
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_bytes() != content:
+            path.write_bytes(content)
+        written.append(path)
+    return written
+
+
+# --- a chapter -------------------------------------------------------------------------------------------------------
+
+
+def chapter_page(source: NotebookNode, executed: NotebookNode, chapter: Chapter) -> NotebookNode:
+    """Join a chapter's text with the outputs of its run and prepare it for a page without a kernel.
+
+    Args:
+        source: The notebook as kept in the repository.
+        executed: The copy that was run; it has the same code cells.
+        chapter: The chapter's entry in the road map.
+
+    Returns:
+        A new notebook for myst-nb.
+    """
+    page = copy.deepcopy(source)
+    page.metadata = copy.deepcopy(executed.metadata)
+    outputs = (cell.outputs for cell in executed.cells if cell.cell_type == "code")
+    for cell in page.cells:
+        if cell.cell_type == "code":
+            cell.outputs = copy.deepcopy(next(outputs))
+    cells: list[NotebookNode] = []
+    figures = 0
+    for index, cell in enumerate(page.cells):
+        tags = set(cell.metadata.get("tags", []))
+        if index == 0:
+            cell.source = _insert_facts(cell.source, page, chapter)
+        if cell.cell_type == "markdown":
+            if "solution" in tags:
+                cell.source = f"::::{{admonition}} Show the solution\n:class: dropdown solution\n{cell.source}\n::::"
+            elif CAPTION.match(cell.source):
+                cell.source = f"::::{{div}} figure-caption\n{cell.source}\n::::"
+        else:
+            caption = _caption_after(page.cells, index)
+            if "live-only" in tags:
+                cell.outputs = []
+                cells += [cell, nbformat.v4.new_markdown_cell(LIVE_NOTE, id=f"{cell.id}-live")]
+                continue
+            if "install" in tags:
+                tags.add("remove-cell")
+            if "solution" in tags:
+                tags.add("hide-cell")
+                cell.metadata["mystnb"] = {
+                    "code_prompt_show": "Show the solution",
+                    "code_prompt_hide": "Hide the solution",
+                }
+            cell.metadata["tags"] = sorted(tags)
+            if caption:
+                cell.metadata.setdefault("mystnb", {})["image"] = {"alt": caption}
+            figures += _plotly_to_html(cell, f"{chapter.file}-figure", figures, caption)
+        cells.append(cell)
+    page.cells = cells
+    return page
+
+
+def _insert_facts(front: str, page: NotebookNode, chapter: Chapter) -> str:
+    """The front cell with a line of measured facts below its title."""
+    title, _, rest = front.partition("\n")
+    run = read_run(chapter)
+    ran = f"ran in {run.seconds:.1f} s when this page was built" if run else "not run"
+    facts = (
+        f'<p class="chapter-facts"><span>Chapter {chapter.number} · {html.escape(chapter.part)}</span>'
+        f"<span>{reading_minutes(page)} min to read</span><span>{ran}</span></p>"
+    )
+    student = f"{{download}}`Student notebook <student/{chapter.file}.ipynb>`"
+    return f"{title}\n\n{facts}\n\n:::{{div}} chapter-downloads\n{student}\n:::\n\n{rest}"
+
+
+def reading_minutes(notebook: NotebookNode) -> int:
+    """Minutes to read a chapter: words of text plus lines of code, at a learner's pace."""
+    words = sum(len(cell.source.split()) for cell in notebook.cells if cell.cell_type == "markdown")
+    lines = sum(len(cell.source.splitlines()) for cell in notebook.cells if cell.cell_type == "code")
+    return max(1, math.ceil(words / WORDS_PER_MINUTE + lines * SECONDS_PER_CODE_LINE / 60))
+
+
+def _caption_after(cells: list[NotebookNode], index: int) -> str:
+    """The caption below a code cell as plain text, empty when there is none."""
+    if index + 1 >= len(cells) or cells[index + 1].cell_type != "markdown":
+        return ""
+    text = cells[index + 1].source
+    if not CAPTION.match(text):
+        return ""
+    text = re.sub(r"\{[\w:]+\}`([^`<]*?)\s*(?:<[^`]*>)?`", r"\1", text)  # roles
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)  # links
+    return " ".join(re.sub(r"[*`$]", "", text).split())
+
+
+def _plotly_to_html(cell: NotebookNode, prefix: str, start: int, caption: str) -> int:
+    """Replace Plotly outputs by a div and its data; returns how many there were."""
+    found = 0
+    for output in cell.outputs:
+        data = output.get("data", {})
+        if PLOTLY_MIME not in data:
+            continue
+        found += 1
+        figure = data[PLOTLY_MIME]
+        identity = f"{prefix}-{start + found}"
+        height = figure.get("layout", {}).get("height", 450)
+        payload = json.dumps(figure, separators=(",", ":")).replace("</", "<\\/")
+        label = html.escape(caption or "Interactive figure", quote=True)
+        output["data"] = {
+            "text/html": f'<div class="book-plotly" id="{identity}" role="group" aria-label="{label}" '
+            f'style="min-height:{height}px"></div>\n'
+            f'<script type="application/json" data-plotly-for="{identity}">{payload}</script>'
+        }
+    return found
+
+
+# --- generated parts of the book's own pages -------------------------------------------------------------------------
+
+
+def _fill_markers(text: str, chapters: list[Chapter]) -> str:
+    """Replace ``<!-- generate: name -->`` lines by what the chapters say."""
+    generators: dict[str, Callable[[list[Chapter]], str]] = {
+        "contents": _contents,
+        "road map": _road_map,
+        "run times": _run_times,
+    }
+    return re.sub(
+        r"^<!-- generate: ([a-z ]+) -->$",
+        lambda match: generators[match.group(1)](chapters),
+        text,
+        flags=re.MULTILINE,
+    )
+
+
+def _parts() -> Iterator[tuple[str, list[Chapter]]]:
+    """Parts with their chapters, in order."""
+    chapters = road_map()
+    for part in dict.fromkeys(chapter.part for chapter in chapters):
+        yield part, [chapter for chapter in chapters if chapter.part == part]
+
+
+def _contents(shown: list[Chapter]) -> str:
+    """The hidden tables of contents that fill the sidebar."""
+    blocks = []
+    for part, chapters in _parts():
+        entries = [f"notebooks/{chapter.file}" for chapter in chapters if chapter in shown]
+        if entries:
+            blocks.append(f":::{{toctree}}\n:hidden:\n:caption: {part}\n\n" + "\n".join(entries) + "\n:::")
+    return "\n\n".join(blocks)
+
+
+def _road_map(shown: list[Chapter]) -> str:
+    """All chapters by part, with links to those that are written."""
+    lines = []
+    for part, chapters in _parts():
+        lines += [f"### {part}", "", '<ol class="road-map">']
+        for chapter in chapters:
+            title, state, badge = html.escape(chapter.title), "planned", '<span class="badge">planned</span>'
+            if chapter in shown:
+                run = read_run(chapter)
+                title = f'<a href="notebooks/{chapter.file}.html">{title}</a>'
+                state, badge = "written", f'<span class="badge">{run.seconds:.0f} s to run</span>' if run else ""
+            lines.append(
+                f'<li class="{state}" value="{chapter.number}"><strong>{title}</strong> {badge}'
+                f"<br>{html.escape(chapter.summary)}</li>"
+            )
+        lines += ["</ol>", ""]
+    return "\n".join(lines)
+
+
+def _run_times(shown: list[Chapter]) -> str:
+    """Measured seconds against budgets."""
+    lines = ["| chapter | seconds measured | budget in seconds |", "|---|---:|---:|"]
+    for chapter in shown:
+        run = read_run(chapter)
+        lines.append(f"| {chapter.number} {chapter.title} | {run.seconds if run else '–'} | {chapter.budget:g} |")
+    return "\n".join(lines)
+
+
+# --- API reference ---------------------------------------------------------------------------------------------------
+
+
+def api_pages(package: Path) -> Iterator[tuple[str, str]]:
+    """A page for each public module of the package, and the list of them.
+
+    Args:
+        package: Folder of the package. It is read, not imported.
+
+    Yields:
+        Name of the page relative to the source folder, and its text.
+    """
+    rows = []
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        if parts[-1] == "__init__":
+            parts = parts[:-1]
+        if any(part.startswith("_") for part in parts):
+            continue
+        module = ".".join(parts)
+        summary = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+        rows.append((module, summary))
+        directive = f".. automodule:: {module}\n   :members:\n   :show-inheritance:"
+        yield f"book/api/{module}.md", f"# `{module}`\n\n```{{eval-rst}}\n{directive}\n```\n"
+    lines = ["# API reference", "", "The modules of `twodasl_lite`, from the words of the field upwards.", ""]
+    lines += ["| module | what it holds |", "|---|---|"]
+    lines += [f"| [`{module}`]({module}.md) | {summary} |" for module, summary in rows]
+    lines += ["", ":::{toctree}", ":hidden:", "", *[module for module, _ in rows], ":::", ""]
+    yield "book/api/index.md", "\n".join(lines)
+
+
+def clean_pages(html_folder: Path, source_folder: Path = SOURCE) -> None:
+    """Remove built pages whose source is gone, so that nothing stale is read, linked or checked."""
+    kept = {"genindex.html", "py-modindex.html", "search.html"}
+    for page in html_folder.rglob("*.html"):
+        name = page.relative_to(html_folder)
+        if name.parts[0] in {"_static", "_modules", "_downloads"} or name.as_posix() in kept:
+            continue
+        if not any((source_folder / name).with_suffix(suffix).exists() for suffix in (".md", ".ipynb")):
+            page.unlink()
+
+
+def remove_build(*folders: Path) -> None:
+    """Delete build folders, never anything outside the repository."""
+    for folder in folders:
+        if ROOT in folder.parents and folder.exists():
+            shutil.rmtree(folder)

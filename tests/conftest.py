@@ -1,0 +1,99 @@
+"""Fixtures that the tests share: devices, small faces, and the optional real data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from twodasl_lite.morphable import MorphableModel
+
+DATA_VARIABLE = "TWODASL_DATA"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "gpu: needs a CUDA device")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Every device that is worth a run; CUDA is skipped where there is none."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")
+    return torch.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real data that TWODASL_DATA names; tests that want it skip without."""
+    root = os.environ.get(DATA_VARIABLE)
+    if not root:
+        pytest.skip(f"{DATA_VARIABLE} is not set: point it at the folder of real test data to run this test")
+    path = Path(root)
+    if not path.is_dir():
+        pytest.fail(f"{DATA_VARIABLE}={root} is no folder")
+    return path
+
+
+@pytest.fixture(scope="session")
+def annotations(data_root: Path) -> dict[str, np.ndarray]:
+    """Annotations of 400 AFLW2000-3D images."""
+    with np.load(data_root / "aflw2000-3d" / "aflw2000_every_fifth.npz", allow_pickle=False) as content:
+        return {name: content[name] for name in content.files}
+
+
+@pytest.fixture(scope="session")
+def basel_landmarks(data_root: Path) -> dict[str, np.ndarray]:
+    """The Basel Face Model at its 68 landmarks, and the published whitening."""
+    with np.load(data_root / "aflw2000-3d" / "bfm_68_landmarks.npz", allow_pickle=False) as content:
+        return {name: content[name] for name in content.files}
+
+
+def make_model(
+    *,
+    num_vertices: int = 90,
+    num_shape: int = 5,
+    num_expression: int = 3,
+    dtype: torch.dtype = torch.float64,
+    albedo: bool = True,
+    seed: int = 0,
+) -> MorphableModel:
+    """A small random model with every optional part; nothing about it is a face."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=dtype)
+
+    corners = torch.arange(num_vertices)
+    triangles = torch.stack([corners, corners.roll(-1), corners.roll(-2)], dim=1)
+    colours = {}
+    if albedo:
+        colours = {
+            "albedo_mean": torch.rand(num_vertices, 3, generator=generator, dtype=dtype),
+            "albedo_basis": 0.1 * random(num_vertices, 3, 4),
+            "albedo_std": torch.tensor([1.0, 0.5, 0.25, 2.0], dtype=dtype),
+        }
+    return MorphableModel(
+        50 * random(num_vertices, 3),
+        random(num_vertices, 3, num_shape),
+        random(num_vertices, 3, num_expression),
+        triangles,
+        torch.arange(68) + 10,
+        shape_std=torch.linspace(2, 1, num_shape, dtype=dtype),
+        expression_std=torch.linspace(1, 0.5, num_expression, dtype=dtype),
+        regions={"face": torch.arange(80), "last": torch.tensor([num_vertices - 1])},
+        expression_names=[f"move {k}" for k in range(num_expression)],
+        name="small",
+        license="none",
+        source="a test",
+        **colours,
+    )
+
+
+@pytest.fixture
+def small_model() -> MorphableModel:
+    """See :func:`make_model`."""
+    return make_model()

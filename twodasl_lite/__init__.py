@@ -1,0 +1,13 @@
+"""2DASL, small and complete: 3D faces from single pictures, learnt with the help of 2D pictures.
+
+The package behind the book. Its floors, each standing only on those below it:
+
+1. ``coefficients``, ``camera``, ``landmarks``, ``images``, ``archive``, ``errors``: the words of the field, each alone.
+2. ``morphable``: the face model.
+3. ``decode``: 62 numbers to vertices and landmarks in pixels, the one road everybody takes.
+4. ``fitting``, ``export``, ``viz``: answers without a network; files for other programs; what a reader sees.
+
+Importing it needs torch, numpy and opencv alone.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,57 @@
+"""From coefficients to pixels: the one road from 62 numbers to vertices and landmarks.
+
+    S = mean + A shape + E expression          model frame (Tu et al. 2019, eq. 1)
+    v = [f R | t] (S, 1)                       crop frame (eq. 2)
+    x = v_x - 1, y = height - v_y, z = v_z     pixels
+
+Coefficients are raw here, never whitened. Explained in chapter 3.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from twodasl_lite.camera import CROP_SIZE, frame_to_pixels, project
+from twodasl_lite.coefficients import Coefficients
+from twodasl_lite.errors import InputTypeError, check_tensor
+from twodasl_lite.morphable.model import MorphableModel
+
+
+def _unpacked(coefficients: Coefficients | torch.Tensor, model: MorphableModel) -> Coefficients:
+    """Accept a batch of packed vectors or a structure; check against the model's sizes."""
+    if isinstance(coefficients, Coefficients):
+        coefficients = coefficients.pack()
+    elif not isinstance(coefficients, torch.Tensor):
+        raise InputTypeError(
+            f"coefficients: found {type(coefficients).__name__}; expected Coefficients or a tensor"
+        )
+    check_tensor("coefficients", coefficients, ("B", model.layout.size), finite=False)
+    return Coefficients.unpack(coefficients, model.layout)
+
+
+def decode(
+    coefficients: Coefficients | torch.Tensor, model: MorphableModel, height: float = CROP_SIZE
+) -> torch.Tensor:
+    """All vertices in pixels.
+
+    Args:
+        coefficients: A batch of :class:`Coefficients`, or packed raw vectors ``(B, 12 + Ks + Ke)``.
+        model: The face model.
+        height: Height in pixels of the crop (or image) that the pose refers to.
+
+    Returns:
+        ``(B, V, 3)``: x right, y down, z towards the viewer, in pixels, 0-based.
+
+    Raises:
+        ShapeError: If the number of coefficients is not the model's.
+    """
+    pose, shape, expression = _unpacked(coefficients, model)
+    return frame_to_pixels(project(model.decode(shape, expression), pose), height)
+
+
+def decode_landmarks(
+    coefficients: Coefficients | torch.Tensor, model: MorphableModel, height: float = CROP_SIZE
+) -> torch.Tensor:
+    """The 68 landmarks in pixels, ``(B, 68, 3)``, without computing other vertices. Arguments as for :func:`decode`."""
+    pose, shape, expression = _unpacked(coefficients, model)
+    return frame_to_pixels(project(model.decode_landmarks(shape, expression), pose), height)

@@ -1,0 +1,220 @@
+"""Photographs: reading them safely, cutting out the face, and the form in which a network sees them.
+
+A photo is a numpy array ``(H, W, 3)`` of ``uint8``, RGB, row 0 at the top. Boxes and pixels are those of
+:mod:`twodasl_lite.camera`: 0-based, pixel centres at integers, boxes inclusive and free to reach beyond the image.
+Explained in chapter 4.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from twodasl_lite.camera import CROP_SIZE
+from twodasl_lite.errors import FileFormatError, InputTypeError, ShapeError, ValueRangeError, check_tensor
+
+IMAGE_CENTRE = 127.5
+"""Grey value that the network sees as zero."""
+IMAGE_RANGE = 128.0
+"""Grey values per unit of the network's input; the released weights were trained with these two numbers."""
+MAX_SIDE = 20_000
+"""Longest side of a photo that is read; more is most likely a mistake, and fills the memory."""
+
+
+def as_photo(image: np.ndarray, name: str = "image") -> np.ndarray:
+    """Turn any usual array of pixels into ``(H, W, 3)`` RGB ``uint8``.
+
+    Grey pictures get three equal channels; an alpha channel is composited over white; 16-bit values are scaled.
+
+    Args:
+        image: ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or ``(H, W, 4)``; ``uint8``, ``uint16``, or floats in [0, 1].
+        name: Name for messages.
+
+    Returns:
+        A new array, or the same one if it was a photo already.
+
+    Raises:
+        InputTypeError: If it is no array of numbers.
+        ShapeError: If it is empty or has another number of channels.
+        ValueRangeError: If floats lie outside [0, 1] or are NaN, or a side is too long.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype.kind not in "uif":
+        kind = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
+        raise InputTypeError(f"{name}: found {kind}; expected a numpy array of pixels")
+    if image.ndim not in (2, 3) or image.size == 0 or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        raise ShapeError(
+            f"{name}: found shape {image.shape}; expected (H, W) or (H, W, 1, 3 or 4), not empty"
+        )
+    if max(image.shape[:2]) > MAX_SIDE:
+        raise ValueRangeError(
+            f"{name}: found {image.shape[1]}x{image.shape[0]} pixels; expected at most {MAX_SIDE} a side"
+        )
+    if image.dtype.kind == "f":
+        if not np.isfinite(image).all() or image.min() < 0 or image.max() > 1:
+            raise ValueRangeError(
+                f"{name}: found floats outside [0, 1]; expected [0, 1], or integers 0 to 255"
+            )
+        image = np.round(image * 255).astype(np.uint8)
+    elif image.dtype == np.uint16:
+        image = np.round(image / 257).astype(np.uint8)
+    elif image.dtype != np.uint8:
+        if image.min() < 0 or image.max() > 255:
+            raise ValueRangeError(f"{name}: found values {image.min()} to {image.max()}; expected 0 to 255")
+        image = image.astype(np.uint8)
+    if image.ndim == 2 or image.shape[2] == 1:
+        return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    if image.shape[2] == 4:
+        alpha = image[..., 3:].astype(np.float32) / 255
+        return np.round(image[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return image
+
+
+def read_photo(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read a picture file, upright (EXIF rotation applied).
+
+    Args:
+        path: JPEG, PNG, WebP or another format that OpenCV reads; grey, colour, with alpha, 8 or 16 bit.
+
+    Returns:
+        ``(H, W, 3)`` RGB ``uint8``.
+
+    Raises:
+        FileFormatError: If the file is missing, empty, damaged or no picture.
+    """
+    path, expected = Path(path), "a picture file (JPEG, PNG, ...)"
+    if not path.is_file():
+        raise FileFormatError(path, "a folder" if path.is_dir() else "no such file", expected)
+    data = np.fromfile(path, dtype=np.uint8)  # not cv2.imread, which cannot open every path on Windows
+    if data.size == 0:
+        raise FileFormatError(path, "an empty file", expected)
+    # IMREAD_UNCHANGED keeps alpha but ignores EXIF, so pictures without alpha are read in the way that heeds it.
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        if image is not None and not (image.ndim == 3 and image.shape[2] == 4):
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    except cv2.error as error:
+        raise FileFormatError(path, f"an unreadable picture ({error.err})", expected) from error
+    if image is None:
+        raise FileFormatError(path, "a file that is no picture, or a damaged one", expected)
+    if image.ndim == 3:
+        image = image[..., [2, 1, 0, 3][: image.shape[2]]]
+    return np.ascontiguousarray(as_photo(image, os.fspath(path)))
+
+
+def write_photo(path: str | os.PathLike[str], image: np.ndarray) -> None:
+    """Write a photo as PNG or JPEG (by its suffix), whole or not at all.
+
+    Raises:
+        FileFormatError: If the suffix names no known format.
+    """
+    path = Path(path)
+    try:
+        done, data = cv2.imencode(path.suffix, np.ascontiguousarray(as_photo(image)[..., ::-1]))
+    except cv2.error:
+        done = False
+    if not done:
+        raise FileFormatError(path, f"the suffix {path.suffix!r}", "a picture format such as .png or .jpg")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        data.tofile(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def landmarks_box(points: torch.Tensor) -> torch.Tensor:
+    """The square crop box that the field's benchmarks cut around a face with known landmarks.
+
+    Centred on the landmarks' bounding box, its side the box's diagonal (3DDFA, Zhu et al. 2016): the face then fills
+    about 70 % of the crop.
+
+    Args:
+        points: ``(..., N, 2)`` or ``(..., N, 3)`` landmarks in image pixels.
+
+    Returns:
+        ``(..., 4)`` left, top, right, bottom, rounded to whole pixels.
+
+    Raises:
+        ValueRangeError: If all landmarks are one point.
+    """
+    points = check_tensor("points", points, ("...", "N", "2 or 3"))[..., :2]
+    low, high = points.amin(dim=-2), points.amax(dim=-2)
+    side = (high - low).norm(dim=-1, keepdim=True)
+    if bool((side <= 0).any()):
+        raise ValueRangeError("points: found landmarks that are all one point; expected a face")
+    first = torch.round((low + high - side) / 2)
+    return torch.cat([first, first + torch.round(side).clamp(min=2) - 1], dim=-1)
+
+
+def crop_photo(photo: np.ndarray, box: torch.Tensor, size: int = CROP_SIZE) -> np.ndarray:
+    """Cut a box out of a photo and resize it; what lies outside the photo is black.
+
+    Content lands where :func:`twodasl_lite.camera.image_to_crop` says under its ``"exact"`` mapping.
+
+    Args:
+        photo: ``(H, W, 3)``.
+        box: ``(4,)`` left, top, right, bottom in whole pixels, inclusive.
+        size: Side of the result in pixels.
+
+    Returns:
+        ``(size, size, 3)`` ``uint8``.
+
+    Raises:
+        ValueRangeError: If the box is empty or lies wholly outside the photo.
+    """
+    photo = as_photo(photo, "photo")
+    left, top, right, bottom = (int(v) for v in check_tensor("box", box, (4,)).round().tolist())
+    height, width = photo.shape[:2]
+    if right < left or bottom < top or right < 0 or bottom < 0 or left >= width or top >= height:
+        raise ValueRangeError(
+            f"box: found ({left}, {top}, {right}, {bottom}); expected one that overlaps the {width}x{height} photo"
+        )
+    inside = photo[max(top, 0) : bottom + 1, max(left, 0) : right + 1]
+    padded = cv2.copyMakeBorder(
+        inside,
+        max(-top, 0),
+        max(bottom + 1 - height, 0),
+        max(-left, 0),
+        max(right + 1 - width, 0),
+        cv2.BORDER_CONSTANT,
+    )
+    shrinks = padded.shape[0] > size or padded.shape[1] > size
+    return cv2.resize(padded, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def photo_to_tensor(photo: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
+    """The network's view of a photo: ``(3, H, W)`` RGB, ``(value - 127.5) / 128``.
+
+    Args:
+        photo: ``(H, W, 3)``.
+        device: Where to put it.
+    """
+    pixels = torch.from_numpy(np.ascontiguousarray(as_photo(photo, "photo"))).to(device)
+    return (pixels.permute(2, 0, 1).float() - IMAGE_CENTRE) / IMAGE_RANGE
+
+
+def sample_colours(photo: np.ndarray, points: torch.Tensor) -> torch.Tensor:
+    """Colours of a photo at sub-pixel positions, bilinearly interpolated.
+
+    Args:
+        photo: ``(H, W, 3)``.
+        points: ``(N, 2)`` or ``(N, 3)`` in pixels; positions outside take the nearest pixel's colour.
+
+    Returns:
+        ``(N, 3)`` sRGB in [0, 1].
+    """
+    points = check_tensor("points", points, ("N", "2 or 3"))
+    photo = as_photo(photo, "photo")
+    pixels = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)[None].to(points) / 255
+    size = points.new_tensor([photo.shape[1], photo.shape[0]])
+    grid = (2 * points[:, :2] + 1) / size - 1  # pixel centres at integers -> grid_sample's edges at -1 and 1
+    colours = torch.nn.functional.grid_sample(
+        pixels, grid[None, None], mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return colours[0, :, 0].T  # (N, 3)

@@ -1,0 +1,37 @@
+"""What a reader sees: the face explorer, figures for print, and plotly figures for the page.
+
+Nothing is imported before it is used: ``import twodasl_lite.viz`` needs none of matplotlib, plotly and anywidget.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+_HOMES = {
+    "FaceExplorer": "explorer",
+    "StaticExplorer": "explorer",
+    "face_explorer_html": "explorer",
+    "PackedModel": "packing",
+    "pack_model": "packing",
+    "contact_sheet": "figures",
+    "draw_landmarks": "figures",
+    "overlay": "figures",
+    "shaded_mesh": "figures",
+    "curve_figure": "plotly_figures",
+    "mesh_figure": "plotly_figures",
+    "slider_frames": "plotly_figures",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str):
+    """Import the module that holds ``name`` when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return list(__all__)

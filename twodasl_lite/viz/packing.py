@@ -1,0 +1,274 @@
+"""A morphable model small enough for a web page, with a guaranteed precision.
+
+A page can carry a few megabytes. The first components of a model are therefore written as 16-bit integers with one
+step for all of them, the step being as coarse as the wanted precision allows: if every slider stands at its limit and
+every rounding error adds up, a vertex is still no further than ``max_error`` mm from where the package puts it.
+Coarse steps leave small numbers; stored as differences from vertex to vertex and with high and low bytes apart, they
+compress well. The browser unpacks this with its own ``DecompressionStream``. Explained in chapter 1.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from twodasl_lite.camera import CROP_SIZE
+from twodasl_lite.coefficients import NUM_EXPRESSION, NUM_SHAPE, CoefficientLayout
+from twodasl_lite.errors import ValueRangeError
+from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.viz.palette import CLAY, landmark_colour
+
+SIGMA_LIMIT = 3.0
+"""Reach of a slider in standard deviations."""
+
+DEFAULT_MAX_ERROR = 0.05
+"""Precision in mm: a twentieth of what the best face scanners resolve."""
+
+CROP_MARGIN = 1.58
+"""Side of a crop over the mean of the width and height of the landmarks' box, as 3DDFA crops faces."""
+
+_INT16_MAX = 32767
+_MIN_PRECISION = 1e-4
+_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PackedModel:
+    """A quantised model: what travels to the browser.
+
+    Attributes:
+        header: Everything that is small, ready for JSON: names, ranges, steps, landmarks.
+        data: The zlib stream of all arrays.
+        step: Quantisation step of all components, in mm.
+        max_error: Bound in mm on the distance along one axis between a packed and an original vertex, for every
+            setting of the sliders.
+        vertex_indices: Which vertices of the model were packed, ``(V,)``.
+        mean: ``(V, 3)`` integers; times ``header["meanStep"]``, plus ``header["offset"]``, the mean face in mm.
+        basis: ``(Ks + Ke, V, 3)`` integers; times ``step``, displacements in mm per standard deviation.
+    """
+
+    header: dict
+    data: bytes = field(repr=False)
+    step: float
+    max_error: float
+    vertex_indices: np.ndarray = field(repr=False)
+    mean: np.ndarray = field(repr=False)
+    basis: np.ndarray = field(repr=False)
+
+    @property
+    def base64_size(self) -> int:
+        """Bytes that the arrays take in a page."""
+        return 4 * ((len(self.data) + 2) // 3)
+
+    def to_base64(self) -> str:
+        """The arrays as text."""
+        return base64.b64encode(self.data).decode("ascii")
+
+    def decode(self, shape: np.ndarray, expression: np.ndarray) -> np.ndarray:
+        """The vertices that the browser computes, in mm.
+
+        Args:
+            shape: Up to ``Ks`` coefficients in standard deviations; missing ones are zero.
+            expression: Likewise up to ``Ke``.
+
+        Returns:
+            ``(V, 3)``.
+        """
+        num_shape, num_expression = self.header["numShape"], self.header["numExpression"]
+        weights = np.zeros(num_shape + num_expression)
+        weights[: len(shape)] = shape
+        weights[num_shape : num_shape + len(expression)] = expression
+        moved = np.tensordot(weights, self.basis, axes=1) * self.step
+        return np.asarray(self.header["offset"]) + self.mean * self.header["meanStep"] + moved
+
+
+def checksum(vertices: np.ndarray) -> float:
+    """One number for a set of vertices, ``mean(x + 2 y + 3 z)`` in mm; the browser reports the same.
+
+    It moves by at most 6 times the largest coordinate error.
+    """
+    return float(np.asarray(vertices, dtype=np.float64).mean(axis=0) @ np.array([1.0, 2.0, 3.0]))
+
+
+def _planes(integers: np.ndarray, width: int) -> bytes:
+    """Byte planes of little-endian integers: all low bytes first, the high bytes last."""
+    little = np.ascontiguousarray(integers).astype(f"<u{width}")
+    return little.reshape(-1).view(np.uint8).reshape(-1, width).T.tobytes()
+
+
+def _differences(integers: np.ndarray) -> np.ndarray:
+    """Differences along the last axis, the first kept; modulo 65536, so that the sum restores them exactly."""
+    wide = integers.astype(np.int64)
+    return np.diff(wide, axis=-1, prepend=0) & 0xFFFF
+
+
+def _select(model: MorphableModel, region: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Vertex indices, triangles and landmarks of a region, the last two in the region's own numbering."""
+    triangles = model.triangles.cpu().numpy()
+    landmarks = model.landmarks.cpu().numpy()
+    if region is None:
+        return np.arange(model.num_vertices), triangles, landmarks
+    if region not in model.regions:
+        known = ", ".join(sorted(model.regions)) or "none"
+        raise ValueRangeError(f"region: found {region!r}; expected one of the model's regions ({known})")
+    kept = np.unique(model.regions[region].cpu().numpy())
+    new_index = np.full(model.num_vertices, -1)
+    new_index[kept] = np.arange(len(kept))
+    inside = (new_index[triangles] >= 0).all(axis=1)
+    if (new_index[landmarks] < 0).any():
+        outside = int((new_index[landmarks] < 0).sum())
+        raise ValueRangeError(f"region: found {outside} landmarks outside {region!r}; expected all of them inside")
+    return kept, new_index[triangles[inside]], new_index[landmarks]
+
+
+def _landmark_groups() -> list[dict]:
+    """The markup's polylines with their colours, for drawing."""
+    from twodasl_lite.landmarks import EDGES, GROUPS
+
+    groups = []
+    for name, members in GROUPS.items():
+        inside = set(members)
+        edges = [[int(a), int(b)] for a, b in EDGES if a in inside and b in inside]
+        groups.append(
+            {"name": name, "points": [int(i) for i in members], "edges": edges, "colour": landmark_colour(name)}
+        )
+    return groups
+
+
+def _crop_camera(landmarks: np.ndarray) -> dict:
+    """Scale and centre with which the mean face fills a crop the way 3DDFA's crops are filled."""
+    low, high = landmarks.min(axis=0), landmarks.max(axis=0)
+    side = CROP_MARGIN * float(high[0] - low[0] + high[1] - low[1]) / 2
+    centre = (low + high) / 2
+    centre[2] = landmarks[:, 2].mean()  # depth cannot be seen: by convention the mean landmark lies at depth zero
+    return {"size": CROP_SIZE, "scale": CROP_SIZE / side, "centre": [float(c) for c in centre]}
+
+
+def pack_model(
+    model: MorphableModel,
+    num_shape: int | None = 12,
+    num_expression: int | None = None,
+    *,
+    region: str | None = None,
+    max_error: float = DEFAULT_MAX_ERROR,
+    colours: np.ndarray | None = None,
+    layout: CoefficientLayout | None = None,
+) -> PackedModel:
+    """Quantise the first components of a model.
+
+    Args:
+        model: The face model.
+        num_shape: How many shape components; all if ``None``, and never more than there are.
+        num_expression: How many expression components; all if ``None``.
+        region: Keep only this region of the face; every landmark must lie in it.
+        max_error: Bound on the error of a coordinate, in the model's unit (mm).
+        colours: ``(V, 3)`` sRGB of all the model's vertices; by default the model's average albedo, if it has one.
+        layout: Sizes of the coefficient vector that the explorer copies: by default 40 shape and 10 expression
+            coefficients as in the paper, less if the model has less, more if there are more sliders.
+
+    Returns:
+        The packed model.
+
+    Raises:
+        ValueRangeError: If a number or the region is impossible, or the model too large for this precision.
+    """
+    if not max_error >= _MIN_PRECISION:
+        raise ValueRangeError(f"max_error: found {max_error}; expected at least {_MIN_PRECISION} mm")
+    counts = []
+    for name, wanted, available in (
+        ("num_shape", num_shape, model.num_shape),
+        ("num_expression", num_expression, model.num_expression),
+    ):
+        if wanted is not None and wanted < 0:
+            raise ValueRangeError(f"{name}: found {wanted}; expected 0 or more")
+        counts.append(available if wanted is None else min(int(wanted), available))
+    ks, ke = counts
+    kept, triangles, landmarks = _select(model, region)
+
+    shape_std = model.shape_std.double().cpu().numpy()
+    expression_std = model.expression_std.double().cpu().numpy()
+    basis = np.concatenate(
+        [
+            model.shape_basis[..., :ks].double().cpu().numpy()[kept] * shape_std[:ks],
+            model.expression_basis[..., :ke].double().cpu().numpy()[kept] * expression_std[:ke],
+        ],
+        axis=-1,
+    ).transpose(2, 0, 1)  # (Ks + Ke, V, 3), mm per standard deviation
+    blendshapes = model.expression_kind == "blendshapes"
+    # A blendshape's coefficient is an activation from 0 to 1 whatever its deviation over people is.
+    expression_range = [0.0, 1.0] if blendshapes else [-SIGMA_LIMIT, SIGMA_LIMIT]
+    if blendshapes:
+        basis[ks:] /= expression_std[:ke, None, None]
+        expression_std = np.ones_like(expression_std)
+    reach = np.concatenate([np.full(ks, SIGMA_LIMIT), np.full(ke, max(np.abs(expression_range)))])
+
+    # Rounding moves a coordinate by at most half a step, in the mean and in each component times its coefficient.
+    mean = model.mean.double().cpu().numpy()[kept]
+    offset = (mean.min(axis=0) + mean.max(axis=0)) / 2
+    mean_step = float(np.abs(mean - offset).max(initial=0)) / _INT16_MAX or 1.0  # as fine as 16 bits allow
+    finest = float(np.abs(basis).max(initial=0)) / _INT16_MAX  # finer would not fit into 16 bits
+    step = 2 * (max_error - mean_step / 2) / max(1.0, float(reach.sum()))
+    if step <= finest:
+        raise ValueRangeError(
+            f"max_error: found {max_error} mm; expected at least {(mean_step + finest * reach.sum()) / 2:.2g} mm, the "
+            f"finest that 16 bits allow for {ks + ke} components of this model"
+        )
+    mean_integers = np.rint((mean - offset) / mean_step).astype(np.int16)  # (V, 3)
+    basis_integers = np.rint(basis / step).astype(np.int16)  # (K, V, 3)
+
+    if colours is None and model.albedo_mean is not None:
+        colours = model.decode_albedo()[0].cpu().numpy()
+    if colours is not None:
+        colours = np.asarray(colours, dtype=np.float64)
+        if colours.shape != (model.num_vertices, 3):
+            raise ValueRangeError(f"colours: found shape {colours.shape}; expected ({model.num_vertices}, 3)")
+        colours = np.rint(np.clip(colours[kept], 0, 1) * 255).astype(np.uint8)
+
+    sections, parts = [], []
+
+    def add(name: str, payload: bytes) -> None:
+        sections.append({"name": name, "bytes": len(payload)})
+        parts.append(payload)
+
+    add("mean", _planes(_differences(mean_integers.T), 2))
+    add("basis", _planes(_differences(basis_integers.transpose(0, 2, 1)), 2))
+    add("triangles", _planes(np.diff(triangles.astype(np.int64), axis=0, prepend=0).T & 0xFFFFFFFF, 4))
+    if colours is not None:
+        add("colours", np.diff(colours.T.astype(np.int64), axis=-1, prepend=0).astype(np.uint8).tobytes())
+
+    layout = layout or CoefficientLayout(
+        max(ks, min(NUM_SHAPE, model.num_shape)), max(ke, min(NUM_EXPRESSION, model.num_expression))
+    )
+    header = {
+        "version": _FORMAT_VERSION,
+        "name": model.name,
+        "units": model.units,
+        "numVertices": len(kept),
+        "numTriangles": len(triangles),
+        "numShape": ks,
+        "numExpression": ke,
+        "meanStep": mean_step,
+        "step": step,
+        "maxError": max_error,
+        "offset": [float(x) for x in offset],
+        "sections": sections,
+        "landmarks": [int(i) for i in landmarks],
+        "landmarkGroups": _landmark_groups(),
+        "sampleIndices": [int(i) for i in kept[:5]],
+        "shapeRange": [-SIGMA_LIMIT, SIGMA_LIMIT],
+        "expressionRange": expression_range,
+        "expressionUnit": "" if blendshapes else "σ",
+        "expressionNames": list(model.expression_names[:ke]),
+        "shapeStd": [float(s) for s in shape_std[:ks]],
+        "expressionStd": [float(s) for s in expression_std[:ke]],
+        "layout": {"shape": layout.num_shape, "expression": layout.num_expression},
+        "camera": _crop_camera(mean[landmarks]),
+        "hasColours": colours is not None,
+        "clay": list(CLAY),
+    }
+    return PackedModel(
+        header, zlib.compress(b"".join(parts), 9), step, max_error, kept, mean_integers, basis_integers
+    )
