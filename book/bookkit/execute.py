@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,7 @@ from bookkit.config import CONSTRAINTS, DOWNLOADS, EXECUTED, PACKAGE, ROOT, TIME
 RECORD_VERSION = 1
 # Settings that change what a chapter computes or shows.
 RELEVANT_SETTINGS = ("TWODASL_DATA", "TWODASL_FACE_MODEL")
+ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 STARTUP_SECONDS = 60  # starting pytest and a kernel, on a slow disk
 
 
@@ -143,7 +145,8 @@ def execute(chapter: Chapter) -> Run:
         record_path(chapter).unlink(missing_ok=True)
         executed_path(chapter).unlink(missing_ok=True)
         key = execution_key(chapter)
-        with tempfile.TemporaryDirectory(prefix="chapter-", dir=EXECUTED) as folder:
+        # Outside the repository: nbmake passes over folders named _build, and a chapter must not lean on where it lies.
+        with tempfile.TemporaryDirectory(prefix="chapter-", ignore_cleanup_errors=True) as folder:
             copy = Path(folder) / f"{chapter.file}.ipynb"
             shutil.copyfile(chapter.path, copy)
             started = time.monotonic()
@@ -152,7 +155,7 @@ def execute(chapter: Chapter) -> Run:
             notebook = nbformat.read(copy, as_version=4)
             if (copy.parent / DOWNLOADS).is_dir():
                 shutil.copytree(copy.parent / DOWNLOADS, EXECUTED / DOWNLOADS, dirs_exist_ok=True)
-            os.replace(copy, executed_path(chapter))
+            shutil.copyfile(copy, executed_path(chapter))
         code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
         run = Run(
             file=chapter.file,
@@ -178,6 +181,8 @@ def _run_nbmake(copy: Path, chapter: Chapter) -> None:
     environment = {
         **os.environ,
         "PLOTLY_RENDERER": "plotly_mimetype",
+        # This tree's package, whatever else is installed.
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "PYTHONHASHSEED": "0",
         # The reader's own IPython start-up files and Jupyter settings must not change the book.
@@ -210,7 +215,7 @@ def _run_nbmake(copy: Path, chapter: Chapter) -> None:
         _stop(process)
         raise
     if process.returncode != 0:
-        raise ChapterError(f"{chapter.file}: a cell failed\n{output}")
+        raise ChapterError(f"{chapter.file}: a cell failed\n{ANSI_COLOUR.sub('', output)}")
 
 
 def _stop(process: subprocess.Popen) -> None:

@@ -55,7 +55,6 @@ def lay_out(chapters: Iterable[Chapter]) -> list[Path]:
     for path in sorted(BOOK.glob("*.md")):
         name = "index.md" if path.name == "index.md" else f"book/{path.name}"
         files[name] = _fill_markers(path.read_text(encoding="utf-8"), chapters).encode()
-    files["book/references.bib"] = (BOOK / "references.bib").read_bytes()
     for name, text in api_pages(PACKAGE):
         files[name] = text.encode()
     for chapter in chapters:

@@ -48,6 +48,7 @@ class PackedModel:
         vertex_indices: Which vertices of the model were packed, ``(V,)``.
         mean: ``(V, 3)`` integers; times ``header["meanStep"]``, plus ``header["offset"]``, the mean face in mm.
         basis: ``(Ks + Ke, V, 3)`` integers; times ``step``, displacements in mm per standard deviation.
+        triangles: ``(T, 3)`` indices into the packed vertices.
     """
 
     header: dict
@@ -57,6 +58,7 @@ class PackedModel:
     vertex_indices: np.ndarray = field(repr=False)
     mean: np.ndarray = field(repr=False)
     basis: np.ndarray = field(repr=False)
+    triangles: np.ndarray = field(repr=False)
 
     @property
     def base64_size(self) -> int:
@@ -270,5 +272,5 @@ def pack_model(
         "clay": list(CLAY),
     }
     return PackedModel(
-        header, zlib.compress(b"".join(parts), 9), step, max_error, kept, mean_integers, basis_integers
+        header, zlib.compress(b"".join(parts), 9), step, max_error, kept, mean_integers, basis_integers, triangles
     )

@@ -1,0 +1,72 @@
+# make book   environment, all chapters executed, the site built        make lab      JupyterLab on the chapters
+# make test   everything that must hold                                 make clean    remove what was built
+#
+# The environment lies in .venv and is only rebuilt when its pins change. To use another Python: make PYTHON=python3.12 book.
+# Extra options for pip go into PIP_ARGS, for example to choose an index with CPU builds of PyTorch.
+
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+PY := $(BIN)/python
+READY := $(VENV)/.ready
+BOOKKIT := PYTHONPATH=book $(PY) -m bookkit
+
+.DEFAULT_GOAL := help
+.PHONY: help env book lab test unit lint pair student serve lock clean distclean
+
+help:
+	@sed -n '1,2s/^# //p' Makefile
+	@echo "make unit   tests without chapters and pages (seconds)                make pair     bring notebooks and scripts in step"
+	@echo "make lint   code style                                                make student  chapters without solutions"
+	@echo "make serve  the built book over http                                  make lock     write constraints.txt"
+
+env: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else "the book needs Python 3.11 or newer; $(PYTHON) is %d.%d (choose another: make PYTHON=python3.12 book)" % v[:2])'
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e ".[book,train,dev]"
+	@touch $@
+
+book: $(READY)
+	@$(BOOKKIT) build
+
+lab: $(READY)
+	$(BIN)/jupyter lab --notebook-dir=. notebooks
+
+# One run of pytest holds it all: unit tests, style, pairing, each chapter under nbmake, the strict build, the browser.
+test: $(READY)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pytest --durations=15
+
+unit: $(READY)
+	$(PY) -m pytest -m "not book"
+
+lint: $(READY)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+pair: $(READY)
+	@$(BOOKKIT) pair
+
+student: $(READY)
+	@$(BOOKKIT) student
+
+serve: $(READY)
+	$(PY) -m http.server --bind 127.0.0.1 --directory book/_build/html 8000
+
+lock: $(READY)
+	@$(BOOKKIT) lock
+
+clean:
+	rm -rf book/_build student build dist .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV) .cache

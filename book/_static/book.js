@@ -1,0 +1,229 @@
+/* What every page of the book does without a kernel and without a network:
+ *
+ * - draws Plotly figures (`<div class="book-plotly">` + JSON) when they come near the screen, from one local copy of the library;
+ * - turns Plotly's sliders, buttons and menus into HTML ones, which keyboards and screen readers can use;
+ * - gives figures the page's light or dark colours, and follows when the reader switches;
+ * - offers `element.bookState()` on each figure, a short text that changes when the drawn data does (used by the tests).
+ */
+(function () {
+  "use strict";
+
+  const base = new URL(".", document.currentScript.src).href;
+  let library = null;
+
+  function loadPlotly() {
+    library ??= new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      // RequireJS, present on pages with widgets, would otherwise swallow the library as an anonymous module.
+      const amd = window.define && window.define.amd;
+      if (amd) window.define.amd = undefined;
+      const restore = () => {
+        if (amd) window.define.amd = amd;
+      };
+      script.src = base + "vendor/plotly/plotly.min.js";
+      script.onload = () => {
+        restore();
+        resolve(window.Plotly);
+      };
+      script.onerror = () => {
+        restore();
+        reject(new Error("cannot load " + script.src));
+      };
+      document.head.append(script);
+    });
+    return library;
+  }
+
+  // --- colours -------------------------------------------------------------------------------------------------------
+
+  function themeTemplate(template) {
+    const dark = document.documentElement.dataset.theme === "dark";
+    const style = getComputedStyle(document.body);
+    const ink = style.getPropertyValue("--pst-color-text-base").trim() || (dark ? "#ced6dd" : "#323232");
+    const grid = dark ? "#47505a" : "#d5dae0";
+    const clear = "rgba(0,0,0,0)";
+    const axis = { gridcolor: grid, linecolor: grid, zerolinecolor: grid, tickcolor: grid };
+    const axis3d = { ...axis, backgroundcolor: clear, color: ink };
+    const old = (template && template.layout) || {};
+    return {
+      data: (template && template.data) || {},
+      layout: {
+        ...old,
+        font: { ...(old.font || {}), color: ink, family: style.fontFamily },
+        paper_bgcolor: clear,
+        plot_bgcolor: clear,
+        xaxis: { ...(old.xaxis || {}), ...axis },
+        yaxis: { ...(old.yaxis || {}), ...axis },
+        scene: {
+          xaxis: { ...((old.scene || {}).xaxis || {}), ...axis3d },
+          yaxis: { ...((old.scene || {}).yaxis || {}), ...axis3d },
+          zaxis: { ...((old.scene || {}).zaxis || {}), ...axis3d },
+        },
+        hoverlabel: { ...(old.hoverlabel || {}), font: { color: ink }, bgcolor: dark ? "#29313d" : "#ffffff" },
+      },
+    };
+  }
+
+  new MutationObserver(() => {
+    for (const figure of document.querySelectorAll(".book-plotly.is-drawn")) {
+      window.Plotly.relayout(figure, { template: themeTemplate(figure.bookTemplate) });
+    }
+  }).observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
+
+  // --- controls ------------------------------------------------------------------------------------------------------
+
+  function element(name, attributes, ...children) {
+    const made = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    made.append(...children);
+    return made;
+  }
+
+  function runStep(figure, step) {
+    if (!step || !step.method || step.method === "skip") return;
+    window.Plotly[step.method](figure, ...(step.args || []));
+  }
+
+  function makeSlider(figure, slider, index) {
+    const steps = (slider.steps || []).filter((step) => step.visible !== false);
+    const labels = steps.map((step, i) => String(step.label ?? step.value ?? i));
+    const current = slider.currentvalue || {};
+    const write = (i) => `${current.prefix ?? ""}${labels[i]}${current.suffix ?? ""}`;
+    const start = Math.min(Number(slider.active) || 0, steps.length - 1);
+    const id = `${figure.id}-slider-${index + 1}`;
+    const input = element("input", { type: "range", id, min: 0, max: steps.length - 1, step: 1 });
+    const output = element("output", { for: id }, write(start));
+    input.value = start;
+    input.setAttribute("aria-valuetext", labels[start]);
+    input.dataset.testChanges = "#" + figure.id;
+    const show = (i) => {
+      input.setAttribute("aria-valuetext", labels[i]);
+      output.textContent = write(i);
+    };
+    input.addEventListener("input", () => {
+      show(Number(input.value));
+      runStep(figure, steps[Number(input.value)]);
+    });
+    // A running animation takes the slider along.
+    figure.addEventListener("book-frame", (event) => {
+      const i = steps.findIndex((step) => {
+        const target = Array.isArray(step.args) ? step.args[0] : null;
+        return Array.isArray(target) && target[0] === event.detail;
+      });
+      if (i >= 0) {
+        input.value = i;
+        show(i);
+      }
+    });
+    const name = slider.name && !current.prefix ? slider.name : "";
+    return element("div", { class: "book-plotly-control" }, element("label", { for: id }, name, output), input);
+  }
+
+  function makeMenu(figure, menu, index) {
+    const buttons = (menu.buttons || []).filter((button) => button.visible !== false);
+    if (menu.type === "buttons") {
+      const row = element("div", { class: "book-plotly-control", role: "group" });
+      for (const button of buttons) {
+        const made = element("button", { type: "button" }, button.label ?? "");
+        made.addEventListener("click", () => runStep(figure, button));
+        row.append(made);
+      }
+      return row;
+    }
+    const id = `${figure.id}-menu-${index + 1}`;
+    const select = element("select", { id, "aria-label": menu.name || "What the figure shows" });
+    buttons.forEach((button, i) => select.append(element("option", { value: i }, button.label ?? "")));
+    select.value = Math.max(0, Number(menu.active) || 0);
+    select.addEventListener("change", () => runStep(figure, buttons[Number(select.value)]));
+    return element("div", { class: "book-plotly-control" }, select);
+  }
+
+  // --- figures -------------------------------------------------------------------------------------------------------
+
+  function describe(value) {
+    if (value === null || typeof value !== "object") return String(value);
+    if (Array.isArray(value) || ArrayBuffer.isView(value)) {
+      let hash = 2166136261;
+      for (let i = 0; i < value.length; i++) {
+        const text = typeof value[i] === "number" ? value[i].toPrecision(7) : describe(value[i]);
+        for (let k = 0; k < text.length; k++) hash = Math.imul(hash ^ text.charCodeAt(k), 16777619);
+      }
+      return `${value.length}:${(hash >>> 0).toString(16)}`;
+    }
+    return JSON.stringify(value, (key, inner) => (ArrayBuffer.isView(inner) ? Array.from(inner) : inner));
+  }
+
+  const DRAWN = ["visible", "opacity", "x", "y", "z", "i", "j", "k", "intensity", "vertexcolor", "facecolor", "text", "source"];
+
+  function drawnState(figure) {
+    const traces = (figure._fullData || []).map((trace) => {
+      const parts = DRAWN.filter((key) => key in trace).map((key) => `${key}=${describe(trace[key])}`);
+      if (trace.marker) parts.push("marker=" + describe(trace.marker.color) + describe(trace.marker.size));
+      return parts.join(",");
+    });
+    const layout = figure.layout || {};
+    const scene = ((figure._fullLayout || {}).scene || {}).camera;
+    const title = layout.title ? layout.title.text : "";
+    return [...traces, describe(layout.shapes || []), describe(layout.annotations || []), title, describe(scene || null)].join("|");
+  }
+
+  async function draw(figure) {
+    if (figure.dataset.state) return;
+    figure.dataset.state = "loading";
+    try {
+      const source = document.querySelector(`script[data-plotly-for="${CSS.escape(figure.id)}"]`);
+      const { data, layout = {}, frames = [], config = {} } = JSON.parse(source.textContent);
+      const Plotly = await loadPlotly();
+      const { sliders = [], updatemenus = [], ...rest } = layout;
+      figure.bookTemplate = layout.template;
+      figure.style.minHeight = "";
+      await Plotly.newPlot(figure, {
+        data,
+        layout: { ...rest, template: themeTemplate(layout.template), autosize: true, width: undefined },
+        frames,
+        config: { displaylogo: false, responsive: true, ...config },
+      });
+      figure.on("plotly_animatingframe", (event) => {
+        figure.dispatchEvent(new CustomEvent("book-frame", { detail: event.name }));
+      });
+      const controls = [
+        ...updatemenus.filter((menu) => menu.visible !== false).map((menu, i) => makeMenu(figure, menu, i)),
+        ...sliders.filter((slider) => slider.visible !== false).map((slider, i) => makeSlider(figure, slider, i)),
+      ];
+      if (controls.length) figure.after(element("div", { class: "book-plotly-controls" }, ...controls));
+      figure.bookState = () => drawnState(figure);
+      figure.classList.add("is-drawn");
+      figure.dataset.state = "drawn";
+    } catch (error) {
+      figure.dataset.state = "failed";
+      figure.textContent = "This figure could not be drawn.";
+      throw error;
+    }
+  }
+
+  const figures = document.querySelectorAll(".book-plotly");
+  if (figures.length) {
+    const near = new IntersectionObserver(
+      (entries) => {
+        for (const entry of entries) {
+          if (!entry.isIntersecting) continue;
+          near.unobserve(entry.target);
+          draw(entry.target);
+        }
+      },
+      { rootMargin: "600px 0px" },
+    );
+    figures.forEach((figure) => near.observe(figure));
+    window.addEventListener("beforeprint", () => figures.forEach(draw));
+    // A figure inside a folded cell was laid out without a width.
+    document.addEventListener(
+      "toggle",
+      (event) => {
+        for (const figure of event.target.querySelectorAll?.(".book-plotly.is-drawn") || []) {
+          window.Plotly.Plots.resize(figure);
+        }
+      },
+      true,
+    );
+  }
+})();

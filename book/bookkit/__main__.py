@@ -1,0 +1,80 @@
+"""The command line of the book's tools."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from bookkit.config import STUDENT, written_chapters
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="bookkit", description="Tools that turn the chapters into a book.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in {
+        "build": "execute what has changed and build the site",
+        "execute": "execute what has changed",
+        "pair": "bring notebooks and scripts in step, without outputs",
+        "student": "write the chapters without solutions to student/",
+        "browser": "say which browser the tests would use, installing one if there is none",
+        "lock": "write constraints.txt from the running environment",
+    }.items():
+        command = commands.add_parser(name, help=text, description=text)
+        if name in {"build", "execute", "pair", "student"}:
+            command.add_argument("--only", nargs="+", metavar="NN", help="chapters whose names begin so")
+        if name == "build":
+            command.add_argument("--strict", action="store_true", help="build all pages, warnings are errors")
+    options = parser.parse_args(arguments)
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if type(error).__name__ not in {"ChapterError", "SiteError", "ValueError"}:
+            raise
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Dispatch; the heavy imports happen in the branch that needs them."""
+    if options.command == "build":
+        from bookkit.site import build, where_to_open
+
+        build(written_chapters(options.only), strict=options.strict)
+        print(where_to_open())
+    elif options.command == "execute":
+        from bookkit.execute import execute_all, times_table
+
+        chapters = written_chapters(options.only)
+        execute_all(chapters)
+        print(f"\n{times_table(chapters)}")
+    elif options.command == "pair":
+        from bookkit.pairing import pair
+
+        changed = pair(options.only)
+        print("\n".join(f"wrote {path}" for path in changed) or "notebooks and scripts agree")
+    elif options.command == "student":
+        from bookkit.student import write_student_notebooks
+
+        for path in write_student_notebooks(written_chapters(options.only), STUDENT):
+            print(f"wrote {path}")
+    elif options.command == "browser":
+        from bookkit.browser import find_browser, install_browser
+
+        browser = find_browser() or install_browser()
+        if browser is None:
+            print("no Chromium or Chrome here, and none could be installed", file=sys.stderr)
+            return 1
+        print(browser)
+    elif options.command == "lock":
+        from bookkit.lock import write_constraints
+
+        print(f"wrote {write_constraints()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""Build the site: scripts, chapters, pages, Sphinx."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+
+from bookkit import assets
+from bookkit.config import BOOK, BUILD, HTML, ROOT, SOURCE, Chapter
+from bookkit.execute import execute_all, times_table
+from bookkit.pages import clean_pages, lay_out, remove_build
+
+
+class SiteError(Exception):
+    """Sphinx failed, or warned in a strict build."""
+
+
+def build(chapters: Iterable[Chapter], *, strict: bool = False) -> None:
+    """Execute what has changed and build the site into ``book/_build/html``.
+
+    Args:
+        chapters: The chapters to show.
+        strict: Build every page anew and treat each warning as an error.
+
+    Raises:
+        bookkit.execute.ChapterError: A chapter's cell failed.
+        SiteError: Sphinx found an error (or, if strict, warned).
+    """
+    chapters = list(chapters)
+    execute_all(chapters)
+    assets.prepare()
+    lay_out(chapters)
+    if strict:
+        remove_build(HTML)
+    command = [sys.executable, "-m", "sphinx", "--quiet", "-b", "html", "-c", str(BOOK)]
+    command += ["-d", str(BUILD / "doctrees"), *(["-E", "-W", "--keep-going"] if strict else [])]
+    command += [str(SOURCE), str(HTML)]
+    print("building the pages …", flush=True)
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONUTF8": "1"}, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise SiteError(f"sphinx-build ended with status {done.returncode}; its messages are above")
+    clean_pages(HTML)
+    print(f"\n{times_table(chapters)}\n", flush=True)
+
+
+def where_to_open() -> str:
+    """What to tell the reader after a build."""
+    index = HTML / "index.html"
+    return (
+        f"The book is ready. Open\n    {index.as_uri()}\nin a browser; no server and no network is needed. "
+        "`make lab` opens the chapters in JupyterLab."
+    )

@@ -1,0 +1,45 @@
+"""The one photograph that comes with the book: a portrait of the astronaut Eileen Collins.
+
+The photo is NASA's and in the public domain; it is part of scikit-image and read from there. The 68 landmarks were
+placed by hand and are part of this package. Used from chapter 4 on.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from twodasl_lite.errors import require
+from twodasl_lite.images import as_photo
+from twodasl_lite.landmarks import read_landmarks
+
+_LANDMARKS = "assets/astronaut_landmarks.csv"
+
+
+class Portrait(NamedTuple):
+    """A photo with its landmarks.
+
+    Attributes:
+        photo: ``(H, W, 3)`` RGB ``uint8``.
+        landmarks: ``(68, 2)`` in pixels of the photo.
+        visible: ``(68,)`` boolean; false where hair covers the contour.
+    """
+
+    photo: np.ndarray
+    landmarks: torch.Tensor
+    visible: torch.Tensor
+
+
+def astronaut() -> Portrait:
+    """The portrait, 512 x 512 pixels.
+
+    Raises:
+        MissingDependencyError: If scikit-image is not installed.
+    """
+    data = require("skimage.data", "book", "the example portrait")
+    with resources.as_file(resources.files("twodasl_lite") / _LANDMARKS) as path:
+        points, visible = read_landmarks(path)
+    return Portrait(as_photo(data.astronaut()), points, visible)

@@ -1,0 +1,1268 @@
+/* The face explorer: a linear morphable model, computed and drawn in the browser.
+ *
+ * One file serves two masters. In a running notebook anywidget calls the default export's `render` and the traits
+ * shape, expression and angles follow the sliders both ways. In a static page the same text stands in an inline
+ * <script type="module"> behind the packed model, and `mountStatic` finds it there: no kernel, no network.
+ *
+ * Frames are those of twodasl_lite.camera: x right, y up, z towards the viewer, mm; angles are pitch, yaw, roll in
+ * degrees; shape coefficients are in standard deviations, as are expressions (blendshapes: activations from 0 to 1).
+ */
+
+const DEGREE = Math.PI / 180;
+const ANGLES = [
+  { key: "pitch", index: 0, label: "Pitch" },
+  { key: "yaw", index: 1, label: "Yaw" },
+  { key: "roll", index: 2, label: "Roll" },
+];
+const ANGLE_LIMIT = 90;
+const DEGREES_PER_PIXEL = 0.45;
+const KEY_STEP = 5; // degrees per key press
+const ZOOM_RANGE = [0.5, 6];
+const FILL = 0.88; // part of the view that the mean face fills
+const RANDOM_CLIP = 2; // standard deviations, as MorphableModel.sample clips
+
+const COLOURINGS = [
+  { key: "skin", label: "Skin colour" },
+  { key: "clay", label: "Clay" },
+  { key: "normals", label: "Normals" },
+  { key: "pncc", label: "PNCC" },
+  { key: "distance", label: "Distance from the mean face" },
+  { key: "difference", label: "Distance between the two faces" },
+];
+const VIRIDIS = ["440154", "472D7B", "3B528B", "2C728E", "21918C", "28AE80", "5EC962", "ADDC30", "FDE725"].map((hex) =>
+  [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)),
+);
+
+/* ------------------------------------------------------------------------------------------------- the packed model */
+
+async function inflate(bytes) {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+function fromBase64(text) {
+  const binary = atob(text.trim());
+  const bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < binary.length; i++) bytes[i] = binary.charCodeAt(i);
+  return bytes;
+}
+
+/** Sums of differences along each row, restored from two byte planes; modulo 2^16. */
+function rows16(bytes, rows, columns) {
+  const count = rows * columns;
+  const out = new Int16Array(count);
+  for (let r = 0, i = 0; r < rows; r++) {
+    let sum = 0;
+    for (let c = 0; c < columns; c++, i++) {
+      sum = (sum + bytes[i] + (bytes[count + i] << 8)) & 0xffff;
+      out[i] = sum;
+    }
+  }
+  return out;
+}
+
+function rows32(bytes, rows, columns) {
+  const count = rows * columns;
+  const out = new Uint32Array(count);
+  for (let r = 0, i = 0; r < rows; r++) {
+    let sum = 0;
+    for (let c = 0; c < columns; c++, i++) {
+      const low = bytes[i] | (bytes[count + i] << 8) | (bytes[2 * count + i] << 16) | (bytes[3 * count + i] << 24);
+      sum = (sum + low) | 0;
+      out[i] = sum;
+    }
+  }
+  return out;
+}
+
+async function unpackModel(header, compressed) {
+  const bytes = await inflate(compressed);
+  const section = {};
+  let at = 0;
+  for (const { name, bytes: length } of header.sections) {
+    section[name] = bytes.subarray(at, at + length);
+    at += length;
+  }
+  const V = header.numVertices;
+  const T = header.numTriangles;
+  const K = header.numShape + header.numExpression;
+
+  const meanRows = rows16(section.mean, 3, V);
+  const mean = new Float32Array(3 * V); // x0 y0 z0 x1 ...
+  for (let axis = 0; axis < 3; axis++) {
+    for (let v = 0; v < V; v++) mean[3 * v + axis] = meanRows[axis * V + v] * header.meanStep + header.offset[axis];
+  }
+  const basisRows = rows16(section.basis, 3 * K, V);
+  const basis = [];
+  for (let k = 0; k < K; k++) {
+    const component = new Int16Array(3 * V);
+    for (let axis = 0; axis < 3; axis++) {
+      const row = basisRows.subarray((3 * k + axis) * V, (3 * k + axis + 1) * V);
+      for (let v = 0; v < V; v++) component[3 * v + axis] = row[v];
+    }
+    basis.push(component);
+  }
+  const corners = rows32(section.triangles, 3, T);
+  const triangles = new Uint32Array(3 * T);
+  for (let corner = 0; corner < 3; corner++) {
+    for (let t = 0; t < T; t++) triangles[3 * t + corner] = corners[corner * T + t];
+  }
+  let colours = null;
+  if (section.colours) {
+    colours = new Uint8Array(3 * V);
+    for (let channel = 0; channel < 3; channel++) {
+      let sum = 0;
+      for (let v = 0; v < V; v++) {
+        sum = (sum + section.colours[channel * V + v]) & 0xff;
+        colours[3 * v + channel] = sum;
+      }
+    }
+  }
+  return { header, mean, basis, triangles, colours, V, T };
+}
+
+/** S = mean + sum_k coefficient_k component_k, into `out`. */
+function decodeFace(model, coefficients, out) {
+  out.set(model.mean);
+  const length = out.length;
+  for (let k = 0; k < coefficients.length; k++) {
+    const weight = coefficients[k] * model.header.step;
+    if (weight === 0) continue;
+    const component = model.basis[k];
+    for (let i = 0; i < length; i++) out[i] += weight * component[i];
+  }
+  return out;
+}
+
+/** Vertex normals: sum of the adjacent triangles' normals, weighted by area; not normalised (the shader does that). */
+function vertexNormals(vertices, triangles, out) {
+  out.fill(0);
+  for (let t = 0; t < triangles.length; t += 3) {
+    const a = 3 * triangles[t];
+    const b = 3 * triangles[t + 1];
+    const c = 3 * triangles[t + 2];
+    const ux = vertices[b] - vertices[a];
+    const uy = vertices[b + 1] - vertices[a + 1];
+    const uz = vertices[b + 2] - vertices[a + 2];
+    const vx = vertices[c] - vertices[a];
+    const vy = vertices[c + 1] - vertices[a + 1];
+    const vz = vertices[c + 2] - vertices[a + 2];
+    const nx = uy * vz - uz * vy;
+    const ny = uz * vx - ux * vz;
+    const nz = ux * vy - uy * vx;
+    out[a] += nx;
+    out[a + 1] += ny;
+    out[a + 2] += nz;
+    out[b] += nx;
+    out[b + 1] += ny;
+    out[b + 2] += nz;
+    out[c] += nx;
+    out[c + 1] += ny;
+    out[c + 2] += nz;
+  }
+  return out;
+}
+
+/** R = Rx(pitch) Ry(yaw) Rz(roll), row-major; the signs of twodasl_lite.camera.euler_to_matrix. */
+function rotationMatrix(angles) {
+  const [cp, cy, cr] = angles.map((a) => Math.cos(a * DEGREE));
+  const [sp, sy, sr] = angles.map((a) => Math.sin(a * DEGREE));
+  return [
+    [cy * cr, cy * sr, -sy],
+    [-cp * sr + sp * sy * cr, cp * cr + sp * sy * sr, sp * cy],
+    [sp * sr + cp * sy * cr, -sp * cr + cp * sy * sr, cp * cy],
+  ];
+}
+
+function apply(matrix, x, y, z) {
+  return matrix.map((row) => row[0] * x + row[1] * y + row[2] * z);
+}
+
+/* ------------------------------------------------------------------------------------------------------ the drawing */
+
+const SURFACE_VERTEX = `#version 300 es
+in vec3 position; in vec3 normal; in vec3 colour;
+uniform mat3 rotation; uniform vec3 centre; uniform vec2 scale; uniform float depth; uniform float bias;
+out vec3 vNormal; out vec3 vColour;
+void main() {
+  vec3 p = rotation * (position - centre);
+  vNormal = rotation * normal; vColour = colour;
+  gl_Position = vec4(p.xy * scale, -p.z * depth - bias, 1.0);
+}`;
+const SURFACE_FRAGMENT = `#version 300 es
+precision highp float;
+in vec3 vNormal; in vec3 vColour;
+uniform int mode; uniform float gloss; uniform vec4 ink;
+out vec4 result;
+void main() {
+  if (mode == 3) { result = vec4(ink.rgb * ink.a, ink.a); return; }
+  vec3 n = normalize(vNormal) * (gl_FrontFacing ? 1.0 : -1.0);
+  float inside = gl_FrontFacing ? 1.0 : 0.45;
+  if (mode == 0) { result = vec4(vColour * inside, 1.0); return; }
+  if (mode == 2) { result = vec4((n * 0.5 + 0.5) * inside, 1.0); return; }
+  vec3 base = pow(vColour, vec3(2.2));
+  vec3 key = normalize(vec3(-0.50, 0.62, 0.72)), fill = normalize(vec3(0.85, -0.05, 0.50));
+  float k = dot(n, key);
+  // Light that seeps round the terminator is redder than light that is reflected, as it is on skin.
+  vec3 wrap = mix(vec3(0.16), vec3(0.30, 0.17, 0.13), gloss);
+  vec3 lit = vec3(0.98, 0.95, 0.90) * max((vec3(k) + wrap) / (1.0 + wrap), 0.0)
+           + vec3(0.70, 0.82, 1.0) * 0.20 * max(dot(n, fill), 0.0)
+           + vec3(0.125, 0.135, 0.155) * (0.70 + 0.30 * n.y);
+  float highlight = pow(max(dot(n, normalize(key + vec3(0.0, 0.0, 1.0))), 0.0), 22.0) * mix(0.035, 0.075, gloss);
+  float rim = pow(1.0 - clamp(n.z, 0.0, 1.0), 4.0) * 0.10;
+  vec3 linear = (base * lit + highlight + rim * base) * inside;
+  result = vec4(pow(clamp(linear, 0.0, 1.0), vec3(1.0 / 2.2)), 1.0);
+}`;
+const MARK_VERTEX = `#version 300 es
+in vec3 clip; in vec3 colour; in vec3 shape;
+out vec3 vColour; out vec3 vShape;
+void main() { vColour = colour; vShape = shape; gl_Position = vec4(clip, 1.0); }`;
+const MARK_FRAGMENT = `#version 300 es
+precision highp float;
+in vec3 vColour; in vec3 vShape; // shape.xy: position in units of the radius; shape.z: radius in pixels, negative for a line
+uniform float opacity;
+out vec4 result;
+void main() {
+  float radius = abs(vShape.z);
+  float r = (vShape.z < 0.0 ? abs(vShape.y) : length(vShape.xy)) * radius;
+  float alpha = clamp(radius - r, 0.0, 1.0) * opacity;
+  if (alpha <= 0.0) discard;
+  float rim = vShape.z < 0.0 ? 0.0 : smoothstep(radius - 2.4, radius - 1.4, r);
+  result = vec4(mix(vColour, vec3(1.0), rim) * alpha, alpha);
+}`;
+
+function compile(gl, vertexSource, fragmentSource) {
+  const program = gl.createProgram();
+  for (const [type, source] of [
+    [gl.VERTEX_SHADER, vertexSource],
+    [gl.FRAGMENT_SHADER, fragmentSource],
+  ]) {
+    const shader = gl.createShader(type);
+    gl.shaderSource(shader, source);
+    gl.compileShader(shader);
+    if (!gl.getShaderParameter(shader, gl.COMPILE_STATUS) && !gl.isContextLost()) {
+      throw new Error(gl.getShaderInfoLog(shader));
+    }
+    gl.attachShader(program, shader);
+  }
+  gl.linkProgram(program);
+  const uniforms = {};
+  const count = gl.getProgramParameter(program, gl.ACTIVE_UNIFORMS) || 0;
+  for (let i = 0; i < count; i++) {
+    const { name } = gl.getActiveUniform(program, i);
+    uniforms[name] = gl.getUniformLocation(program, name);
+  }
+  return { program, uniforms };
+}
+
+function uniqueEdges(triangles, V) {
+  const seen = new Set();
+  const edges = [];
+  for (let t = 0; t < triangles.length; t += 3) {
+    for (let e = 0; e < 3; e++) {
+      const a = triangles[t + e];
+      const b = triangles[t + ((e + 1) % 3)];
+      const key = a < b ? a * V + b : b * V + a;
+      if (!seen.has(key)) {
+        seen.add(key);
+        edges.push(a, b);
+      }
+    }
+  }
+  return new Uint32Array(edges);
+}
+
+/** Everything WebGL: one context, the buffers of up to two faces, the landmarks on top. */
+class Painter {
+  constructor(canvas, model) {
+    this.canvas = canvas;
+    this.model = model;
+    this.gl = canvas.getContext("webgl2", { alpha: true, antialias: true, premultipliedAlpha: true });
+    if (!this.gl) throw new Error("this browser has no WebGL 2");
+    this.#prepare();
+  }
+
+  #prepare() {
+    const { gl, model } = this;
+    this.surface = compile(gl, SURFACE_VERTEX, SURFACE_FRAGMENT);
+    this.marks = compile(gl, MARK_VERTEX, MARK_FRAGMENT);
+    this.triangleBuffer = this.#indices(model.triangles);
+    this.edgeBuffer = null; // made when the wireframe is first wanted
+    this.markBuffer = gl.createBuffer();
+    this.markArray = this.#vertexArray(this.marks.program, [
+      ["clip", this.markBuffer, 3, gl.FLOAT, 36, 0],
+      ["colour", this.markBuffer, 3, gl.FLOAT, 36, 12],
+      ["shape", this.markBuffer, 3, gl.FLOAT, 36, 24],
+    ]);
+    this.faces = [];
+  }
+
+  restore() {
+    this.#prepare();
+  }
+
+  #indices(values) {
+    const { gl } = this;
+    const buffer = gl.createBuffer();
+    gl.bindVertexArray(null);
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, buffer);
+    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, values, gl.STATIC_DRAW);
+    return buffer;
+  }
+
+  #vertexArray(program, attributes) {
+    const { gl } = this;
+    const array = gl.createVertexArray();
+    gl.bindVertexArray(array);
+    for (const [name, buffer, size, type, stride, offset] of attributes) {
+      const location = gl.getAttribLocation(program, name);
+      if (location < 0) continue;
+      gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
+      gl.enableVertexAttribArray(location);
+      gl.vertexAttribPointer(location, size, type, type === gl.UNSIGNED_BYTE, stride, offset);
+    }
+    gl.bindVertexArray(null);
+    return array;
+  }
+
+  upload(index, { vertices, normals, colours }) {
+    const { gl } = this;
+    if (!this.faces[index]) {
+      const buffers = [gl.createBuffer(), gl.createBuffer(), gl.createBuffer()];
+      const array = this.#vertexArray(this.surface.program, [
+        ["position", buffers[0], 3, gl.FLOAT, 0, 0],
+        ["normal", buffers[1], 3, gl.FLOAT, 0, 0],
+        ["colour", buffers[2], 3, gl.UNSIGNED_BYTE, 0, 0],
+      ]);
+      this.faces[index] = { buffers, array };
+    }
+    [vertices, normals, colours].forEach((data, i) => {
+      if (!data) return;
+      gl.bindBuffer(gl.ARRAY_BUFFER, this.faces[index].buffers[i]);
+      gl.bufferData(gl.ARRAY_BUFFER, data, gl.DYNAMIC_DRAW);
+    });
+  }
+
+  clear() {
+    const { gl } = this;
+    gl.viewport(0, 0, this.canvas.width, this.canvas.height);
+    gl.clearColor(0, 0, 0, 0);
+    gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
+  }
+
+  /** Draw face `index` into the part [left, left + width) of the canvas; sizes in device pixels. */
+  draw(index, { left, width, height, rotation, centre, pixelsPerMm, radius, mode, gloss, wire, ink, landmarks, ratio }) {
+    const { gl } = this;
+    const { uniforms } = this.surface;
+    gl.viewport(left, 0, width, height);
+    gl.enable(gl.DEPTH_TEST);
+    gl.depthFunc(gl.LEQUAL);
+    gl.disable(gl.BLEND);
+    gl.useProgram(this.surface.program);
+    gl.uniformMatrix3fv(uniforms.rotation, true, rotation.flat());
+    gl.uniform3fv(uniforms.centre, centre);
+    const scale = [(2 * pixelsPerMm) / width, (2 * pixelsPerMm) / height];
+    const depth = 0.5 / radius;
+    gl.uniform2fv(uniforms.scale, scale);
+    gl.uniform1f(uniforms.depth, depth);
+    gl.uniform1f(uniforms.bias, 0);
+    gl.uniform1i(uniforms.mode, mode);
+    gl.uniform1f(uniforms.gloss, gloss);
+    gl.bindVertexArray(this.faces[index].array);
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, this.triangleBuffer);
+    gl.drawElements(gl.TRIANGLES, this.model.triangles.length, gl.UNSIGNED_INT, 0);
+
+    gl.enable(gl.BLEND);
+    gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
+    if (wire) {
+      if (!this.edgeBuffer) {
+        this.edges = uniqueEdges(this.model.triangles, this.model.V);
+        this.edgeBuffer = this.#indices(this.edges);
+      }
+      gl.bindVertexArray(this.faces[index].array);
+      gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, this.edgeBuffer);
+      gl.uniform1i(uniforms.mode, 3);
+      gl.uniform4fv(uniforms.ink, ink);
+      gl.uniform1f(uniforms.bias, 0.6 * depth);
+      gl.drawElements(gl.LINES, this.edges.length, gl.UNSIGNED_INT, 0);
+    }
+    if (landmarks) this.#drawMarks(landmarks, { rotation, centre, scale, depth, width, height, ratio });
+    gl.bindVertexArray(null);
+  }
+
+  #drawMarks({ positions, groups }, { rotation, centre, scale, depth, width, height, ratio }) {
+    const { gl } = this;
+    const lift = 2.5; // mm towards the viewer, so that a mark is not cut by the skin it lies on
+    const projected = [];
+    for (let i = 0; i < positions.length; i += 3) {
+      const [x, y, z] = apply(rotation, positions[i] - centre[0], positions[i + 1] - centre[1], positions[i + 2] - centre[2]);
+      projected.push([x * scale[0], y * scale[1], -(z + lift) * depth]);
+    }
+    const data = [];
+    const quad = (corners, colour) => {
+      for (const i of [0, 1, 2, 0, 2, 3]) data.push(...corners[i][0], ...colour, ...corners[i][1]);
+    };
+    const size = Math.max(0.8, Math.min(1.25, width / ratio / 420)) * ratio;
+    for (const { edges, rgb } of groups) {
+      for (const [a, b] of edges) {
+        const half = 1.5 * size;
+        const dx = ((projected[b][0] - projected[a][0]) * width) / 2;
+        const dy = ((projected[b][1] - projected[a][1]) * height) / 2;
+        const length = Math.hypot(dx, dy) || 1;
+        const nx = (((-dy / length) * half) * 2) / width;
+        const ny = (((dx / length) * half) * 2) / height;
+        const corner = (p, side) => [[p[0] + side * nx, p[1] + side * ny, p[2] + 1e-4], [0, side, -half]];
+        quad([corner(projected[a], -1), corner(projected[b], -1), corner(projected[b], 1), corner(projected[a], 1)], rgb);
+      }
+    }
+    for (const { points, rgb } of groups) {
+      for (const p of points) {
+        const radius = 4.6 * size;
+        const corner = (sx, sy) => [
+          [projected[p][0] + (sx * radius * 2) / width, projected[p][1] + (sy * radius * 2) / height, projected[p][2]],
+          [sx, sy, radius],
+        ];
+        quad([corner(-1, -1), corner(1, -1), corner(1, 1), corner(-1, 1)], rgb);
+      }
+    }
+    gl.useProgram(this.marks.program);
+    gl.bindVertexArray(this.markArray);
+    gl.bindBuffer(gl.ARRAY_BUFFER, this.markBuffer);
+    gl.bufferData(gl.ARRAY_BUFFER, new Float32Array(data), gl.DYNAMIC_DRAW);
+    gl.depthMask(false);
+    gl.disable(gl.DEPTH_TEST); // what the face hides shows through faintly
+    gl.uniform1f(this.marks.uniforms.opacity, 0.16);
+    gl.drawArrays(gl.TRIANGLES, 0, data.length / 9);
+    gl.enable(gl.DEPTH_TEST);
+    gl.uniform1f(this.marks.uniforms.opacity, 1);
+    gl.drawArrays(gl.TRIANGLES, 0, data.length / 9);
+    gl.depthMask(true);
+  }
+}
+
+function viridis(value, out, at) {
+  const x = Math.min(1, Math.max(0, value)) * (VIRIDIS.length - 1);
+  const low = Math.min(VIRIDIS.length - 2, Math.floor(x));
+  for (let c = 0; c < 3; c++) out[at + c] = VIRIDIS[low][c] + (x - low) * (VIRIDIS[low + 1][c] - VIRIDIS[low][c]);
+}
+
+/** The next of 1, 2, 5, 10, 20, ... */
+function niceAbove(value) {
+  const power = 10 ** Math.floor(Math.log10(Math.max(value, 1e-6)));
+  return [1, 2, 5, 10].map((m) => m * power).find((x) => x >= value * 0.999);
+}
+
+/* ------------------------------------------------------------------------------------------------------ the controls */
+
+const STYLE_ID = "face-explorer-style";
+const STYLE = `
+.face-explorer {
+  --fx-ink: #1f2328; --fx-muted: #57606a; --fx-line: #c9d0d8; --fx-accent: #0072B2; --fx-surface: #ffffff;
+  --fx-stage-1: #fafbfc; --fx-stage-2: #e3e7ec; color-scheme: light;
+  container-type: inline-size; color: var(--fx-ink); font: 13px/1.4 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
+  margin: 0.4rem 0; max-width: 1100px; text-align: left;
+}
+@media (prefers-color-scheme: dark) {
+  html:not([data-theme]) body:not([data-jp-theme-light]) .face-explorer { --fx-dark: 1; DARK }
+}
+html[data-theme="dark"] .face-explorer, body[data-jp-theme-light="false"] .face-explorer { DARK }
+.face-explorer *, .face-explorer *::before { box-sizing: border-box; }
+.fx-frame { display: grid; grid-template-columns: minmax(0, 1.25fr) minmax(270px, 1fr); gap: 10px 14px; align-items: start; }
+.fx-stage { position: relative; min-width: 0; }
+.fx-view { position: relative; aspect-ratio: 1 / 1; border: 1px solid var(--fx-line); border-radius: 8px; overflow: hidden;
+  background: radial-gradient(circle at 45% 38%, var(--fx-stage-1), var(--fx-stage-2)); cursor: grab; touch-action: pan-y; user-select: none; }
+.fx-view:active { cursor: grabbing; }
+.fx-view canvas { position: absolute; inset: 0; width: 100%; height: 100%; display: block; }
+.fx-two .fx-frame { grid-template-columns: minmax(0, 1fr); }
+.fx-two .fx-view { aspect-ratio: 2 / 1; min-height: 220px; }
+.fx-caption { position: absolute; top: 8px; font-size: 12px; color: var(--fx-muted); pointer-events: none; transform: translateX(-50%); }
+.fx-caption.fx-chosen { color: var(--fx-accent); font-weight: 600; }
+.fx-legend { position: absolute; left: 10px; bottom: 9px; right: 10px; font-size: 11.5px; color: var(--fx-muted); pointer-events: none; display: flex; align-items: center; gap: 6px; }
+.fx-ramp { width: 110px; height: 9px; border-radius: 3px; }
+.fx-swatch { display: inline-block; width: 9px; height: 9px; border-radius: 50%; margin: 0 3px 0 8px; }
+.fx-bar { display: flex; flex-wrap: wrap; gap: 7px 12px; align-items: center; margin-top: 8px; }
+.fx-bar label { display: inline-flex; align-items: center; gap: 5px; margin: 0; white-space: nowrap; font-weight: 400; }
+.fx-bar input { margin: 0; accent-color: var(--fx-accent); }
+.face-explorer button, .face-explorer select { font: inherit; color: var(--fx-ink); background: var(--fx-surface);
+  border: 1px solid var(--fx-line); border-radius: 6px; padding: 4px 10px; margin: 0; cursor: pointer; max-width: 100%; width: auto; height: auto; }
+.face-explorer select { padding: 4px 6px; }
+.face-explorer button:hover, .face-explorer select:hover { border-color: var(--fx-accent); }
+.face-explorer button[aria-pressed="true"] { background: var(--fx-accent); color: var(--fx-surface); border-color: var(--fx-accent); }
+.face-explorer :focus-visible { outline: 2px solid var(--fx-accent); outline-offset: 2px; }
+.fx-panel { max-height: var(--fx-panel-height, 560px); overflow-y: auto; overflow-x: hidden; scrollbar-width: thin; padding: 0 6px 4px 2px; min-width: 0; }
+.fx-panel details { border: 0; margin: 0 0 6px; padding: 0; background: none; box-shadow: none; }
+.fx-panel summary { cursor: pointer; font-weight: 600; padding: 2px 0 3px; color: var(--fx-ink); list-style-position: inside; }
+.fx-slider { display: grid; grid-template-columns: 7.9em minmax(60px, 1fr) 4.1em; align-items: center; gap: 8px; min-height: 25px; }
+.fx-slider label { margin: 0; font-weight: 400; color: var(--fx-ink); overflow: hidden; text-overflow: ellipsis; white-space: nowrap; cursor: pointer; }
+.fx-slider input[type="range"] { width: 100%; min-width: 0; margin: 0; height: 20px; accent-color: var(--fx-accent); background: transparent; cursor: pointer; }
+.fx-slider output { text-align: right; font-variant-numeric: tabular-nums; color: var(--fx-muted); white-space: nowrap; }
+.fx-slider.fx-moved output { color: var(--fx-ink); font-weight: 600; }
+.fx-hint, .fx-status { color: var(--fx-muted); font-size: 12px; margin: 6px 0 0; }
+.fx-status:empty { display: none; }
+.fx-error { padding: 10px 12px; border: 1px solid var(--fx-line); border-radius: 8px; }
+@container (max-width: 600px) {
+  .fx-frame { grid-template-columns: minmax(0, 1fr); }
+  .fx-panel { max-height: 340px; border-top: 1px solid var(--fx-line); padding-top: 6px; }
+  .fx-slider { grid-template-columns: 8.6em minmax(60px, 1fr) 4.1em; min-height: 30px; }
+}
+@container (min-width: 601px) {
+  .fx-two .fx-panel { display: grid; grid-template-columns: repeat(auto-fit, minmax(270px, 1fr)); gap: 0 22px; max-height: 420px; }
+}
+.cell_output .text_html:has(> .face-explorer-figure) { background: none !important; padding: 0 !important; overflow: visible; }
+.face-explorer-figure[data-mounted="yes"] > .fx-fallback { display: none; }
+@media print {
+  .face-explorer-figure > .face-explorer { display: none; }
+  .face-explorer-figure[data-mounted="yes"] > .fx-fallback { display: block; }
+}
+`.replaceAll(
+  "DARK",
+  `--fx-ink: #e8eaed; --fx-muted: #a9b1ba; --fx-line: #434a53; --fx-accent: #56B4E9; --fx-surface: #1d2126;
+   --fx-stage-1: #2b3037; --fx-stage-2: #14171b; color-scheme: dark;`,
+);
+
+function addStyle() {
+  if (document.getElementById(STYLE_ID)) return;
+  const style = document.createElement("style");
+  style.id = STYLE_ID;
+  style.textContent = STYLE;
+  document.head.appendChild(style);
+}
+
+function element(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children);
+  return node;
+}
+
+/** "mouthSmile_L" -> "mouth smile left" */
+function readable(name) {
+  return name
+    .replace(/_?L$/, " left")
+    .replace(/_?R$/, " right")
+    .replace(/([a-z])([A-Z])/g, "$1 $2")
+    .replaceAll("_", " ")
+    .toLowerCase()
+    .trim();
+}
+
+const clamp = (value, [low, high]) => Math.min(high, Math.max(low, value));
+const same = (a, b) => a.length === b.length && a.every((x, i) => Math.abs(x - b[i]) < 1e-9);
+let serial = 0;
+
+/** A vector of `length` numbers, filled up with zeros; anything but finite numbers is refused. */
+function vector(value, length, name) {
+  const values = Array.from(value, Number);
+  if (values.length > length || !values.every(Number.isFinite)) {
+    throw new RangeError(`${name}: found ${values.length} numbers; expected up to ${length}, all finite`);
+  }
+  return values.concat(new Array(length - values.length).fill(0));
+}
+
+class Explorer {
+  /** Build the explorer inside `host`, an element of the page, which becomes its root. */
+  constructor(host, model, options = {}) {
+    this.root = host;
+    this.model = model;
+    this.header = model.header;
+    this.onChange = null; // called with the names of what a person changed
+    this.id = `fx${++serial}-${Math.random().toString(36).slice(2, 7)}`;
+    const { numShape, numExpression, hasColours } = this.header;
+    const blank = () => ({
+      shape: new Array(numShape).fill(0),
+      expression: new Array(numExpression).fill(0),
+      vertices: new Float32Array(3 * model.V),
+      normals: new Float32Array(3 * model.V),
+      colours: new Uint8Array(3 * model.V),
+      stale: true,
+    });
+    this.faces = [blank(), blank()];
+    this.active = 0;
+    this.angles = [0, 0, 0];
+    this.zoom = 1;
+    this.options = { twoFaces: false, colouring: hasColours ? "skin" : "clay", landmarks: false, wireframe: false };
+    this.centre = [0, 1, 2].map((axis) => {
+      let low = Infinity;
+      let high = -Infinity;
+      for (let i = axis; i < model.mean.length; i += 3) {
+        low = Math.min(low, model.mean[i]);
+        high = Math.max(high, model.mean[i]);
+      }
+      return [low, high];
+    });
+    this.extent = Math.max(...this.centre.map(([low, high]) => high - low));
+    this.range = this.centre;
+    this.centre = this.centre.map(([low, high]) => (low + high) / 2);
+    this.landmarkGroups = this.header.landmarkGroups.map((group) => ({
+      ...group,
+      rgb: [1, 3, 5].map((at) => parseInt(group.colour.slice(at, at + 2), 16) / 255),
+    }));
+
+    this.#build();
+    this.painter = new Painter(this.canvas, model);
+    this.#listen();
+    host.explorer = this;
+    this.initial = {};
+    this.set(options);
+    this.initial = {
+      shape: this.faces.map((face) => [...face.shape]),
+      expression: this.faces.map((face) => [...face.expression]),
+      angles: [...this.angles],
+    };
+    this.#draw();
+  }
+
+  /* ---- for scripts and tests ---- */
+
+  /** What is shown, in numbers: coefficients, angles (pitch, yaw, roll in degrees) and the vertices they gave. */
+  state() {
+    this.#recompute();
+    const face = this.faces[this.active];
+    const sample = [];
+    for (let v = 0; v < Math.min(5, this.model.V); v++) sample.push(Array.from(face.vertices.subarray(3 * v, 3 * v + 3)));
+    return {
+      shape: [...face.shape],
+      expression: [...face.expression],
+      angles: [...this.angles],
+      vertexCount: this.model.V,
+      checksum: this.#checksum(face.vertices),
+      sample,
+      sampleIndices: this.header.sampleIndices,
+      ...this.options,
+      activeFace: this.active,
+      colourChecksum: face.colours.reduce((sum, c, i) => sum + c * (1 + (i % 3)), 0),
+      zoom: this.zoom,
+    };
+  }
+
+  /** Vertices of a face in mm, x0 y0 z0 x1 ... (a copy). */
+  vertices(index = this.active) {
+    this.#recompute();
+    return Float32Array.from(this.faces[index].vertices);
+  }
+
+  /** The coefficient vector in raw units: pose (12, row-major), shape, expression. */
+  coefficients() {
+    const { layout, camera, shapeStd, expressionStd } = this.header;
+    const face = this.faces[this.active];
+    const rotation = rotationMatrix(this.angles);
+    const middle = [(camera.size + 1) / 2, (camera.size + 1) / 2, 0]; // 1-based middle of the crop
+    const turned = apply(rotation, ...camera.centre);
+    const pose = rotation.flatMap((row, r) => [...row.map((x) => camera.scale * x), middle[r] - camera.scale * turned[r]]);
+    const pad = (values, std, length) =>
+      Array.from({ length }, (_, k) => (k < values.length ? values[k] * std[k] : 0));
+    return [...pose, ...pad(face.shape, shapeStd, layout.shape), ...pad(face.expression, expressionStd, layout.expression)];
+  }
+
+  /** Change anything: shape, expression, angles, secondShape, secondExpression, twoFaces, colouring, landmarks, wireframe. */
+  set(changes) {
+    const { numShape, numExpression } = this.header;
+    const targets = [
+      ["shape", 0, "shape", numShape],
+      ["expression", 0, "expression", numExpression],
+      ["secondShape", 1, "shape", numShape],
+      ["secondExpression", 1, "expression", numExpression],
+    ];
+    for (const [key, index, kind, length] of targets) {
+      if (changes[key] === undefined || changes[key] === null) continue;
+      this.faces[index][kind] = vector(changes[key], length, key);
+      this.faces[index].stale = true;
+    }
+    if (changes.angles) this.angles = vector(changes.angles, 3, "angles");
+    if (changes.zoom) this.zoom = clamp(changes.zoom, ZOOM_RANGE);
+    for (const key of ["twoFaces", "landmarks", "wireframe"]) {
+      if (changes[key] !== undefined) this.options[key] = Boolean(changes[key]);
+    }
+    if (changes.colouring !== undefined) {
+      if (!this.#offered().some(({ key }) => key === changes.colouring)) {
+        throw new RangeError(`colouring: found ${changes.colouring}`);
+      }
+      this.options.colouring = changes.colouring;
+    }
+    if (changes.activeFace !== undefined) this.active = changes.activeFace ? 1 : 0;
+    if (!this.options.twoFaces) {
+      this.active = 0;
+      if (this.options.colouring === "difference") this.options.colouring = "distance";
+    }
+    this.recolour = true;
+    this.#refresh();
+    this.redraw();
+  }
+
+  /** Frames per second of a slider in motion: decode, normals, upload and draw, waiting for the GPU each time. */
+  benchmark(frames = 60) {
+    const before = [...this.faces[this.active].shape];
+    const pixel = new Uint8Array(4);
+    const { gl } = this.painter;
+    const start = performance.now();
+    for (let i = 0; i < frames; i++) {
+      this.faces[this.active].shape = before.map((_, k) => Math.sin(0.3 * i + k) || 0.1);
+      this.faces[this.active].expression = this.faces[this.active].expression.map((_, k) => 0.5 + 0.4 * Math.sin(0.2 * i + k));
+      this.faces[this.active].stale = true;
+      this.angles = [0, 30 * Math.sin(0.05 * i), 0];
+      this.#draw();
+      gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, pixel);
+    }
+    const seconds = (performance.now() - start) / 1000;
+    this.set({ [this.active ? "secondShape" : "shape"]: before });
+    this.reset();
+    return frames / seconds;
+  }
+
+  reset() {
+    this.faces.forEach((face, i) => {
+      face.shape = [...this.initial.shape[i]];
+      face.expression = [...this.initial.expression[i]];
+      face.stale = true;
+    });
+    this.angles = [...this.initial.angles];
+    this.zoom = 1;
+    this.recolour = true;
+    this.#refresh();
+    this.redraw();
+  }
+
+  /** A random identity: each shape coefficient from N(0, 1), clipped; the expression stays. */
+  random() {
+    const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
+    const face = this.faces[this.active];
+    face.shape = face.shape.map(() => Math.round(100 * clamp(normal(), [-RANDOM_CLIP, RANDOM_CLIP])) / 100);
+    face.stale = true;
+    this.recolour = true;
+    this.#refresh();
+    this.redraw();
+  }
+
+  destroy() {
+    this.resize.disconnect();
+    this.theme.disconnect();
+    this.media.removeEventListener("change", this.redrawLater);
+    cancelAnimationFrame(this.pending);
+    this.painter.gl.getExtension("WEBGL_lose_context")?.loseContext();
+  }
+
+  redraw() {
+    if (this.pending) return;
+    this.pending = requestAnimationFrame(() => {
+      this.pending = 0;
+      this.#draw();
+    });
+  }
+
+  /* ---- numbers ---- */
+
+  #checksum(vertices) {
+    let sum = 0;
+    for (let i = 0; i < vertices.length; i += 3) sum += vertices[i] + 2 * vertices[i + 1] + 3 * vertices[i + 2];
+    return sum / (vertices.length / 3);
+  }
+
+  #shown() {
+    return this.options.twoFaces ? [0, 1] : [0];
+  }
+
+  #offered() {
+    return COLOURINGS.filter(({ key }) => (key !== "skin" || this.header.hasColours) && (key !== "difference" || this.options.twoFaces));
+  }
+
+  #recompute() {
+    const shown = this.#shown();
+    let moved = false;
+    for (const index of shown) {
+      const face = this.faces[index];
+      if (!face.stale) continue;
+      decodeFace(this.model, [...face.shape, ...face.expression], face.vertices);
+      vertexNormals(face.vertices, this.model.triangles, face.normals);
+      face.stale = false;
+      face.upload = true;
+      moved = true;
+    }
+    const relative = ["distance", "difference"].includes(this.options.colouring);
+    if (this.recolour || (moved && relative)) this.#colour(shown);
+    this.recolour = false;
+  }
+
+  #colour(shown) {
+    const { colouring } = this.options;
+    const { mean, V, colours } = this.model;
+    const length = (face, other, i) =>
+      Math.hypot(face[i] - other[i], face[i + 1] - other[i + 1], face[i + 2] - other[i + 2]);
+    let reach = 0;
+    const distances = new Map();
+    if (colouring === "distance" || colouring === "difference") {
+      for (const index of shown) {
+        const values = new Float32Array(V);
+        const other = colouring === "distance" ? mean : this.faces[1 - index].vertices;
+        for (let v = 0; v < V; v++) {
+          values[v] = length(this.faces[index].vertices, other, 3 * v);
+          reach = Math.max(reach, values[v]);
+        }
+        distances.set(index, values);
+      }
+      this.reach = niceAbove(Math.max(reach, 1));
+    }
+    for (const index of shown) {
+      const face = this.faces[index];
+      face.upload = true;
+      if (distances.has(index)) {
+        const values = distances.get(index);
+        for (let v = 0; v < V; v++) viridis(values[v] / this.reach, face.colours, 3 * v);
+      } else if (colouring === "skin") {
+        face.colours.set(colours);
+      } else if (colouring === "pncc") {
+        // Projected normalised coordinate code: the mean face's own coordinates, scaled to [0, 1] per axis.
+        for (let i = 0; i < 3 * V; i++) {
+          const [low, high] = this.range[i % 3];
+          face.colours[i] = Math.round((255 * (mean[i] - low)) / (high - low));
+        }
+      } else {
+        for (let i = 0; i < 3 * V; i++) face.colours[i] = Math.round(255 * this.header.clay[i % 3]);
+      }
+    }
+  }
+
+  #landmarkPositions(face) {
+    const positions = new Float32Array(3 * this.header.landmarks.length);
+    this.header.landmarks.forEach((v, i) => positions.set(face.vertices.subarray(3 * v, 3 * v + 3), 3 * i));
+    return positions;
+  }
+
+  #draw() {
+    const { painter, canvas, options } = this;
+    if (painter.gl.isContextLost()) return;
+    this.#recompute();
+    const ratio = Math.min(window.devicePixelRatio || 1, 2);
+    const box = canvas.getBoundingClientRect();
+    const [width, height] = [Math.max(1, Math.round(box.width * ratio)), Math.max(1, Math.round(box.height * ratio))];
+    if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
+    painter.clear();
+    const shown = this.#shown();
+    const each = Math.floor(width / shown.length);
+    const mode = { normals: 2, pncc: 0, distance: 0, difference: 0 }[options.colouring] ?? 1;
+    const lightText = getComputedStyle(this.root).colorScheme === "dark";
+    for (const index of shown) {
+      const face = this.faces[index];
+      if (face.upload) painter.upload(index, face);
+      face.upload = false;
+      painter.draw(index, {
+        left: index * each,
+        width: each,
+        height,
+        rotation: rotationMatrix(this.angles),
+        centre: this.centre,
+        pixelsPerMm: (FILL * this.zoom * Math.min(each, height)) / this.extent,
+        radius: this.extent,
+        mode,
+        gloss: options.colouring === "skin" ? 1 : 0,
+        wire: options.wireframe,
+        ink: lightText && mode !== 1 ? [1, 1, 1, 0.35] : [0.05, 0.07, 0.1, 0.42],
+        landmarks: options.landmarks ? { positions: this.#landmarkPositions(face), groups: this.landmarkGroups } : null,
+        ratio,
+      });
+    }
+    this.#legend();
+  }
+
+  /* ---- the page ---- */
+
+  #build() {
+    addStyle();
+    const { header, id } = this;
+    const size = 12 + header.layout.shape + header.layout.expression;
+    this.canvas = element("canvas", { "aria-hidden": "true" });
+    this.legend = element("div", { class: "fx-legend", "aria-live": "off" });
+    this.captions = ["first face", "second face"].map((text, i) =>
+      element("div", { class: "fx-caption", style: `left: ${25 + 50 * i}%` }, text),
+    );
+    this.view = element(
+      "div",
+      {
+        class: "fx-view",
+        tabindex: "0",
+        role: "application",
+        "aria-roledescription": "3D view",
+        "aria-label": "3D face. Arrow keys turn and tilt it, comma and full stop roll it, plus and minus zoom, zero resets the view.",
+      },
+      this.canvas,
+      ...this.captions,
+      this.legend,
+    );
+    this.select = element("select", { "aria-label": "Colouring", onchange: () => this.#pick({ colouring: this.select.value }) });
+    const box = (key, text) => {
+      const input = element("input", { type: "checkbox", onchange: () => this.#pick({ [key]: input.checked }) });
+      return [input, element("label", {}, input, text)];
+    };
+    const [landmarks, landmarksLabel] = box("landmarks", "Landmarks");
+    const [wireframe, wireframeLabel] = box("wireframe", "Wireframe");
+    const [twoFaces, twoFacesLabel] = box("twoFaces", "Two faces");
+    this.boxes = { landmarks, wireframe, twoFaces };
+    this.choice = element("button", {
+      type: "button",
+      "aria-label": "Which face the sliders move",
+      onclick: () => this.#pick({ activeFace: 1 - this.active }),
+    });
+    const button = (text, action, label) => element("button", { type: "button", onclick: action, "aria-label": label }, text);
+    this.status = element("p", { class: "fx-status", role: "status", "aria-live": "polite" });
+    const bar = element(
+      "div",
+      { class: "fx-bar" },
+      element("label", {}, "Colour", this.select),
+      landmarksLabel,
+      wireframeLabel,
+      twoFacesLabel,
+      this.choice,
+      button("Random", () => this.#act(() => this.random(), "A random face."), "Random face"),
+      button("Reset", () => this.#act(() => this.reset(), "Back to the start."), "Reset"),
+      button(`Copy the ${size} numbers`, () => this.copy()),
+    );
+
+    this.sliders = [];
+    const slider = (label, unit, range, step, read, write) => {
+      const name = `${id}-${this.sliders.length}`;
+      const input = element("input", { type: "range", id: name, min: range[0], max: range[1], step, "aria-label": label });
+      const output = element("output", { for: name });
+      const row = element("div", { class: "fx-slider" }, element("label", { for: name, title: `${label} (double-click: zero)` }, label), input, output);
+      const spoken = { "°": "degrees", "σ": "standard deviations" }[unit] ?? "";
+      const show = () => {
+        const value = read();
+        if (Math.abs(Number(input.value) - value) > 1e-9) input.value = value;
+        const digits = unit === "°" ? 0 : 2;
+        const text = `${value < -1e-9 ? "−" : unit === "" ? "" : value > 1e-9 ? "+" : ""}${Math.abs(value).toFixed(digits)}`;
+        output.textContent = unit === "°" ? `${text}°` : unit ? `${text} ${unit}` : text;
+        input.setAttribute("aria-valuetext", `${Number(value.toFixed(2))} ${spoken}`.trim());
+        row.classList.toggle("fx-moved", Math.abs(value) > 1e-9);
+      };
+      const change = (value) => {
+        write(value);
+        show();
+        this.redraw();
+      };
+      input.addEventListener("input", () => change(Number(input.value)));
+      row.firstChild.addEventListener("dblclick", () => change(0));
+      this.sliders.push({ input, show });
+      return row;
+    };
+    const coefficient = (kind) => (k) => [
+      () => this.faces[this.active][kind][k],
+      (value) => {
+        const face = this.faces[this.active];
+        face[kind][k] = value;
+        face.stale = true;
+        this.#tell(kind);
+      },
+    ];
+    const group = (title, rows) => (rows.length ? [element("details", { open: true }, element("summary", {}, title), ...rows)] : []);
+    const degrees = (index) => [
+      () => this.angles[index],
+      (value) => {
+        this.angles[index] = value;
+        this.#tell("angles");
+      },
+    ];
+    const shape = coefficient("shape");
+    const expression = coefficient("expression");
+    this.panel = element(
+      "div",
+      { class: "fx-panel", role: "group", "aria-label": "Pose, shape and expression" },
+      ...group(
+        "Pose",
+        ["yaw", "pitch", "roll"].map((key) => {
+          const { index, label } = ANGLES.find((angle) => angle.key === key);
+          return slider(label, "°", [-ANGLE_LIMIT, ANGLE_LIMIT], 1, ...degrees(index));
+        }),
+      ),
+      ...group(
+        "Shape",
+        this.faces[0].shape.map((_, k) => slider(`Shape ${k + 1}`, "σ", header.shapeRange, 0.05, ...shape(k))),
+      ),
+      ...group(
+        "Expression",
+        header.expressionNames.map((name, k) =>
+          slider(readable(name), header.expressionUnit, header.expressionRange, header.expressionUnit ? 0.05 : 0.01, ...expression(k)),
+        ),
+      ),
+    );
+    const frame = element(
+      "div",
+      { class: "fx-frame" },
+      element("div", { class: "fx-stage" }, this.view, bar, this.status),
+      this.panel,
+    );
+    const hint = element("p", { class: "fx-hint" }, "Drag the face to turn it; Shift and drag to roll it; Ctrl and wheel to zoom.");
+    this.root.classList.add("face-explorer");
+    this.root.setAttribute("role", "group");
+    this.root.setAttribute("aria-label", `Face explorer: ${header.name}`);
+    this.root.replaceChildren(frame, hint);
+  }
+
+  #listen() {
+    this.resize = new ResizeObserver(() => {
+      this.panel.style.setProperty("--fx-panel-height", `${Math.max(320, this.view.parentElement.offsetHeight)}px`);
+      this.redraw();
+    });
+    this.resize.observe(this.view.parentElement);
+    this.redrawLater = () => this.redraw();
+    this.theme = new MutationObserver(this.redrawLater);
+    this.theme.observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
+    this.theme.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
+    this.media = window.matchMedia("(prefers-color-scheme: dark)");
+    this.media.addEventListener("change", this.redrawLater);
+    this.canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
+    this.canvas.addEventListener("webglcontextrestored", () => {
+      this.painter.restore();
+      this.faces.forEach((face) => (face.upload = true));
+      this.redraw();
+    });
+
+    let last = null;
+    this.view.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) return;
+      last = [event.clientX, event.clientY];
+      this.view.setPointerCapture(event.pointerId);
+      if (this.options.twoFaces) {
+        const box = this.view.getBoundingClientRect();
+        this.#pick({ activeFace: event.clientX > box.left + box.width / 2 ? 1 : 0 });
+      }
+    });
+    this.view.addEventListener("pointermove", (event) => {
+      if (!last) return;
+      const [dx, dy] = [event.clientX - last[0], event.clientY - last[1]];
+      last = [event.clientX, event.clientY];
+      // The nose follows the pointer: a positive yaw moves it to the left, a positive pitch up.
+      if (event.shiftKey) this.#turn(0, 0, dx * DEGREES_PER_PIXEL);
+      else this.#turn(-dy * DEGREES_PER_PIXEL, -dx * DEGREES_PER_PIXEL, 0);
+    });
+    const release = () => (last = null);
+    this.view.addEventListener("pointerup", release);
+    this.view.addEventListener("pointercancel", release);
+    this.view.addEventListener(
+      "wheel",
+      (event) => {
+        if (!event.ctrlKey && !event.metaKey) return; // a plain wheel scrolls the page
+        event.preventDefault();
+        this.#magnify(Math.exp(-event.deltaY / 300));
+      },
+      { passive: false },
+    );
+    const keys = {
+      ArrowLeft: () => this.#turn(0, KEY_STEP, 0),
+      ArrowRight: () => this.#turn(0, -KEY_STEP, 0),
+      ArrowUp: () => this.#turn(KEY_STEP, 0, 0),
+      ArrowDown: () => this.#turn(-KEY_STEP, 0, 0),
+      ",": () => this.#turn(0, 0, -KEY_STEP),
+      ".": () => this.#turn(0, 0, KEY_STEP),
+      "+": () => this.#magnify(1.15),
+      "=": () => this.#magnify(1.15),
+      "-": () => this.#magnify(1 / 1.15),
+      0: () => {
+        this.zoom = 1;
+        this.#turn(...this.initial.angles.map((angle, i) => angle - this.angles[i]));
+      },
+    };
+    this.view.addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey || !keys[event.key]) return;
+      event.preventDefault();
+      event.stopPropagation(); // JupyterLab would move to another cell
+      keys[event.key]();
+    });
+  }
+
+  #turn(pitch, yaw, roll) {
+    this.angles = this.angles.map((angle, i) =>
+      Math.round(10 * clamp(angle + [pitch, yaw, roll][i], [-ANGLE_LIMIT, ANGLE_LIMIT])) / 10,
+    );
+    this.#refresh();
+    this.#tell("angles");
+    this.redraw();
+  }
+
+  #magnify(factor) {
+    this.zoom = clamp(this.zoom * factor, ZOOM_RANGE);
+    this.redraw();
+  }
+
+  #pick(changes) {
+    this.set(changes);
+    this.#tell(...Object.keys(changes));
+  }
+
+  #act(action, message) {
+    action();
+    this.status.textContent = message;
+    this.#tell("shape", "expression", "angles");
+  }
+
+  #tell(...names) {
+    if (!this.onChange) return;
+    // The sliders move whichever face is chosen; the first and the second have traits of their own.
+    const second = { shape: "secondShape", expression: "secondExpression" };
+    this.onChange(names.flatMap((name) => (this.active && second[name] ? [second[name]] : [name])));
+  }
+
+  /** A changed value by the name that `set` takes. */
+  get(name) {
+    if (name === "angles") return [...this.angles];
+    if (name === "activeFace") return this.active;
+    if (name in this.options) return this.options[name];
+    return [...this.faces[name.startsWith("second") ? 1 : 0][name.toLowerCase().endsWith("shape") ? "shape" : "expression"]];
+  }
+
+  #refresh() {
+    for (const { show } of this.sliders) show();
+    for (const [key, input] of Object.entries(this.boxes)) input.checked = this.options[key];
+    const { twoFaces } = this.options;
+    this.select.replaceChildren(...this.#offered().map(({ key, label }) => element("option", { value: key }, label)));
+    this.select.value = this.options.colouring;
+    this.root.classList.toggle("fx-two", twoFaces);
+    this.choice.hidden = !twoFaces;
+    this.choice.style.display = twoFaces ? "" : "none";
+    this.choice.textContent = `Sliders: ${this.active ? "second" : "first"} face`;
+    this.captions.forEach((caption, i) => {
+      caption.hidden = !twoFaces;
+      caption.classList.toggle("fx-chosen", i === this.active);
+    });
+  }
+
+  #legend() {
+    const { colouring, landmarks } = this.options;
+    const key = `${colouring} ${landmarks} ${this.reach}`;
+    if (this.legendKey === key) return;
+    this.legendKey = key;
+    const parts = [];
+    if (colouring === "distance" || colouring === "difference") {
+      const stops = VIRIDIS.map((c) => `rgb(${c})`).join(", ");
+      parts.push("0", element("span", { class: "fx-ramp", style: `background: linear-gradient(to right, ${stops})` }), `${this.reach} ${this.header.units}`);
+    } else if (colouring === "normals") parts.push("red: right, green: up, blue: towards you");
+    else if (colouring === "pncc") parts.push("red: x, green: y, blue: z of the mean face");
+    this.legend.replaceChildren(...parts);
+  }
+
+  async copy() {
+    const numbers = this.coefficients();
+    const text = `[${numbers.map((x) => Number(x.toPrecision(7))).join(", ")}]`;
+    const { layout } = this.header;
+    let copied = true;
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      // Without permission or a secure context the old way still works.
+      const area = element("textarea", { style: "position: fixed; opacity: 0", "aria-hidden": "true" });
+      area.value = text;
+      this.root.append(area);
+      area.select();
+      copied = document.execCommand("copy");
+      area.remove();
+    }
+    this.copied = text;
+    this.status.textContent = copied
+      ? `Copied ${numbers.length} numbers: 12 of the pose, ${layout.shape} of the shape, ${layout.expression} of the expression.`
+      : text;
+  }
+}
+
+/* ----------------------------------------------------------------------------------------------- the two ways to live */
+
+const TRAITS = {
+  shape: "shape",
+  expression: "expression",
+  angles: "angles",
+  second_shape: "secondShape",
+  second_expression: "secondExpression",
+  two_faces: "twoFaces",
+  colouring: "colouring",
+  landmarks: "landmarks",
+  wireframe: "wireframe",
+};
+
+function complain(host, error) {
+  addStyle();
+  host.classList.add("face-explorer");
+  host.replaceChildren(element("p", { class: "fx-error" }, `The interactive face cannot be shown: ${error.message}.`));
+}
+
+/** A static page: the figure holds a header, the data and a picture for print. */
+async function mountFigure(figure) {
+  figure.dataset.mounted = "loading";
+  const host = element("div");
+  try {
+    const { header, options } = JSON.parse(figure.querySelector("script.fx-header").textContent);
+    const model = await unpackModel(header, fromBase64(figure.querySelector("script.fx-data").textContent));
+    figure.append(host);
+    new Explorer(host, model, options);
+    figure.dataset.mounted = "yes";
+  } catch (error) {
+    figure.append(host);
+    complain(host, error); // the picture stays visible above it
+    figure.dataset.mounted = "failed";
+    console.error(error);
+  }
+}
+
+export function mountStatic(root = document) {
+  for (const figure of root.querySelectorAll(".face-explorer-figure:not([data-mounted])")) mountFigure(figure);
+}
+
+/** The model comes by message, not as a trait: it would otherwise be stored in every saved notebook. */
+function requestModel(model) {
+  return new Promise((resolve) => {
+    const receive = (message, buffers) => {
+      if (message?.kind !== "model") return;
+      model.off("msg:custom", receive);
+      const { buffer, byteOffset, byteLength } = buffers[0];
+      resolve(unpackModel(message.header, buffer ? new Uint8Array(buffer, byteOffset, byteLength) : new Uint8Array(buffers[0])));
+    };
+    model.on("msg:custom", receive);
+    model.send({ kind: "request-model" });
+  });
+}
+
+function render({ model, el }) {
+  const host = element("div", {}, "The face is on its way from the kernel …");
+  el.append(host);
+  let explorer = null;
+  let over = false;
+  const follow = [];
+  const start = async () => {
+    const packed = await requestModel(model);
+    if (over) return;
+    const options = Object.fromEntries(Object.entries(TRAITS).map(([trait, key]) => [key, model.get(trait)]));
+    explorer = new Explorer(host, packed, options);
+    let changed = new Set();
+    let timer = 0;
+    const names = Object.fromEntries(Object.entries(TRAITS).map(([trait, key]) => [key, trait]));
+    explorer.onChange = (keys) => {
+      keys.forEach((key) => names[key] && changed.add(key));
+      // Messages are bundled: a slider in motion makes more events than a kernel wants to hear of.
+      timer ||= setTimeout(() => {
+        for (const key of changed) model.set(names[key], explorer.get(key));
+        [timer, changed] = [0, new Set()];
+        model.save_changes();
+      }, 40);
+    };
+    for (const [trait, key] of Object.entries(TRAITS)) {
+      const listener = () => {
+        const value = model.get(trait);
+        const mine = explorer.get(key);
+        const equal = Array.isArray(value) ? same(value, mine) : value === mine;
+        if (!equal && !changed.has(key)) explorer.set({ [key]: value });
+      };
+      model.on(`change:${trait}`, listener);
+      follow.push([`change:${trait}`, listener]);
+    }
+  };
+  start().catch((error) => {
+    complain(host, error);
+    console.error(error);
+  });
+  return () => {
+    over = true;
+    follow.forEach(([event, listener]) => model.off(event, listener));
+    explorer?.destroy();
+  };
+}
+
+export default { render };
