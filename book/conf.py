@@ -69,12 +69,13 @@ html_css_files = ["book.css"]
 html_js_files = [("book.js", {"defer": "defer"})]
 html_copy_source = True
 html_show_sourcelink = False
-html_last_updated_fmt = None
+html_context = {"default_mode": "auto"}
 
 _repository, _branch = repository()
 html_theme_options = {
     "path_to_docs": "",
-    "show_navbar_depth": 2,
+    "navbar_persistent": [],
+    "show_navbar_depth": 1,
     "show_toc_level": 2,
     "use_download_button": True,
     "use_fullscreen_button": False,

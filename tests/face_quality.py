@@ -1,7 +1,7 @@
-"""Measurements of a head model: how far it is from another surface, whether it is symmetric, whether it folds.
+"""Measurements of a head model: its distance to another surface, its symmetry, its folds.
 
-Float64 tensors throughout; vertices are rows ``(V, 3)`` in millimetres, triangles ``(T, 3)`` vertex indices. Nothing here
-uses the package, so that it can serve as its judge.
+Float64 tensors throughout; vertices are rows ``(V, 3)`` in millimetres, triangles ``(T, 3)`` vertex indices.
+Nothing here uses the package, so that it can serve as its judge.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-POINTS_AT_ONCE = 512  # rows of the distance table that is held in memory
+POINTS_AT_ONCE = 128  # rows of the distance table that is held in memory
 TRIANGLES_TRIED = 48  # per point, before all the others are ruled out or tried too
 
 
@@ -26,7 +26,7 @@ class Similarity(NamedTuple):
 
 
 def align_similarity(source: torch.Tensor, target: torch.Tensor) -> Similarity:
-    """The similarity that brings ``source`` (N, 3) closest to ``target`` in least squares (Umeyama 1991); no reflection."""
+    """Least-squares similarity, never a reflection, from ``source`` (N, 3) to ``target`` (Umeyama 1991)."""
     source_mean, target_mean = source.mean(dim=0), target.mean(dim=0)
     source_centred, target_centred = source - source_mean, target - target_mean
     u, singular, vt = torch.linalg.svd(target_centred.T @ source_centred)
@@ -37,7 +37,7 @@ def align_similarity(source: torch.Tensor, target: torch.Tensor) -> Similarity:
     return Similarity(scale, rotation, target_mean - scale * rotation @ source_mean)
 
 
-# ----------------------------------------------------------------------------------------- distance to a surface
+# -------------------------------------------------------------------------------------- distance to a surface
 def distance_to_segments(points: torch.Tensor, start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
     """Distance of each point to its segment; shapes broadcast, the last dimension is 3."""
     along = end - start
@@ -70,8 +70,8 @@ def distance_to_surface(
 ) -> torch.Tensor:
     """Exact distance of each point (N, 3) to a mesh, ``(N,)``.
 
-    A triangle cannot be closer than its centroid less its radius. The triangles with the least such bound are tried;
-    where the bound of the next one does not rule out the rest, all of them are.
+    A triangle cannot be closer than its centroid less its radius. The triangles with the least such bound are
+    tried; where the bound of the next one does not rule out the rest, so are all the others.
     """
     corners = vertices[triangles]  # (T, 3, 3)
     centroids = corners.mean(dim=1)
@@ -96,7 +96,7 @@ def triangles_of(triangles: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
     return triangles[member[triangles].all(dim=1)]
 
 
-# --------------------------------------------------------------------------------------------- symmetry and folds
+# ----------------------------------------------------------------------------------------- symmetry and folds
 def mirror_of(vertices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """For each vertex the one closest to its reflection in x = 0.
 
@@ -104,12 +104,14 @@ def mirror_of(vertices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         ``(V,)`` its index and ``(V,)`` how far it is from the reflection.
     """
     reflected = vertices * torch.tensor([-1.0, 1.0, 1.0], dtype=vertices.dtype)
-    # Rounding in the matrix form of the distance would be a hundred times the tolerance of the test.
-    found = [
-        torch.cdist(some, vertices, compute_mode="donot_use_mm_for_euclid_dist").min(dim=1)
-        for some in reflected.split(POINTS_AT_ONCE)
-    ]
-    return torch.cat([f.indices for f in found]), torch.cat([f.values for f in found])
+    index, distance = [], []
+    for some in reflected.split(POINTS_AT_ONCE):
+        # The fast form of the distance is off by more than a test tolerates: it only picks candidates.
+        candidates = torch.cdist(some, vertices).topk(4, largest=False).indices  # (n, 4)
+        exact = (some[:, None] - vertices[candidates]).norm(dim=-1).min(dim=1)
+        index.append(candidates.gather(1, exact.indices[:, None])[:, 0])
+        distance.append(exact.values)
+    return torch.cat(index), torch.cat(distance)
 
 
 def triangle_normals(vertices: torch.Tensor, triangles: torch.Tensor) -> torch.Tensor:
@@ -119,12 +121,12 @@ def triangle_normals(vertices: torch.Tensor, triangles: torch.Tensor) -> torch.T
 
 
 def count_flipped(faces: torch.Tensor, reference: torch.Tensor, triangles: torch.Tensor) -> torch.Tensor:
-    """How many triangles of each face (N, V, 3) are turned over, or have no area, relative to the reference; ``(N,)``."""
+    """How many triangles of each face (N, V, 3) are turned over against the reference, or empty; ``(N,)``."""
     agreement = (triangle_normals(faces, triangles) * triangle_normals(reference, triangles)).sum(dim=-1)
     return (agreement <= 0).sum(dim=-1)
 
 
 def signed_volume(vertices: torch.Tensor, triangles: torch.Tensor) -> torch.Tensor:
-    """Volume that a mesh encloses; positive if triangles are counter-clockwise seen from outside. Small holes matter little."""
+    """Volume that a mesh encloses; positive if its triangles are counter-clockwise seen from outside."""
     a, b, c = (vertices - vertices.mean(dim=0))[triangles].unbind(dim=1)
     return (a * torch.linalg.cross(b, c)).sum() / 6

@@ -102,20 +102,18 @@ def test_arrays_are_checked() -> None:
             images.as_photo(value)
 
 
-def test_landmarks_box_is_the_diagonal_square() -> None:
-    points = torch.tensor([[10.0, 20.0], [40.0, 60.0], [20.0, 30.0]])  # 30 x 40, diagonal 50, centre (25, 40)
-    assert images.landmarks_box(points).tolist() == [0, 15, 49, 64]
+def test_landmarks_box_is_a_square_around_the_face() -> None:
+    points = torch.tensor([[10.0, 20.0], [40.0, 60.0], [20.0, 30.0]])  # 30 x 40, centre (25, 40), side 56.6
+    assert images.landmarks_box(points).tolist() == [-3, 12, 54, 69]
     with pytest.raises(ValueRangeError, match="all one point"):
         images.landmarks_box(torch.ones(5, 2))
 
 
-def test_real_crops_have_the_same_proportion(annotations) -> None:
-    landmarks = torch.from_numpy(annotations["landmarks68"]).transpose(1, 2)[..., :2] - 1
+def test_the_box_is_the_benchmarks(annotations) -> None:
+    landmarks = torch.from_numpy(annotations["landmarks68"]).double().transpose(1, 2)[..., :2] - 1
     box = images.landmarks_box(landmarks)
-    real = torch.from_numpy(annotations["roi_box"]).float() - 1
-    side = lambda b: b[:, 2] - b[:, 0] + 1  # noqa: E731
-    ratio = side(box) / side(real)
-    assert 0.95 < float(ratio.median()) < 1.05
+    real = torch.from_numpy(annotations["roi_box"]) - 1
+    torch.testing.assert_close(box, real)
 
 
 def test_content_lands_where_the_mapping_says() -> None:

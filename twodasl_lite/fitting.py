@@ -11,15 +11,17 @@ average face, infinity gives its pose alone. The noise is by default a fraction 
 the answer does not depend on the resolution.
 
 1. **Pose**: closed form for the average face (linear least squares for the 2x3 matrix f R, made a scaled rotation),
-   then refined by Gauss-Newton.
-2. **Everything**: Gauss-Newton with Levenberg's damping on scale, rotation (in its tangent space), translation and all
-   coefficients, with the analytic Jacobian. Blendshape activations stay within [0, 1] (projected Newton steps,
-   Bertsekas 1982).
+   then refined.
+2. **Everything**: pose, shape and expression together (:mod:`twodasl_lite.least_squares`). Blendshape activations stay
+   within [0, 1].
 
-The whole batch moves at once; faces that have converged stand still. Weak perspective sees no depth, so t_z is a
-convention: it makes the mean depth of the landmarks zero. Landmarks of the jaw that slide along the outline of a turned
-face are not matched anew: give them small weights if your detector marks the outline. Points are 0-based pixels, y
-down; internally everything happens in the y-up frame of :mod:`twodasl_lite.camera`. Explained in chapter 4.
+Weak perspective sees no depth, so t_z is a convention: it makes the mean depth of the landmarks zero. Landmarks near
+one plane, such as the corners of eyes and mouth, fit two poses, mirrored in depth; with the tip of the nose they fit
+one. Detectors trained on flat (2D) markup put the jaw's landmarks of a turned face on its outline, where the model has
+others: leave out the far half of the jaw then (``ignore_far_jaw``).
+
+Points are 0-based pixels, y down; inside, everything happens in the y-up frame of :mod:`twodasl_lite.camera`. Explained
+in chapter 4.
 """
 
 from __future__ import annotations
@@ -27,33 +29,32 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 import torch
 
-from twodasl_lite.camera import CROP_SIZE, make_pose, nearest_rotation, pixels_to_frame
+from twodasl_lite.camera import CROP_SIZE, make_pose, matrix_to_euler, nearest_rotation, pixels_to_frame
 from twodasl_lite.coefficients import Coefficients
 from twodasl_lite.errors import InputTypeError, ShapeError, ValueRangeError, check_finite, check_tensor
-from twodasl_lite.landmarks import NUM_LANDMARKS
+from twodasl_lite.landmarks import GROUPS, LANDMARK_NAMES, NUM_LANDMARKS
+from twodasl_lite.least_squares import POSE_FREEDOM, Problem, State, factorise, minimise, normal_equations, place
 from twodasl_lite.morphable.model import MorphableModel
 
 LANDMARK_NOISE = 0.02
-"""Deviation per coordinate that is assumed of a landmark, as a fraction of the face's size. Detectors have a mean error
-of 2 to 4 % (Tu et al. 2019, section 4), a distance in two coordinates."""
+"""Deviation per coordinate that is assumed of a landmark, as a fraction of the face's size: about what published
+detectors reach (mean distances of 2 to 4 % on AFLW2000-3D, the more the further a face is turned)."""
 
 MIN_LANDMARKS = 4
 """Fewest landmarks that determine a pose: three leave two mirrored answers."""
 
-POSE_FREEDOM = 6
-"""Scale, three angles, two shifts."""
-
 _CHUNK = 512  # faces solved at once; bounds the memory of a fit of many thousand faces
 _FLAT = 1e-4  # points whose variances have a smaller ratio than this lie on a line
 _SHALLOW = 1e-2  # below this ratio a third axis is too short to measure directions along it
+_FAR_JAW_YAW = math.radians(15)  # from here on the outline leaves the jaw's landmarks
 _BEHIND = -0.5  # R[2, 2] of a face turned 120 degrees away; no detector marks such a face
-_DAMPING_START, _DAMPING_MIN, _DAMPING_MAX = 1e-3, 1e-9, 1e9
-_BOUND_ROUNDS = 4  # solves per step while coefficients run into their bounds
 _POSE_ITERATIONS = 20
+_START_ITERATIONS = 4  # for a pose that is refined later, together with the rest
 _TOLERANCE = 1e-4
 
 
@@ -77,7 +78,8 @@ class FitResult:
 
     Attributes:
         coefficients: Pose ``(B, 3, 4)``, shape ``(B, Ks)``, expression ``(B, Ke)``; decodes with the model fitted.
-        residual: ``(B, N)`` distance of each fitted landmark from the given one, in pixels (NaN where the given one is).
+        residual: ``(B, N)`` distance of each fitted landmark from the given one, in pixels (NaN where the given
+            one is no point).
         rms: ``(B,)`` root of the weighted mean of the squared residuals, in pixels.
         noise: ``(B,)`` deviation per coordinate that was assumed, in pixels.
         converged: ``(B,)`` whether a further step would have been without effect.
@@ -102,185 +104,13 @@ class FitResult:
             Such as ``"64 faces: 64 converged in 4 to 6 steps, median error 1.21 px, largest 2.02 px"``.
         """
         count = self.rms.numel()
+        if count == 0:
+            return "no faces"
         return (
             f"{count} face{'' if count == 1 else 's'}: {int(self.converged.sum())} converged in "
             f"{int(self.iterations.min())} to {int(self.iterations.max())} steps, "
             f"median error {float(self.rms.median()):.2f} px, largest {float(self.rms.max()):.2f} px"
         )
-
-
-# ------------------------------------------------------------------------------------------------- the least squares
-class _Problem(NamedTuple):
-    """What is minimised, in units in which faces have size one and lie at the origin."""
-
-    mean: torch.Tensor  # (1 or B, 3, N) the average face
-    basis: torch.Tensor  # (3, N, K) what one standard deviation of each coefficient moves
-    target: torch.Tensor  # (B, 2, N)
-    weights: torch.Tensor  # (B, N)
-    prior: torch.Tensor  # (B,) factor of the sum of squared coefficients
-    lower: torch.Tensor  # (K,)
-    upper: torch.Tensor  # (K,)
-
-
-class _State(NamedTuple):
-    """The unknowns of each face."""
-
-    log_scale: torch.Tensor  # (B,)
-    rotation: torch.Tensor  # (B, 3, 3)
-    translation: torch.Tensor  # (B, 2)
-    coefficients: torch.Tensor  # (B, K) in standard deviations
-
-
-def _select(mask: torch.Tensor, new: _State, old: _State) -> _State:
-    """Per face the new state where the mask is set, else the old one."""
-    return _State(
-        *(torch.where(mask.view(-1, *[1] * (b.ndim - 1)), a, b) for a, b in zip(new, old, strict=True)),
-    )
-
-
-def _placed(problem: _Problem, state: _State) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rotated and scaled landmarks ``(B, 3, N)`` and the residuals ``(B, 2, N)``."""
-    count = problem.target.shape[-1]
-    flat = torch.addmm(problem.mean.flatten(1), state.coefficients, problem.basis.flatten(0, 1).T)  # (B, 3N)
-    placed = (state.log_scale.exp()[:, None, None] * state.rotation) @ flat.unflatten(-1, (3, count))
-    return placed, placed[:, :2] + state.translation[..., None] - problem.target
-
-
-def _cost(problem: _Problem, state: _State) -> torch.Tensor:
-    """``(B,)``."""
-    _, residual = _placed(problem, state)
-    data = (problem.weights[:, None] * residual.square()).sum(dim=(1, 2))
-    return data + problem.prior * state.coefficients.square().sum(dim=-1)
-
-
-def _jacobian(problem: _Problem, state: _State) -> tuple[torch.Tensor, torch.Tensor]:
-    """Derivative of the residuals ``(B, 2N, 6 + K)`` and the residuals ``(B, 2N)``, all x before all y.
-
-    The columns: log scale, rotation about the picture's x, y and z axis, shift in x and y, coefficients.
-    """
-    placed, residual = _placed(problem, state)
-    x, y, z = placed.unbind(1)  # (B, N) each
-    zero, one = torch.zeros_like(x), torch.ones_like(x)
-    # A small rotation w moves a point P by w x P, a small change d of log scale by d P.
-    pose_x = torch.stack([x, zero, z, -y, one, zero], dim=-1)  # (B, N, 6)
-    pose_y = torch.stack([y, -z, zero, x, zero, one], dim=-1)
-    camera = state.log_scale.exp()[:, None, None] * state.rotation[:, :2]  # (B, 2, 3)
-    deform = (camera @ problem.basis.flatten(1)).view(*residual.shape, -1)  # (B, 2, N, K)
-    jacobian = torch.cat([torch.stack([pose_x, pose_y], dim=1), deform], dim=-1)
-    return jacobian.flatten(1, 2), residual.flatten(1)
-
-
-def _normal_equations(problem: _Problem, state: _State) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Half of the Hessian (Gauss-Newton) ``(B, P, P)``, half of the gradient ``(B, P)``, and which may move ``(B, P)``.
-
-    A coefficient at a bound that the gradient would push out stays where it is.
-    """
-    jacobian, residual = _jacobian(problem, state)
-    root = problem.weights.sqrt().repeat(1, 2)  # (B, 2N)
-    jacobian, residual = jacobian * root[..., None], residual * root
-    hessian = jacobian.mT @ jacobian
-    gradient = (jacobian.mT @ residual[..., None])[..., 0]
-    hessian.diagonal(dim1=-2, dim2=-1)[:, POSE_FREEDOM:] += problem.prior[:, None]
-    gradient[:, POSE_FREEDOM:] += problem.prior[:, None] * state.coefficients
-
-    free = torch.ones_like(gradient, dtype=torch.bool)
-    slope, value = gradient[:, POSE_FREEDOM:], state.coefficients
-    stuck = ((value <= problem.lower) & (slope > 0)) | ((value >= problem.upper) & (slope < 0))
-    free[:, POSE_FREEDOM:] = ~stuck
-    return hessian, gradient * free, free
-
-
-def _factor(hessian: torch.Tensor, free: torch.Tensor, damping: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cholesky factor of the damped Hessian of the free unknowns, and ``(B,)`` whether there is one."""
-    diagonal = hessian.diagonal(dim1=-2, dim2=-1)
-    floor = torch.finfo(hessian.dtype).eps * diagonal.amax(dim=-1, keepdim=True)
-    extra = torch.where(free, damping[:, None] * diagonal + floor, torch.ones_like(diagonal))
-    system = hessian * (free[:, :, None] & free[:, None, :]) + torch.diag_embed(extra)
-    factor, failed = torch.linalg.cholesky_ex(system)
-    return factor, failed == 0
-
-
-def _step(problem: _Problem, state: _State, damping: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """One damped Gauss-Newton step ``(B, P)`` within the bounds, and the decrease of the cost it promises ``(B,)``.
-
-    Coefficients that a step would carry over a bound are set down on it and the others solved for again. A face whose
-    equations cannot be solved gets no step and an infinite promise.
-    """
-    hessian, gradient, free = _normal_equations(problem, state)
-    step = torch.zeros_like(gradient)
-    for _ in range(_BOUND_ROUNDS):
-        factor, solvable = _factor(hessian, free, damping)
-        right = gradient + (hessian @ (step * ~free)[..., None])[..., 0]
-        solution = -torch.cholesky_solve((right * free)[..., None], factor)[..., 0]
-        step = torch.where(free, solution, step)
-        room_down = problem.lower - state.coefficients  # (B, K)
-        room_up = problem.upper - state.coefficients
-        wanted = step[:, POSE_FREEDOM:]
-        over = free[:, POSE_FREEDOM:] & ((wanted < room_down) | (wanted > room_up))
-        if not bool(over.any()):
-            break
-        step[:, POSE_FREEDOM:] = wanted.maximum(room_down).minimum(room_up)
-        free[:, POSE_FREEDOM:] &= ~over
-    usable = solvable & step.isfinite().all(dim=-1)
-    step = torch.where(usable[:, None], step, torch.zeros_like(step))
-    # A heavily damped step is short although much may be left to gain: undo that in what it promises.
-    promised = -(gradient * step).sum(dim=-1) * (1 + damping)
-    return step, promised.masked_fill(~usable, math.inf)
-
-
-def _moved(problem: _Problem, state: _State, step: torch.Tensor) -> _State:
-    """The state after a step ``(B, 6 + K)``, within the bounds."""
-    turn = torch.linalg.matrix_exp(_cross_matrix(step[:, 1:4]))
-    return _State(
-        state.log_scale + step[:, 0].clamp(-1, 1),
-        turn @ state.rotation,
-        state.translation + step[:, 4:POSE_FREEDOM],
-        (state.coefficients + step[:, POSE_FREEDOM:]).clamp(problem.lower, problem.upper),
-    )
-
-
-def _cross_matrix(vector: torch.Tensor) -> torch.Tensor:
-    """``(B, 3)`` to the matrix ``(B, 3, 3)`` of its cross product."""
-    x, y, z = vector.unbind(-1)
-    zero = torch.zeros_like(x)
-    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
-
-
-def _minimise(
-    problem: _Problem, state: _State, num_iterations: int, tolerance: torch.Tensor
-) -> tuple[_State, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Levenberg-Marquardt for all faces at once.
-
-    Args:
-        problem: What to minimise.
-        state: Where to start.
-        num_iterations: Most steps.
-        tolerance: ``(B,)``; a face is done when a step promises a smaller decrease of the cost.
-
-    Returns:
-        The best state, converged ``(B,)``, iterations ``(B,)``, costs ``(B, 1 + T)``.
-    """
-    cost = _cost(problem, state)
-    history = [cost]
-    damping = torch.full_like(cost, _DAMPING_START)
-    converged = torch.zeros_like(cost, dtype=torch.bool)
-    iterations = torch.zeros_like(cost, dtype=torch.long)
-    rounding = 8 * torch.finfo(cost.dtype).eps
-    for _ in range(num_iterations):
-        step, promised = _step(problem, state, damping)
-        trial = _moved(problem, state, step)
-        trial_cost = _cost(problem, trial)
-        accepted = (trial_cost < cost) & ~converged
-        iterations += ~converged
-
-        converged = converged | (promised <= tolerance + rounding * cost)
-        damping = torch.where(accepted, damping / 10, damping * 10).clamp(_DAMPING_MIN, _DAMPING_MAX)
-        state = _select(accepted, trial, state)
-        cost = torch.where(accepted, trial_cost, cost)
-        history.append(cost)
-        if bool(converged.all()):
-            break
-    return state, converged, iterations, torch.stack(history, dim=-1)
 
 
 # --------------------------------------------------------------------------------------------------------- the pose
@@ -306,7 +136,7 @@ def _check_spread(name: str, variances: torch.Tensor) -> None:
         )
 
 
-def _closed_form_pose(problem: _Problem) -> _State:
+def _closed_form_pose(problem: Problem) -> State:
     """Pose by linear least squares, made a scaled rotation. Points must be centred under the weights.
 
     Along their principal axes the columns of the 2x3 matrix f R are independent least-squares solutions. Points near a
@@ -331,18 +161,18 @@ def _closed_form_pose(problem: _Problem) -> _State:
     matrix = torch.cat([torch.where(deep, columns[..., 0], sign * normal)[..., None], plane], dim=-1) @ axes.mT
     scale = matrix.norm(dim=-1).mean(dim=-1)
     centre = torch.zeros_like(target[..., 0])
-    return _State(scale.log(), nearest_rotation(matrix), centre, target.new_zeros(target.shape[0], 0))
+    return State(scale.log(), nearest_rotation(matrix), centre, target.new_zeros(target.shape[0], 0))
 
 
 class _Frame(NamedTuple):
-    """The similarity that takes pixels and model units to those of a :class:`_Problem`."""
+    """The similarity that takes pixels and model units to those of a :class:`Problem`."""
 
     centre: torch.Tensor  # (B, 2) of the landmarks, y up
     size: torch.Tensor  # (B,) of a face in pixels
     model_centre: torch.Tensor  # (B, 3)
     model_size: torch.Tensor  # (1 or B,)
 
-    def scale_and_shift(self, state: _State) -> tuple[torch.Tensor, torch.Tensor]:
+    def scale_and_shift(self, state: State) -> tuple[torch.Tensor, torch.Tensor]:
         """Pixels per model unit ``(B,)`` and the translation in x and y ``(B, 2)``."""
         scale = state.log_scale.exp() * self.size / self.model_size
         turned = (state.rotation[:, :2] @ self.model_centre[..., None])[..., 0]
@@ -350,8 +180,11 @@ class _Frame(NamedTuple):
 
 
 def _pose_problem(
-    landmarks: torch.Tensor, points: torch.Tensor, weights: torch.Tensor, model_size: torch.Tensor | None = None
-) -> tuple[_Problem, _Frame]:
+    landmarks: torch.Tensor,
+    points: torch.Tensor,
+    weights: torch.Tensor,
+    model_size: torch.Tensor | None = None,
+) -> tuple[Problem, _Frame]:
     """Rigid problem from landmarks ``(B, N, 2)``, y up, points ``(1 or B, N, 3)`` and weights ``(B, N)``."""
     target, points = landmarks.mT, points.mT  # (B, 2, N), (B, 3, N)
     centre, model_centre = _weighted_mean(target, weights), _weighted_mean(points, weights)
@@ -361,9 +194,11 @@ def _pose_problem(
         model_size = _weighted_mean(points.square(), weights).sum(dim=-1).sqrt()
     for name, value in (("landmarks", size), ("points", model_size)):
         if bool((value <= 0).any()):
-            raise ValueRangeError(f"{name}: found points that are all in one place; expected points spread over a plane")
+            raise ValueRangeError(
+                f"{name}: found points that are all in one place; expected points spread over a plane"
+            )
     none = points.new_zeros(0)
-    problem = _Problem(
+    problem = Problem(
         points / model_size[:, None, None],
         points.new_zeros(3, points.shape[-1], 0),
         target / size[:, None, None],
@@ -375,40 +210,42 @@ def _pose_problem(
     return problem, _Frame(centre, size, model_centre, model_size)
 
 
-def _solve_pose(problem: _Problem, num_iterations: int) -> _State:
+def _solve_pose(problem: Problem, num_iterations: int) -> State:
     """Closed form, then Gauss-Newton."""
     state = _closed_form_pose(problem)
-    tolerance = 1e-8 * problem.weights.sum(dim=-1)  # targets have unit size: a ten-thousandth of the face
-    return _minimise(problem, state, num_iterations, tolerance)[0]
+    tolerance = 1e-12 * problem.weights.sum(dim=-1)  # targets have unit size: a millionth of the face
+    return minimise(problem, state, num_iterations, tolerance)[0]
 
 
-def _checked_weights(
-    weights: torch.Tensor | None, landmarks: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _checked_weights(weights: torch.Tensor | None, landmarks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights ``(B, N)``, and the landmarks with those of no weight set to zero."""
     batch, count = landmarks.shape[:2]
     if weights is None:
         weights = landmarks.new_ones(batch, count)
     else:
-        weights = torch.as_tensor(weights)
-        pattern = (count,) if weights.ndim == 1 else (batch, count)
-        if weights.dtype == torch.bool:
+        if isinstance(weights, torch.Tensor) and weights.dtype == torch.bool:
             weights = weights.to(landmarks.dtype)
-        weights = check_tensor("weights", weights, pattern, dtype=landmarks.dtype, device=landmarks.device)
+        weights = check_tensor("weights", weights, ("...", count), dtype=landmarks.dtype, device=landmarks.device)
+        if weights.shape not in ((count,), (batch, count)):
+            raise ShapeError(f"weights: found shape {tuple(weights.shape)}; expected ({batch}, {count}) or ({count},)")
         if bool((weights < 0).any()):
             raise ValueRangeError(f"weights: found {float(weights.min())}; expected zero or more")
         weights = weights.expand(batch, count)
-    used = weights > 0
-    fewest = int(used.sum(dim=-1).min())
-    if fewest < MIN_LANDMARKS:
-        face = int(used.sum(dim=-1).argmin())
-        raise ValueRangeError(
-            f"landmarks: found {fewest} of weight above zero for face {face}; expected at least {MIN_LANDMARKS}: a pose "
-            f"has {POSE_FREEDOM} unknowns, and three points leave two mirrored answers"
-        )
-    landmarks = torch.where(used[..., None], landmarks, torch.zeros_like(landmarks))
+    _check_enough(weights)
+    landmarks = torch.where((weights > 0)[..., None], landmarks, torch.zeros_like(landmarks))
     check_finite("landmarks", landmarks)
     return weights, landmarks
+
+
+def _check_enough(weights: torch.Tensor) -> None:
+    """Refuse faces with too few landmarks."""
+    used = (weights > 0).sum(dim=-1)
+    fewest, face = int(used.min()), int(used.argmin())
+    if fewest < MIN_LANDMARKS:
+        raise ValueRangeError(
+            f"landmarks: found {fewest} of weight above zero for face {face}; expected at least {MIN_LANDMARKS}: a "
+            f"pose has {POSE_FREEDOM} unknowns, and three points leave two mirrored answers"
+        )
 
 
 def _checked_count(name: str, value: object) -> int:
@@ -449,13 +286,19 @@ def fit_pose(
     Example:
         >>> corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
         >>> picture = torch.tensor([[[9.0, 110], [19, 110], [9, 100], [9, 110]]])
-        >>> fit_pose(picture, corners)[0, :2, :3].round()
-        tensor([[10.,  0.,  0.],
-                [ 0., 10.,  0.]])
+        >>> from twodasl_lite.camera import split_pose
+        >>> scale, rotation, translation = split_pose(fit_pose(picture, corners))
+        >>> round(scale.item(), 3)
+        10.0
     """
     points = check_tensor("points", points, ("...", "N", 3))
     landmarks = check_tensor(
-        "landmarks", landmarks, ("B", points.shape[-2], 2), finite=False, dtype=points.dtype, device=points.device
+        "landmarks",
+        landmarks,
+        ("B", points.shape[-2], 2),
+        finite=False,
+        dtype=points.dtype,
+        device=points.device,
     )
     if points.ndim == 2:
         points = points[None]
@@ -464,6 +307,7 @@ def fit_pose(
             f"points: found shape {tuple(points.shape)}; expected (N, 3) or (B, N, 3) with B = {landmarks.shape[0]}"
         )
     num_iterations = _checked_count("num_iterations", num_iterations)
+    _check_height(height)
     if landmarks.shape[0] == 0:
         return points.new_zeros(0, 3, 4)
     weights, landmarks = _checked_weights(weights, landmarks)
@@ -472,7 +316,7 @@ def fit_pose(
     return _assemble_pose(state, frame, _weighted_mean(points.mT, weights))
 
 
-def _assemble_pose(state: _State, frame: _Frame, middle: torch.Tensor) -> torch.Tensor:
+def _assemble_pose(state: State, frame: _Frame, middle: torch.Tensor) -> torch.Tensor:
     """``(B, 3, 4)`` with t_z such that the point ``middle`` ``(B, 3)`` has depth zero."""
     rotation = nearest_rotation(state.rotation)
     scale, shift = frame.scale_and_shift(state._replace(rotation=rotation))
@@ -485,7 +329,10 @@ def _checked_indices(indices: Sequence[int] | torch.Tensor | None, device: torch
     """Which of the 68 are given, ``(N,)``."""
     if indices is None:
         return torch.arange(NUM_LANDMARKS, device=device)
-    index = torch.as_tensor(indices, device=device)
+    try:
+        index = torch.as_tensor(indices, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputTypeError(f"indices: found {type(indices).__name__}; expected whole numbers") from error
     if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
         raise InputTypeError(f"indices: found {index.dtype}; expected whole numbers")
     if index.ndim != 1:
@@ -502,18 +349,64 @@ def _checked_indices(indices: Sequence[int] | torch.Tensor | None, device: torch
 def _checked_noise(noise: float | torch.Tensor | None, batch: int, like: torch.Tensor) -> torch.Tensor | None:
     if noise is None:
         return None
-    noise = torch.as_tensor(noise, dtype=like.dtype, device=like.device)
-    if noise.ndim == 0:
-        noise = noise.expand(batch)
-    noise = check_tensor("noise", noise, (batch,))
+    noise = check_tensor("noise", noise, ("...",), dtype=like.dtype, device=like.device)
+    if noise.shape not in ((), (batch,)):
+        raise ShapeError(f"noise: found shape {tuple(noise.shape)}; expected a number or ({batch},)")
     if bool((noise <= 0).any()):
         raise ValueRangeError(f"noise: found {float(noise.min())}; expected pixels above zero")
-    return noise
+    return noise.expand(batch)
 
 
-def _check_facing(rotation: torch.Tensor) -> None:
-    """Refuse faces seen from behind: what y-up coordinates or mirrored indices look like."""
-    away = rotation[:, 2, 2] < _BEHIND
+def _check_not_negative(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InputTypeError(f"{name}: found {type(value).__name__}; expected a number")
+    if not value >= 0:  # also true of NaN
+        raise ValueRangeError(f"{name}: found {value}; expected zero or more")
+
+
+def _check_determined(weights: torch.Tensor, model: MorphableModel) -> None:
+    """Without a prior there must be as many equations as unknowns."""
+    equations = 2 * int((weights > 0).sum(dim=-1).min())
+    unknowns = POSE_FREEDOM + model.num_shape + model.num_expression
+    if equations < unknowns:
+        raise ValueRangeError(
+            f"regularisation: found 0 with {equations} equations for {unknowns} unknowns; expected a number above "
+            "zero, more landmarks or a model with fewer components (model.truncate)"
+        )
+
+
+def _check_height(height: object) -> None:
+    _check_not_negative("height", height)
+    if height == 0 or math.isinf(height):
+        raise ValueRangeError(f"height: found {height}; expected pixels above zero")
+
+
+def _side(index: torch.Tensor, side: str) -> torch.Tensor:
+    """``(N,)`` which landmarks belong to the jaw's left or right half, the chin excluded."""
+    return torch.tensor([LANDMARK_NAMES[k].startswith(f"jaw_{side}") for k in index.tolist()], device=index.device)
+
+
+def _without_far_jaw(
+    landmarks: torch.Tensor, weights: torch.Tensor, model: MorphableModel, index: torch.Tensor
+) -> torch.Tensor:
+    """The weights ``(B, N)`` with those of the jaw's far half set to zero where the face is turned."""
+    jaw = torch.isin(index, index.new_tensor(GROUPS["jaw"]))
+    inner = weights * ~jaw
+    _check_enough(inner)
+    points = model.mean[model.landmarks[index]][None]
+    state = _solve_pose(_pose_problem(landmarks, points, inner)[0], _START_ITERATIONS)
+    yaw = matrix_to_euler(state.rotation)[:, 1:2]  # (B, 1)
+    far = (_side(index, "left") & (yaw > _FAR_JAW_YAW)) | (_side(index, "right") & (yaw < -_FAR_JAW_YAW))
+    return weights * ~far
+
+
+def _check_facing(problem: Problem, rotation: torch.Tensor) -> None:
+    """Refuse faces seen from behind: what y-up coordinates or mirrored indices look like.
+
+    Few landmarks near one plane do not tell front from back; they pass.
+    """
+    variances, _ = _variances(problem.mean, problem.weights)
+    away = (rotation[:, 2, 2] < _BEHIND) & (variances[:, 0] > _SHALLOW * variances[:, 2])
     if bool(away.any()):
         raise ValueRangeError(
             f"landmarks: found the face seen from behind for face {int(away.nonzero()[0])} ({int(away.sum())} of "
@@ -532,6 +425,7 @@ def fit_landmarks(
     height: float = CROP_SIZE,
     regularisation: float = 1.0,
     noise: float | torch.Tensor | None = None,
+    ignore_far_jaw: bool = False,
     num_iterations: int = 30,
     tolerance: float = _TOLERANCE,
     uncertainty: bool = False,
@@ -552,6 +446,9 @@ def fit_landmarks(
         noise: Standard deviation of the landmarks per coordinate, in pixels, a number or ``(B,)``; by default
             :data:`LANDMARK_NOISE` times the face's size (the root of the area of the box round the average face's 68
             landmarks, seen from the front at the scale found).
+        ignore_far_jaw: Whether to give no weight to the jaw's far half (chin excluded) in faces that are turned by more
+            than 15 degrees, judged by the other landmarks. For landmarks that follow the outline in the picture, as
+            those of most detectors do; not for projected 3D landmarks.
         num_iterations: Most Gauss-Newton steps.
         tolerance: A face has converged when the next step promises to lower the cost by less than this times
             ``noise**2``, that is, hardly changes how probable the face is.
@@ -580,123 +477,97 @@ def fit_landmarks(
     batch = landmarks.shape[0]
     num_iterations = _checked_count("num_iterations", num_iterations)
     for name, value in (("regularisation", regularisation), ("tolerance", tolerance)):
-        if not value >= 0:  # also true of NaN
-            raise ValueRangeError(f"{name}: found {value}; expected zero or more")
+        _check_not_negative(name, value)
+    _check_height(height)
     noise = _checked_noise(noise, batch, like)
-    unknowns = POSE_FREEDOM + model.num_shape + model.num_expression
-    if regularisation == 0 and 2 * index.numel() < unknowns:
-        raise ValueRangeError(
-            f"regularisation: found 0 with {2 * index.numel()} equations for {unknowns} unknowns; expected a number "
-            "above zero, more landmarks or a model with fewer components (model.truncate)"
-        )
     if batch == 0:
         return _empty(model, index.numel())
     filled_weights, filled = _checked_weights(weights, landmarks)
     frame_points = pixels_to_frame(filled, height)
+    if ignore_far_jaw:
+        filled_weights = _without_far_jaw(frame_points, filled_weights, model, index)
+    if regularisation == 0:
+        _check_determined(filled_weights, model)
 
-    parts = [
-        _fit_chunk(
-            frame_points[first : first + _CHUNK],
-            filled_weights[first : first + _CHUNK],
-            model,
-            index,
-            float(regularisation),
-            None if noise is None else noise[first : first + _CHUNK],
-            num_iterations,
-            float(tolerance),
-            uncertainty,
-        )
-        for first in range(0, batch, _CHUNK)
-    ]
-    result = parts[0] if len(parts) == 1 else _joined(parts)
-    missing = landmarks.isnan().any(dim=-1)
-    if not bool(missing.any()):
-        return result
-    return FitResult(**{**vars(result), "residual": result.residual.masked_fill(missing, math.nan)})
-
-
-def _fit_chunk(
-    landmarks: torch.Tensor,
-    weights: torch.Tensor,
-    model: MorphableModel,
-    index: torch.Tensor,
-    regularisation: float,
-    noise: torch.Tensor | None,
-    num_iterations: int,
-    tolerance: float,
-    uncertainty: bool,
-) -> FitResult:
-    """:func:`fit_landmarks` for checked landmarks in the y-up frame."""
-    vertices = model.landmarks[index]
+    # 1. The average face's pose
     average = model.mean[model.landmarks]  # (68, 3)
     box = average[:, :2].amax(dim=0) - average[:, :2].amin(dim=0)
     model_size = box.prod().sqrt()[None]
-
-    # 1. The average face's pose
-    rigid, frame = _pose_problem(landmarks, model.mean[vertices][None], weights, model_size)
-    state = _solve_pose(rigid, _POSE_ITERATIONS)
-    _check_facing(state.rotation)
-    sigma = LANDMARK_NOISE * state.log_scale.exp() if noise is None else noise / frame.size  # (B,)
+    rigid, frame = _pose_problem(frame_points, average[index][None], filled_weights, model_size)
+    start = _solve_pose(rigid, _START_ITERATIONS)
+    _check_facing(rigid, start.rotation)
+    sigma = LANDMARK_NOISE * start.log_scale.exp() if noise is None else noise / frame.size  # (B,)
 
     # 2. Everything
     count = 0 if math.isinf(regularisation) else model.num_shape + model.num_expression
     deviation = model.coefficient_std[:count]
-    basis = (model.basis[vertices][..., :count] * deviation / model_size).permute(1, 0, 2).contiguous()  # (3, N, K)
+    basis = model.basis[model.landmarks[index]][..., :count] * deviation / model_size  # (N, 3, K)
     lower, upper = torch.full_like(deviation, -math.inf), torch.full_like(deviation, math.inf)
     if model.expression_kind == "blendshapes":
         lower[model.num_shape :], upper[model.num_shape :] = 0, 1 / deviation[model.num_shape :]
-    prior = torch.zeros_like(sigma) if count == 0 else regularisation * sigma.square()
-    problem = rigid._replace(basis=basis, prior=prior, lower=lower, upper=upper)
-    state = state._replace(coefficients=basis.new_zeros(landmarks.shape[0], count))
-    limit = tolerance * sigma.square()
-    state, converged, iterations, cost = _minimise(problem, state, num_iterations, limit)
+    problem = rigid._replace(
+        basis=basis.transpose(0, 1).contiguous(),
+        prior=torch.zeros_like(sigma) if count == 0 else regularisation * sigma.square(),
+        lower=lower,
+        upper=upper,
+    )
+    start = start._replace(coefficients=basis.new_zeros(batch, count))
+    state, converged, iterations, cost = _minimise_in_chunks(
+        problem, start, num_iterations, float(tolerance) * sigma.square()
+    )
 
-    # Back to pixels and the model's units
-    values = torch.zeros(landmarks.shape[0], model.num_shape + model.num_expression).to(basis)
-    values[:, :count] = state.coefficients * deviation
-    shape, expression = values[:, : model.num_shape], values[:, model.num_shape :]
-    middle = model.decode_landmarks(shape, expression).mean(dim=1)  # (B, 3)
-    pose = _assemble_pose(state, frame, middle)
-    residual = _placed(problem, state)[1].norm(dim=1) * frame.size[:, None]  # (B, N)
+    # 3. Back to pixels and the model's units
+    shape, expression = _in_model_units(state.coefficients, model)
+    pose = _assemble_pose(state, frame, model.decode_landmarks(shape, expression).mean(dim=1))
+    residual = place(problem, state)[1].norm(dim=1) * frame.size[:, None]  # (B, N)
+    known = landmarks.isfinite().all(dim=-1)
     return FitResult(
         coefficients=Coefficients(pose, shape, expression),
-        residual=residual,
-        rms=((weights * residual.square()).sum(dim=-1) / weights.sum(dim=-1)).sqrt(),
+        residual=residual.masked_fill(~known, math.nan),
+        rms=((filled_weights * residual.square()).sum(dim=-1) / filled_weights.sum(dim=-1)).sqrt(),
         noise=sigma * frame.size,
         converged=converged,
         iterations=iterations,
         cost=cost * frame.size[:, None].square(),
-        uncertainty=_uncertainty(problem, state, sigma, model, count) if uncertainty else None,
+        uncertainty=_uncertainty(problem, state, sigma, model) if uncertainty else None,
     )
 
 
-def _uncertainty(
-    problem: _Problem, state: _State, sigma: torch.Tensor, model: MorphableModel, count: int
-) -> Uncertainty:
+def _minimise_in_chunks(
+    problem: Problem, start: State, num_iterations: int, tolerance: torch.Tensor
+) -> tuple[State, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """:func:`minimise` for any number of faces in bounded memory; shorter cost histories go on at their last value."""
+    solved = [
+        minimise(problem.take(faces), start.take(faces), num_iterations, tolerance[faces])
+        for faces in torch.arange(len(tolerance), device=tolerance.device).split(_CHUNK)
+    ]
+    states, converged, iterations, costs = zip(*solved, strict=True)
+    steps = max(cost.shape[1] for cost in costs)
+    costs = [torch.cat([cost, cost[:, -1:].expand(-1, steps - cost.shape[1])], dim=1) for cost in costs]
+    state = State(*(torch.cat(parts) for parts in zip(*states, strict=True)))
+    return state, torch.cat(converged), torch.cat(iterations), torch.cat(costs)
+
+
+def _in_model_units(standard: torch.Tensor, model: MorphableModel) -> tuple[torch.Tensor, torch.Tensor]:
+    """Shape ``(B, Ks)`` and expression ``(B, Ke)`` from values in standard deviations; zero where there are none."""
+    values = standard.new_zeros(standard.shape[0], model.num_shape + model.num_expression)
+    count = standard.shape[1]
+    values[:, :count] = standard * model.coefficient_std[:count]
+    return values[:, : model.num_shape], values[:, model.num_shape :]
+
+
+def _uncertainty(problem: Problem, state: State, sigma: torch.Tensor, model: MorphableModel) -> Uncertainty:
     """Square roots of the diagonal of the inverse Hessian, in units of the noise."""
-    hessian, _, free = _normal_equations(problem, state)
-    factor, solvable = _factor(hessian, free, torch.zeros_like(sigma))
-    variance = torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1)
-    variance = torch.where(solvable[:, None], variance, torch.full_like(variance, math.inf))
-    deviation = torch.where(free, variance.sqrt() * sigma[:, None], torch.zeros_like(variance))
-    values = deviation.new_zeros(deviation.shape[0], model.num_shape + model.num_expression)
-    values[:, :count] = deviation[:, POSE_FREEDOM:] * model.coefficient_std[:count]
-    return Uncertainty(deviation[:, 1:4], values[:, : model.num_shape], values[:, model.num_shape :])
-
-
-def _joined(parts: list[FitResult]) -> FitResult:
-    """One result from several; shorter cost histories go on at their last value."""
-    steps = max(part.cost.shape[1] for part in parts)
-    cost = [torch.cat([p.cost, p.cost[:, -1:].expand(-1, steps - p.cost.shape[1])], dim=1) for p in parts]
-    joined = {
-        name: torch.cat([getattr(part, name) for part in parts])
-        for name in ("residual", "rms", "noise", "converged", "iterations")
-    }
-    deviations = None
-    if parts[0].uncertainty is not None:
-        deviations = Uncertainty(*(torch.cat(p) for p in zip(*(part.uncertainty for part in parts), strict=True)))
-    coefficients = Coefficients(*(torch.cat(p) for p in zip(*(part.coefficients for part in parts), strict=True)))
-    return FitResult(coefficients=coefficients, cost=torch.cat(cost), uncertainty=deviations, **joined)
+    parts = []
+    for faces in torch.arange(len(sigma), device=sigma.device).split(_CHUNK):
+        hessian, _, free = normal_equations(problem.take(faces), state.take(faces))
+        factor, solvable = factorise(hessian, free, torch.zeros_like(sigma[faces]))
+        variance = torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1)
+        deviation = (variance.sqrt() * sigma[faces, None]).masked_fill(~free, 0.0)
+        parts.append(deviation.masked_fill(~solvable[:, None], math.inf))
+    deviation = torch.cat(parts)
+    shape, expression = _in_model_units(deviation[:, POSE_FREEDOM:], model)
+    return Uncertainty(deviation[:, 1:4], shape, expression)
 
 
 def _empty(model: MorphableModel, count: int) -> FitResult:

@@ -21,6 +21,8 @@ IMAGE_CENTRE = 127.5
 """Grey value that the network sees as zero."""
 IMAGE_RANGE = 128.0
 """Grey values per unit of the network's input; the released weights were trained with these two numbers."""
+BOX_MARGIN = 2**0.5
+"""Side of the crop box over the longer side of the landmarks' box."""
 MAX_SIDE = 20_000
 """Longest side of a photo that is read; more is most likely a mistake, and fills the memory."""
 
@@ -131,8 +133,8 @@ def write_photo(path: str | os.PathLike[str], image: np.ndarray) -> None:
 def landmarks_box(points: torch.Tensor) -> torch.Tensor:
     """The square crop box that the field's benchmarks cut around a face with known landmarks.
 
-    Centred on the landmarks' bounding box, its side the box's diagonal (3DDFA, Zhu et al. 2016): the face then fills
-    about 70 % of the crop.
+    Centred on the landmarks' bounding box, with the square root of 2 times its longer side (3DDFA, Zhu et al. 2016):
+    the face then spans 70 % of the crop.
 
     Args:
         points: ``(..., N, 2)`` or ``(..., N, 3)`` landmarks in image pixels.
@@ -145,11 +147,11 @@ def landmarks_box(points: torch.Tensor) -> torch.Tensor:
     """
     points = check_tensor("points", points, ("...", "N", "2 or 3"))[..., :2]
     low, high = points.amin(dim=-2), points.amax(dim=-2)
-    side = (high - low).norm(dim=-1, keepdim=True)
+    side = BOX_MARGIN * (high - low).amax(dim=-1, keepdim=True)
     if bool((side <= 0).any()):
         raise ValueRangeError("points: found landmarks that are all one point; expected a face")
     first = torch.round((low + high - side) / 2)
-    return torch.cat([first, first + torch.round(side).clamp(min=2) - 1], dim=-1)
+    return torch.cat([first, first + torch.round(side).clamp(min=1)], dim=-1)
 
 
 def crop_photo(photo: np.ndarray, box: torch.Tensor, size: int = CROP_SIZE) -> np.ndarray:

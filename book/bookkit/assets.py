@@ -38,7 +38,6 @@ class Asset:
         folder: Where its files go, below ``vendor/``.
         keep: Beginnings of the paths to keep, inside the package.
         strip: Leading path to drop from the kept files.
-        replace: Pairs of text to replace in the kept scripts (after the digest was checked), each of which must occur.
     """
 
     name: str
@@ -47,22 +46,12 @@ class Asset:
     folder: str
     keep: tuple[str, ...]
     strip: str = ""
-    replace: tuple[tuple[str, str], ...] = ()
 
 
 def load_pins() -> list[Asset]:
     """The pins of ``book/assets.json``."""
     entries = json.loads((BOOK / "assets.json").read_text(encoding="utf-8"))
-    return [
-        Asset(
-            **{
-                **entry,
-                "keep": tuple(entry["keep"]),
-                "replace": tuple((old, new) for old, new in entry.get("replace", ())),
-            }
-        )
-        for entry in entries
-    ]
+    return [Asset(**{**entry, "keep": tuple(entry["keep"])}) for entry in entries]
 
 
 def vendor_folder() -> Path:
@@ -164,12 +153,7 @@ def _unpack(archive: Path, asset: Asset, target: Path) -> None:
                 continue
             out = target / (path if licence else path.removeprefix(asset.strip))
             out.parent.mkdir(parents=True, exist_ok=True)
-            content = tar.extractfile(member).read()
-            for old, new in asset.replace if out.suffix == ".js" else ():
-                if old.encode() not in content:
-                    raise ValueError(f"{path} does not contain {old!r}, which the pages need replaced")
-                content = content.replace(old.encode(), new.encode())
-            out.write_bytes(content)
+            out.write_bytes(tar.extractfile(member).read())
 
 
 def _assemble(complete: bool) -> None:
@@ -216,13 +200,11 @@ def sphinx_settings() -> dict:
         "mathjax_path": mathjax,
         "mathjax4_config": {
             "loader": {"paths": {"fonts": fonts}},
-            # Speech, braille and the expression explorer would load workers, which file:// forbids.
             "options": {
-                "enableMenu": False,
-                "enableSpeech": False,
-                "enableBraille": False,
-                "enableEnrichment": False,
-                "enableExplorer": False,
+                # Speech and braille need workers, which pages opened from a disk may not start; screen readers get MathML.
+                "menuOptions": {
+                    "settings": {"assistiveMml": True, "braille": False, "enrich": False, "speech": False}
+                },
                 "ignoreHtmlClass": "tex2jax_ignore|mathjax_ignore|document",
                 "processHtmlClass": "tex2jax_process|mathjax_process|math|output_area",
             },

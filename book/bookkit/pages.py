@@ -137,7 +137,7 @@ def chapter_page(source: NotebookNode, executed: NotebookNode, chapter: Chapter)
             cell.metadata["tags"] = sorted(tags)
             if caption:
                 cell.metadata.setdefault("mystnb", {})["image"] = {"alt": caption}
-            figures += _plotly_to_html(cell, f"{chapter.file}-figure", figures, caption)
+            figures += _plotly_to_html(cell, f"figure-{chapter.number}", figures, caption)
         cells.append(cell)
     page.cells = cells
     return page

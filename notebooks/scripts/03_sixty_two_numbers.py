@@ -1,3 +1,18 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
 # %% [markdown]
 # # Sixty-two numbers
 #
@@ -16,6 +31,13 @@
 #
 # **Time** 30 minutes to read; 15 s on a CPU, no GPU needed.
 
+# %% tags=["install"]
+# On a machine without the package (Google Colab, for example), fetch it first. Elsewhere this does nothing.
+import importlib.util
+
+if importlib.util.find_spec("twodasl_lite") is None:
+    # %pip install -q "twodasl_lite[book] @ git+https://github.com/twodasl-lite/twodasl_lite@main"
+
 # %%
 import math
 
@@ -25,7 +47,7 @@ import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 
-from twodasl_lite import camera
+from twodasl_lite import camera, viz
 from twodasl_lite.camera import CROP_SIZE
 from twodasl_lite.coefficients import CoefficientLayout, Coefficients, Whitening
 from twodasl_lite.decode import decode, decode_landmarks
@@ -33,6 +55,7 @@ from twodasl_lite.images import crop_photo
 from twodasl_lite.landmarks import EDGES
 from twodasl_lite.morphable import load_face_model
 from twodasl_lite.viz.palette import CATEGORICAL
+from twodasl_lite.viz.shading import vertex_normals
 
 model = load_face_model(CoefficientLayout())  # 40 shape and 10 expression components
 face = model.mean  # (V, 3) in mm: x right, y up, z towards the viewer
@@ -72,11 +95,9 @@ def perspective(points, distance):
 
 # %% [markdown]
 # How large is the error? The field divides the mean distance between two sets of landmarks by $\sqrt{wh}$, with $w$
-# and $h$ the width and height of the landmarks' bounding box, and calls it the *normalised mean error* (NME).
-#
-# Comparing at the same scale is a little unfair: a fit would shift, scale and turn the face to hide part of the error. No
-# weak-perspective camera can do better than the best *affine* map from 3D to 2D, which least squares finds.
-
+# and $h$ the width and height of the landmarks' bounding box, and calls it the *normalised mean error* (NME). Could a
+# fit hide it, by shifting, turning or stretching the face? No weak-perspective camera can do better than the best
+# *affine* map from 3D to 2D, which least squares finds.
 
 # %%
 def nme(points, target):
@@ -85,81 +106,95 @@ def nme(points, target):
 
 
 def best_affine(points, target):
-    """Where the best of all affine cameras puts the points."""
+    """Where the best of all affine cameras, in the sense of least squares, puts the points."""
     rows = torch.cat([points, torch.ones(len(points), 1)], dim=1)  # (N, 4)
     return rows @ torch.linalg.lstsq(rows, target).solution
 
 
 centred = corners - middle
-distances = torch.logspace(math.log10(250), math.log10(6000), 40)
-same_scale = [nme(weak_perspective(centred), perspective(centred, d)) for d in distances]
-unexplained = [nme(best_affine(centred, perspective(centred, d)), perspective(centred, d)) for d in distances]
-
 first_order = (scale * centred[:, :2] * centred[:, 2:]).norm(dim=1).mean() / (scale * extent).prod().sqrt()
 for metres in (0.3, 1, 3):
-    error = nme(weak_perspective(centred), perspective(centred, 1000 * metres))
-    print(f"{metres:>4} m: {100 * error:4.1f} % (first-order estimate {0.1 * float(first_order) / metres:4.1f} %)")
+    truth = perspective(centred, 1000 * metres)
+    simple, best = nme(weak_perspective(centred), truth), nme(best_affine(centred, truth), truth)
+    estimate = float(first_order) / (1000 * metres)
+    print(f"{metres:>4} m: NME {simple:5.2%}, to first order {estimate:5.2%}, best affine camera {best:5.2%}")
 
 # %% tags=["hide-input"]
-stops = [250, 300, 400, 500, 700, 1000, 1500, 2500, 5000]
-whole = face - middle
+STOPS = [250, 300, 400, 500, 700, 1000, 1500, 2500, 5000]  # mm
+whole = face - middle  # (V, 3)
 
 
 def outline(points):
-    """Landmark lines in one trace: two ends and a gap for each edge."""
-    ends = points[torch.tensor(EDGES)]  # (E, 2, D)
+    """The landmarks' lines in one trace: two ends and a gap for each edge."""
+    ends = points[torch.tensor(EDGES)]  # (E, 2, 3)
     return torch.cat([ends, torch.full_like(ends[:, :1], torch.nan)], dim=1).flatten(0, 1).T.numpy()
 
 
-def hundredths(values):
-    return (100 * values).round().short().numpy()  # 16 bits are enough for a picture
+def clay(points):
+    """Arguments of a mesh in the look of clay; 16-bit integers keep the page small."""
+    light = np.array([-0.3, 0.45, 0.85])
+    shade = vertex_normals(points.numpy(), model.triangles.numpy()) @ light
+    place = {axis: values.short().numpy() for axis, values in zip("xyz", (100 * points).round().T)}
+    return place | {"intensity": (100 * shade).astype(np.int8)}
 
 
-def at_distance(d):
-    flat, lines = perspective(whole, d), outline(torch.cat([perspective(centred, d), centred[:, 2:]], dim=1))
-    error = 100 * nme(weak_perspective(centred), perspective(centred, d))
-    marker = go.Scatter(x=[d / 1000], y=[error], text=[f"{error:.1f} %"])
-    return [
-        go.Mesh3d(x=hundredths(flat[:, 0]), y=hundredths(flat[:, 1])),
-        go.Scatter3d(x=100 * lines[0], y=100 * lines[1]),
-        marker,
-    ]
+CORNERS = dict(zip("ijk", model.triangles.short().numpy().T))
+LOOK = {"colorscale": [[0, "#4d463f"], [0.5, "#a39a90"], [1, "#efe8df"]], "cmin": -20, "cmax": 100, "showscale": False,
+        "lighting": {"ambient": 1, "diffuse": 0, "specular": 0}, "hoverinfo": "skip"}
+
+
+def slider(values, prefix, unit):
+    play = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
+    steps = [{"label": f"{v:g}{unit}", "method": "animate", "args": [[f"{v:g}"], play]} for v in values]
+    return [{"steps": steps, "currentvalue": {"prefix": prefix}, "pad": {"t": 50, "b": 10}}]
 
 
 # %% tags=["hide-input"]
-fig = make_subplots(1, 2, specs=[[{"type": "scene"}, {"type": "xy"}]], column_widths=[0.55, 0.45])
-front = 100 * (whole[:, 2].max() + 10)
-thin = outline(torch.cat([perspective(centred, stops[0]), centred[:, 2:]], dim=1))
-corner_of = dict(zip("ijk", model.triangles.short().numpy().T))
-clay = {"color": "rgb(204,196,186)", "lighting": {"ambient": 0.45, "diffuse": 0.7, "specular": 0.05}}
-start, line, marker = at_distance(stops[0])
-fig.add_trace(go.Mesh3d(x=start.x, y=start.y, z=hundredths(whole[:, 2]), **corner_of, **clay, hoverinfo="skip"), 1, 1)
-for points, name, colour in ((thin, "perspective", 1), (outline(scale * centred), "weak perspective", 0)):
-    style = {"color": CATEGORICAL[colour], "width": 5}
-    lines = {"x": 100 * points[0], "y": 100 * points[1], "z": np.full(len(points[0]), front)}
-    fig.add_trace(go.Scatter3d(**lines, mode="lines", line=style, name=name, hoverinfo="skip"), 1, 1)
-for values, name, dash in ((same_scale, "same scale", None), (unexplained, "best affine camera", "dash")):
-    style = {"color": CATEGORICAL[0], "dash": dash}
-    fig.add_trace(go.Scatter(x=distances / 1000, y=100 * np.array(values), line=style, name=name), 1, 2)
-dot = {"color": CATEGORICAL[1], "size": 12}
-fig.add_trace(go.Scatter(x=marker.x, y=marker.y, text=marker.text, mode="markers+text", marker=dot,
-                         textposition="middle right", showlegend=False), 1, 2)
-fig.frames = [go.Frame(data=at_distance(d), traces=[0, 1, 5], name=str(d)) for d in stops]
-steps = [{"label": f"{d / 1000:g} m", "method": "animate",
-          "args": [[str(d)], {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}]} for d in stops]
+def at_distance(d):
+    seen = torch.cat([perspective(whole, d), scale * whole[:, 2:]], dim=1)
+    lines = outline(torch.cat([perspective(centred, d), torch.full((68, 1), front)], dim=1))
+    error = 100 * nme(weak_perspective(centred), perspective(centred, d))
+    label = {"text": [f"{error:.1f} %"], "mode": "markers+text", "textposition": "middle right"}
+    return [
+        go.Mesh3d({axis: clay(seen)[axis] for axis in "xy"}),
+        go.Scatter3d(dict(zip("xyz", (100 * lines).round()))),
+        go.Scatter(x=[d / 1000], y=[error], **label),
+    ]
+
+
+front = float(scale * whole[:, 2].max()) + 1  # the lines lie in front of everything
+fig = make_subplots(2, 1, specs=[[{"type": "scene"}], [{"type": "xy"}]], row_heights=[0.7, 0.3], vertical_spacing=0.02)
+mesh, lines, dot = at_distance(STOPS[0])
+weak = (100 * outline(torch.cat([scale * centred[:, :2], torch.full((68, 1), front)], dim=1))).round()
+distances = np.geomspace(STOPS[0], STOPS[-1], 40)
+errors = [100 * nme(weak_perspective(centred), perspective(centred, d)) for d in distances]
+fig.add_trace(go.Mesh3d(clay(scale * whole) | CORNERS | LOOK).update(x=mesh.x, y=mesh.y), 1, 1)
+for points, name, colour in ((lines, "perspective", 1), (dict(zip("xyz", weak)), "weak perspective", 0)):
+    place = {axis: points[axis] for axis in "xyz"}
+    look = {"mode": "lines", "line": {"color": CATEGORICAL[colour], "width": 6}, "hoverinfo": "skip"}
+    fig.add_trace(go.Scatter3d(**place, **look, name=name), 1, 1)
+fig.add_trace(go.Scatter(x=distances / 1000, y=errors, line={"color": CATEGORICAL[0]}, showlegend=False), 2, 1)
+fig.add_trace(dot.update(marker={"color": CATEGORICAL[1], "size": 12}, showlegend=False), 2, 1)
+fig.frames = [go.Frame(data=at_distance(d), traces=[0, 1, 4], name=f"{d / 1000:g}") for d in STOPS]
+
+# %% tags=["hide-input"]
 hidden = {"visible": False}
-eye = {"eye": {"x": 0, "y": 0, "z": 2}, "up": {"x": 0, "y": 1, "z": 0}, "projection": {"type": "orthographic"}}
-fig.update_scenes(xaxis=hidden, yaxis=hidden, zaxis=hidden, aspectmode="data", camera=eye)
+span = whole.amax(dim=0) - whole.amin(dim=0)
+flat_view = {"eye": {"x": 0, "y": 0, "z": 2}, "up": {"x": 0, "y": 1, "z": 0}, "projection": {"type": "orthographic"}}
+ratio = dict(zip("xyz", (2.1 * span / span.max()).tolist()))
+fig.update_scenes(xaxis=hidden, yaxis=hidden, zaxis=hidden, aspectmode="manual", aspectratio=ratio, camera=flat_view)
 fig.update_xaxes(title="distance of the camera (m)", type="log", tickvals=[0.25, 0.5, 1, 2, 5])
 fig.update_yaxes(title="NME (%)", type="log", tickvals=[0.1, 0.2, 0.5, 1, 2, 5, 10])
-fig.update_layout(height=480, margin={"l": 0, "r": 10, "t": 10, "b": 0}, legend={"orientation": "h", "y": 1.12},
-                  sliders=[{"steps": steps, "currentvalue": {"prefix": "distance "}, "pad": {"t": 40}}])
+fig.update_layout(height=720, margin={"l": 60, "r": 20, "t": 10, "b": 20}, legend={"orientation": "h", "y": 1, "x": 0},
+                  sliders=slider([d / 1000 for d in STOPS], "distance ", " m"))
 fig
 
+
 # %% [markdown]
-# **Figure 3.1.** A dolly zoom: the camera moves away while the zoom keeps the face's middle at the same size. Left, the face through a
-# perspective camera, its landmarks, and where weak perspective puts them. Right, the error over distance. *Try* 25 cm, a phone in
-# hand: the nose grows, the ears hide behind the cheeks. Then find the distance from which the two outlines are one line.
+# **Figure 3.1.** A dolly zoom: the camera moves away while its zoom keeps the face's middle at the same size. Above,
+# the face as a perspective camera sees it, its landmarks, and where weak perspective puts them. Below, the error.
+# *Try* 0.25 m, a phone in hand: the nose swells, the ears hide behind the cheeks. Then find the distance from which
+# the two outlines are one.
 #
 # Networks for this task are wrong by about 3.5 % on average on the usual benchmark {cite:p}`tu2021`. From about a
 # metre on, the camera model is a minor part of that. For selfies it is not; and because a fit must put the error
@@ -183,7 +218,6 @@ fig
 #
 # The middle one exists only because the published coefficients {cite:p}`zhu2016face` come from MATLAB, which counts
 # from one. We visit it inside the pose and leave at once: $x = v_x - 1$, $y = H - v_y$ in a picture of height $H$.
-
 
 # %%
 def project(points, pose):
@@ -225,7 +259,6 @@ print("The landmarks' middle lands at pixel", pixels[model.landmarks].mean(dim=0
 # with $c$ and $s$ the cosine and sine of the angle. Read from right to left: the face is rolled first, then turned,
 # then nodded. The signs are the opposite of most textbooks'. A positive yaw moves the nose to the *left* of the picture.
 
-
 # %%
 def turns(pitch, yaw, roll):
     """The three elementary rotations."""
@@ -247,6 +280,7 @@ torch.testing.assert_close(R, camera.euler_to_matrix(angles))
 nose = corners[30] - middle
 assert (R @ nose)[0] < nose[0]  # positive yaw: the nose goes to the left
 
+
 # %% [markdown]
 # Multiply the three matrices out and the angles can be read off again. With
 # $c_p$ the cosine of the pitch and so on,
@@ -257,7 +291,6 @@ assert (R @ nose)[0] < nose[0]  # positive yaw: the nose goes to the left
 #
 # Code that takes the formulas of one convention to matrices of another does not crash. It returns three plausible angles,
 # right for frontal faces, where the conventions agree, and wrong for the others.
-
 
 # %%
 def matrix_to_euler(R):
@@ -279,25 +312,11 @@ def angle_between(A, B):
 print(f"The same angles in two conventions: {angle_between(R, other):.1f}° apart")
 
 # %% tags=["hide-input"]
-from matplotlib.collections import PolyCollection
-
-
-def draw_face(ax, pixels, title):
-    """Far triangles first, near ones over them, shaded by how far they face the viewer."""
-    corner = pixels[model.triangles]  # (T, 3, 3)
-    normal = torch.linalg.cross(corner[:, 2] - corner[:, 0], corner[:, 1] - corner[:, 0])  # y is down in pixels
-    facing = torch.nn.functional.normalize(normal, dim=1)[:, 2]
-    order = corner[:, :, 2].mean(dim=1).argsort()
-    order = order[facing[order] > 0]
-    shade = (0.25 + 0.7 * facing[order, None]) * torch.tensor([0.88, 0.84, 0.79])
-    ax.add_collection(PolyCollection(corner[order, :, :2].numpy(), facecolors=shade.numpy(), edgecolors="face", lw=0.2))
-    ax.set(xlim=(0, CROP_SIZE), ylim=(CROP_SIZE, 0), aspect="equal", xticks=[], yticks=[], title=title)
-
-
-_, axes = plt.subplots(1, 3, figsize=(8, 2.9))
+_, axes = plt.subplots(1, 3, figsize=(8, 3.2), layout="constrained")
 rotations = {"no rotation": torch.eye(3), r"$R_x R_y R_z$ (this field)": R, r"$R_z R_y R_x$": other}
 for ax, (title, rotation) in zip(axes, rotations.items()):
-    draw_face(ax, to_pixels(scale * whole @ rotation.T + centre, CROP_SIZE), title)
+    viz.shaded_mesh(ax, whole @ rotation.T, model.triangles)
+    ax.set(title=title, xlim=(-150, 150), ylim=(-190, 150))
 
 # %% [markdown]
 # **Figure 3.2.** Pitch 20°, yaw 50°, roll 25°, in two conventions. The same numbers, two different heads. *Try* other
@@ -329,47 +348,42 @@ print(f"roll: {spread[0, 2]:.1f}° of noise at yaw 0°, {spread[-1, 2]:.0f}° at
 print(f"the rotation itself: {spread[0, 3]:.1f}° and {spread[-1, 3]:.1f}°")
 
 # %% tags=["hide-input"]
-from scipy.spatial import Delaunay
-
-mask = Delaunay(corners[:, :2].numpy()).simplices  # a face of 68 corners is enough here
-fig = make_subplots(1, 2, specs=[[{"type": "scene"}, {"type": "xy"}]], column_widths=[0.5, 0.5])
-names = ("pitch", "yaw", "roll")
+YAWS = [0, 30, 50, 70, 80, 85, 90]  # degrees
+NAMES = {"pitch": CATEGORICAL[0], "yaw": CATEGORICAL[2], "roll": CATEGORICAL[1]}
 
 
 def gimbal(yaw):
+    """The turned face, the lines about which pitch, yaw and roll turn it, and a mark in the diagram."""
     Rx, Ry, Rz = turns(math.radians(20), math.radians(yaw), math.radians(-10))
-    x, y, z = (whole[model.landmarks] @ (Rx @ Ry @ Rz).T).round(decimals=1).T
-    drawn = [go.Mesh3d(x=x, y=y, z=z, i=mask[:, 0], j=mask[:, 1], k=mask[:, 2], color="rgb(204,196,186)",
-                       flatshading=True, hoverinfo="skip")]
-    axes = (torch.eye(3)[0], Rx[:, 1], Rx @ Ry[:, 2])  # the lines about which pitch, yaw and roll turn the face
-    for axis, name, colour in zip(axes, names, (0, 2, 1)):
-        x, y, z = (torch.tensor([[-130.0], [130.0]]) * axis).T
-        drawn.append(go.Scatter3d(x=x, y=y, z=z, mode="lines+text", text=["", name], name=f"{name} axis", hoverinfo="skip",
-                                  line={"color": CATEGORICAL[colour], "width": 8}, showlegend=False))
-    return [*drawn, go.Scatter(x=[yaw, yaw], y=[0.1, 120], mode="lines", line={"color": "grey", "width": 4},
-                               showlegend=False)]
+    traces = [go.Mesh3d(**clay(whole @ (Rx @ Ry @ Rz).T))]
+    for axis, (name, colour) in zip((torch.eye(3)[0], Rx[:, 1], (Rx @ Ry)[:, 2]), NAMES.items()):
+        x, y, z = (torch.tensor([[-21000.0], [21000.0]]) * axis).T.round()
+        look = {"line": {"color": colour, "width": 14 if name == "pitch" else 7}, "textfont": {"color": colour, "size": 16}, "hoverinfo": "skip"}
+        traces.append(go.Scatter3d(x=x, y=y, z=z, mode="lines+text", text=["", name], showlegend=False, **look))
+    mark = {"mode": "lines", "line": {"color": "#7F7F7F", "width": 3}, "showlegend": False, "hoverinfo": "skip"}
+    return [*traces, go.Scatter(x=[yaw, yaw], y=[0.1, 150], **mark)]
 
 
-for trace, column in zip(gimbal(0), (1, 1, 1, 1, 2)):
-    fig.add_trace(trace, 1, column)
-for k, (name, colour) in enumerate(zip((*names, "whole rotation"), (0, 2, 1, 6))):
-    style = {"color": CATEGORICAL[colour], "dash": "dot" if k == 3 else None, "width": 3}
-    fig.add_trace(go.Scatter(x=yaws, y=spread[:, k].round(2), name=name, line=style), 1, 2)
-stops = [0, 15, 30, 45, 60, 70, 80, 85, 90]
-fig.frames = [go.Frame(data=gimbal(yaw), traces=[0, 1, 2, 3, 4], name=str(yaw)) for yaw in stops]
-steps = [{"label": f"{yaw}°", "method": "animate",
-          "args": [[str(yaw)], {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}]} for yaw in stops]
-limits = {"range": [-140, 140], "visible": False}
-eye = {"eye": {"x": 0.5, "y": 0.35, "z": 1.5}, "up": {"x": 0, "y": 1, "z": 0}}
-fig.update_scenes(xaxis=limits, yaxis=limits, zaxis=limits, aspectmode="cube", camera=eye)
+# %% tags=["hide-input"]
+fig = make_subplots(2, 1, specs=[[{"type": "scene"}], [{"type": "xy"}]], row_heights=[0.64, 0.36], vertical_spacing=0.06)
+for k, trace in enumerate(gimbal(YAWS[0])):
+    fig.add_trace(trace.update(CORNERS | LOOK) if k == 0 else trace, 1 if k < 4 else 2, 1)
+for k, (name, colour) in enumerate((NAMES | {"whole rotation": "#7F7F7F"}).items()):
+    style = {"color": colour, "dash": "dot" if k == 3 else None, "width": 3}
+    fig.add_trace(go.Scatter(x=yaws, y=spread[:, k].round(2), name=name, line=style), 2, 1)
+fig.frames = [go.Frame(data=gimbal(yaw), traces=[0, 1, 2, 3, 4], name=str(yaw)) for yaw in YAWS]
+limits = {"range": [-22000, 22000], "visible": False}
+side_view = {"eye": {"x": 0.45, "y": 0.35, "z": 1.25}, "up": {"x": 0, "y": 1, "z": 0}}
+fig.update_scenes(xaxis=limits, yaxis=limits, zaxis=limits, camera=side_view, aspectmode="manual",
+                  aspectratio={"x": 1.3, "y": 1.3, "z": 1.3})
 fig.update_xaxes(title="yaw (degrees)", range=[0, 91])
-fig.update_yaxes(title="error of the angle (degrees)", type="log", range=[-0.7, 2.1], tickvals=[0.5, 1, 2, 5, 10, 50, 100])
-fig.update_layout(height=460, margin={"l": 0, "r": 10, "t": 10, "b": 0}, legend={"orientation": "h", "y": 1.12},
-                  sliders=[{"steps": steps, "currentvalue": {"prefix": "yaw "}, "pad": {"t": 40}}])
+fig.update_yaxes(title="error (degrees)", type="log", range=[-0.7, 2.1], tickvals=[0.2, 0.5, 1, 2, 5, 10, 20, 50, 100])
+fig.update_layout(height=720, margin={"l": 60, "r": 20, "t": 10, "b": 20}, legend={"orientation": "h", "y": 0.36, "yanchor": "bottom"},
+                  sliders=slider(YAWS, "yaw ", "°"))
 fig
 
 # %% [markdown]
-# **Figure 3.3.** Left, the three axes about which pitch, yaw and roll turn a face. Right, the error of each angle when
+# **Figure 3.3.** Above, the three axes about which pitch, yaw and roll turn a face. Below, the error of each angle when
 # the matrix has 1 % noise. *Try* to pull the yaw to 90° and watch the axes of pitch and roll become one line while the two errors
 # explode. The dotted line is the error of the rotation as a whole: it does not care.
 #
@@ -427,16 +441,16 @@ assert by_hand.shape == (62,) and torch.equal(again.pose, predicted) and torch.e
 S = model.decode(shape, expression)[0]  # chapter 1: mean + components
 torch.testing.assert_close(decode(coefficients, model)[0], to_pixels(project(S, predicted), CROP_SIZE))
 
+
 # %% [markdown]
 # {py:func}`twodasl_lite.decode.decode` is the one road from 62 numbers to pixels. Everybody takes it: fitting, losses,
 # drawing.
 #
 # ## Why it is whitened
 #
-# We draw 4,000 faces with random pose, shape and expression (our own choice of distribution). The coefficients are
+# We draw 2,000 faces with random pose, shape and expression (our own choice of distribution). The coefficients are
 # written as the Basel Face Model's are, the model that 3DDFA and 2DASL use: lengths in
 # micrometres, components of unit length. Our model's components come scaled to one standard deviation; rescaling changes the numbers, not the faces.
-
 
 # %%
 def random_faces(count, generator):
@@ -448,7 +462,7 @@ def random_faces(count, generator):
     return Coefficients(torch.cat([fR, t[..., None]], dim=2), shape, expression).pack()
 
 
-faces = random_faces(4000, generator)  # (4000, 62)
+faces = random_faces(2000, generator)  # (2000, 62)
 
 micrometres = torch.ones(62)
 micrometres[[0, 1, 2, 4, 5, 6, 8, 9, 10]] = 1 / 1000  # f R: pixels per micrometre
@@ -499,14 +513,14 @@ axes[0].set_yscale("log")
 axes[0].legend(ncol=4, loc="upper center", bbox_to_anchor=(0.5, 1.3), frameon=False)
 _ = axes[2].set_xlabel("entry of the coefficient vector")
 
+
 # %% [markdown]
 # **Figure 3.4.** Above, the size of each entry (note the logarithmic axis). Middle, its say in an unwhitened squared error: a few shapes
-# have it all, the pose none. Below, what it is worth in the picture: there the pose rules. *Try* to find the four entries
+# have almost all of it, the pose none. Below, what it is worth in the picture: there the pose rules. *Try* to find the four entries
 # with no bar below: the third row of the pose, the subject of the next section.
 #
 # It is not only a matter of taste. Here is a small learner, one linear layer from the 68 projected landmarks to the coefficients, trained
 # twice with the same optimiser, the same rate, and the same number of steps:
-
 
 # %%
 def train(target, steps=400):
@@ -521,7 +535,7 @@ def train(target, steps=400):
     return layer(inputs).detach()
 
 
-points = decode_landmarks(faces, model)[..., :2]  # (4000, 68, 2)
+points = decode_landmarks(faces, model)[..., :2]  # (2000, 68, 2)
 inputs = Whitening.from_samples(points.flatten(1)).whiten(points.flatten(1))
 answers = {"raw": train(raw), "whitened": whitening.unwhiten(train(whitening.whiten(raw)))}
 for name, answer in answers.items():
@@ -623,6 +637,7 @@ assert error <= 0.0101, f"At {smallest_distance:.0f} mm the NME is still {error:
 assert closer > 0.01, f"Correct, but not the smallest: 5 mm closer the NME is {closer:.3%}, which is still at most 1 %."
 print("✓ far enough, and not further")
 
+
 # %% [markdown]
 # ### Exercise 3.2 · Another convention
 #
@@ -669,6 +684,7 @@ assert abs(abs(first[0] - second[0]) - 50) < 1e-6, "The pitches must differ by 5
 apart = math.degrees(float((A - B).norm()) / 2**0.5)
 assert apart < 0.1, f"These two rotations are about {apart:.0f}° apart. Which axis has become which?"
 print("✓ gimbal lock")
+
 
 # %% [markdown]
 # ### Exercise 3.4 · The mirror

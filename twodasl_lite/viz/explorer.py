@@ -15,242 +15,36 @@ MyST-NB: ``nb_mime_priority_overrides = [("html", "text/html", 0)]``); with the 
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 import os
-from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
 
-import numpy as np
 import torch
 
 from twodasl_lite.camera import euler_to_matrix, make_pose
 from twodasl_lite.coefficients import Coefficients
-from twodasl_lite.errors import ShapeError, ValueRangeError, require
+from twodasl_lite.errors import require
 from twodasl_lite.morphable import MorphableModel
-from twodasl_lite.viz.packing import DEFAULT_MAX_ERROR, PackedModel, pack_model
+from twodasl_lite.viz.explorer_page import (
+    StaticExplorer,
+    check_coefficients,
+    check_colouring,
+    make_static,
+    prepare,
+    script_source,
+)
+from twodasl_lite.viz.packing import PackedModel
 
-traitlets = require("traitlets", "book", "the face explorer")
-anywidget = require("anywidget", "book", "the face explorer")
+traitlets = require("traitlets", "book", "the live face explorer")
+anywidget = require("anywidget", "book", "the live face explorer")
 
-SCRIPT = Path(__file__).parent / "static" / "explorer.js"
-COLOURINGS = ("skin", "clay", "normals", "pncc", "distance", "difference")
-_STATIC_VARIABLE = "TWODASL_FIGURES"
-_FALLBACK_PIXELS = 640
+STATIC_VARIABLE = "TWODASL_FIGURES"
+"""Environment variable; ``static`` makes figures for pages alone."""
 
 
 def _static_only() -> bool:
     """Whether figures are being made for pages alone."""
-    return os.environ.get(_STATIC_VARIABLE, "").lower() == "static"
+    return os.environ.get(STATIC_VARIABLE, "").lower() == "static"
 
 
-@lru_cache(maxsize=1)
-def _script() -> str:
-    """The explorer's source; read once."""
-    return SCRIPT.read_text(encoding="utf-8")
-
-
-def _coefficients(name: str, value: Sequence[float] | torch.Tensor | None, length: int) -> list[float]:
-    """A checked list of exactly ``length`` numbers; shorter input is filled up with zeros."""
-    if value is None:
-        return [0.0] * length
-    numbers = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value, dtype=np.float64)
-    if numbers.ndim != 1 or len(numbers) > length:
-        raise ShapeError(f"{name}: found shape {numbers.shape}; expected up to {length} numbers")
-    if not np.isfinite(numbers).all():
-        raise ValueRangeError(f"{name}: found NaN or infinity; expected finite numbers")
-    return [float(x) for x in numbers] + [0.0] * (length - len(numbers))
-
-
-def _options(packed: PackedModel, **given) -> dict:
-    """Checked initial settings, named as the traits are."""
-    ks, ke = packed.header["numShape"], packed.header["numExpression"]
-    colouring = given["colouring"] or ("skin" if packed.header["hasColours"] else "clay")
-    return {
-        "shape": _coefficients("shape", given["shape"], ks),
-        "expression": _coefficients("expression", given["expression"], ke),
-        "second_shape": _coefficients("second_shape", given["second_shape"], ks),
-        "second_expression": _coefficients("second_expression", given["second_expression"], ke),
-        "angles": _coefficients("angles", given["angles"], 3),
-        "two_faces": bool(given["two_faces"]),
-        "landmarks": bool(given["landmarks"]),
-        "wireframe": bool(given["wireframe"]),
-        "colouring": _check_colouring(colouring, packed, bool(given["two_faces"])),
-    }
-
-
-def _check_colouring(colouring: str, packed: PackedModel, two_faces: bool) -> str:
-    if colouring not in COLOURINGS:
-        raise ValueRangeError(f"colouring: found {colouring!r}; expected one of {', '.join(COLOURINGS)}")
-    if colouring == "skin" and not packed.header["hasColours"]:
-        raise ValueRangeError("colouring: found 'skin' for a model without colours; expected another colouring")
-    if colouring == "difference" and not two_faces:
-        raise ValueRangeError("colouring: found 'difference' for one face; expected two_faces=True")
-    return colouring
-
-
-# --------------------------------------------------------------------------------------------------- the still picture
-def _portrait(packed: PackedModel, model: MorphableModel, options: dict, colours: np.ndarray | None) -> bytes:
-    """PNG of the explorer's first state, for print."""
-    require("matplotlib", "book", "the explorer's still picture")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from twodasl_lite.viz.figures import draw_landmarks, shaded_mesh
-
-    faces = [(options["shape"], options["expression"])]
-    if options["two_faces"]:
-        faces.append((options["second_shape"], options["second_expression"]))
-    pixels = _FALLBACK_PIXELS
-    figure = Figure(figsize=(len(faces) * pixels / 100, pixels / 100), dpi=100)
-    FigureCanvasAgg(figure)
-    rotation = euler_to_matrix(torch.deg2rad(torch.tensor(options["angles"], dtype=torch.float64))).numpy()
-    triangles = packed.triangles
-    for position, (shape, expression) in enumerate(faces):
-        axes = figure.add_axes((position / len(faces), 0, 1 / len(faces), 1))
-        turned = packed.decode(np.asarray(shape), np.asarray(expression)) @ rotation.T
-        shown = colours[packed.vertex_indices] if colours is not None and options["colouring"] == "skin" else None
-        shaded_mesh(axes, turned, triangles, shown)
-        if options["landmarks"]:
-            draw_landmarks(axes, turned[packed.header["landmarks"], :2])
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", transparent=True)
-    return _smaller_png(buffer.getvalue())
-
-
-def _smaller_png(png: bytes) -> bytes:
-    """The same picture in 256 colours: a third of the size, and no difference that a reader would see."""
-    import cv2
-
-    try:
-        from PIL import Image
-    except ImportError:  # matplotlib always brings Pillow; without it the picture is only larger
-        return cv2.imencode(".png", cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED))[1].tobytes()
-    buffer = io.BytesIO()
-    Image.open(io.BytesIO(png)).quantize(256, method=Image.Quantize.FASTOCTREE).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
-
-
-# ------------------------------------------------------------------------------------------------------- the static page
-def _javascript_options(options: dict) -> dict:
-    """Python's trait names to the script's."""
-    renamed = {"second_shape": "secondShape", "second_expression": "secondExpression", "two_faces": "twoFaces"}
-    return {renamed.get(name, name): value for name, value in options.items()}
-
-
-def _for_script(text: str) -> str:
-    """Text that may stand inside a script element: nothing in it may look like its end."""
-    return text.replace("</", "<\\/").replace("<!--", "<\\!--")
-
-
-def _figure_html(packed: PackedModel, options: dict, png: bytes, alt: str) -> str:
-    header = json.dumps({"header": packed.header, "options": _javascript_options(options)}, separators=(",", ":"))
-    picture = base64.b64encode(png).decode("ascii")
-    alt = alt.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    return (
-        '<div class="face-explorer-figure">\n'
-        f'<img class="fx-fallback dark-light" style="max-width:100%" alt="{alt}" src="data:image/png;base64,{picture}">\n'
-        f'<script type="application/json" class="fx-header">{_for_script(header)}</script>\n'
-        f'<script type="text/plain" class="fx-data">{packed.to_base64()}</script>\n'
-        f'<script type="module">\n{_for_script(_script())}\nmountStatic();\n</script>\n'
-        "</div>\n"
-    )
-
-
-class StaticExplorer:
-    """A face explorer for pages only: HTML that computes for itself, and a picture for print.
-
-    Attributes:
-        html: The self-contained piece of HTML.
-        png: The still picture.
-        packed: The packed model.
-    """
-
-    def __init__(self, html: str, png: bytes, packed: PackedModel) -> None:
-        self.html, self.png, self.packed = html, png, packed
-
-    def _repr_mimebundle_(self, **_kwargs) -> dict:
-        return {
-            "text/html": self.html,
-            "image/png": base64.b64encode(self.png).decode("ascii"),
-            "text/plain": f"Face explorer of {self.packed.header['name']}",
-        }
-
-    def save(self, path: str | os.PathLike[str], title: str = "Face explorer") -> None:
-        """Write a whole page that can be opened, sent or put on a server by itself."""
-        page = (
-            f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title>\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1"></head>\n'
-            f"<body>\n{self.html}</body>\n</html>\n"
-        )
-        Path(path).write_text(page, encoding="utf-8")
-
-
-def face_explorer_html(model: MorphableModel | PackedModel, **settings) -> StaticExplorer:
-    """The explorer as a piece of HTML, without a widget.
-
-    Args:
-        model: The face model.
-        **settings: As for :class:`FaceExplorer`.
-
-    Returns:
-        An object that a notebook displays; its ``html`` can be put into any page, and ``save`` writes a whole one.
-    """
-    packed, options, colours = _prepare(model, **settings)
-    return _static(packed, model, options, colours)
-
-
-def _static(packed: PackedModel, model: MorphableModel, options: dict, colours: np.ndarray | None) -> StaticExplorer:
-    png = _portrait(packed, model, options, colours)
-    alt = f"Shaded picture of {model.name}: the first state of an interactive face with sliders"
-    return StaticExplorer(_figure_html(packed, options, png, alt), png, packed)
-
-
-def _prepare(
-    model: MorphableModel,
-    *,
-    num_shape: int | None = 12,
-    num_expression: int | None = None,
-    region: str | None = None,
-    max_error: float = DEFAULT_MAX_ERROR,
-    colours: np.ndarray | torch.Tensor | None = None,
-    layout=None,
-    shape=None,
-    expression=None,
-    angles=None,
-    second_shape=None,
-    second_expression=None,
-    two_faces: bool = False,
-    colouring: str | None = None,
-    landmarks: bool = False,
-    wireframe: bool = False,
-) -> tuple[PackedModel, dict, np.ndarray | None]:
-    """Pack the model and check the settings."""
-    if isinstance(colours, torch.Tensor):
-        colours = colours.detach().cpu().numpy()
-    if colours is None and model.albedo_mean is not None:
-        colours = model.decode_albedo()[0].cpu().numpy()
-    packed = pack_model(
-        model, num_shape, num_expression, region=region, max_error=max_error, colours=colours, layout=layout
-    )
-    options = _options(
-        packed,
-        shape=shape,
-        expression=expression,
-        angles=angles,
-        second_shape=second_shape,
-        second_expression=second_expression,
-        two_faces=two_faces,
-        colouring=colouring,
-        landmarks=landmarks,
-        wireframe=wireframe,
-    )
-    return packed, options, colours
-
-
-# --------------------------------------------------------------------------------------------------- the live notebook
 class FaceExplorer(anywidget.AnyWidget):
     """A face with sliders, computed in the browser.
 
@@ -303,10 +97,10 @@ class FaceExplorer(anywidget.AnyWidget):
     wireframe = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, model: MorphableModel, **settings) -> None:
-        self._packed, options, self._colours = _prepare(model, **settings)
+        self._packed, options, self._colours = prepare(model, **settings)
         self._model = model
         self._still: StaticExplorer | None = None
-        super().__init__(_esm=_script(), **options)
+        super().__init__(_esm=script_source(), **options)
         self.on_msg(self._answer)
 
     def open(self) -> None:
@@ -324,12 +118,12 @@ class FaceExplorer(anywidget.AnyWidget):
         name = proposal["trait"].name
         header = self._packed.header
         length = 3 if name == "angles" else header["numShape" if name.endswith("shape") else "numExpression"]
-        return _coefficients(name, proposal["value"], length)
+        return check_coefficients(name, proposal["value"], length)
 
     @traitlets.validate("colouring")
     def _check_colour(self, proposal: dict) -> str:
         # Whether there are two faces is not known yet while several traits change at once.
-        return _check_colouring(proposal["value"], self._packed, two_faces=True)
+        return check_colouring(proposal["value"], self._packed, two_faces=True)
 
     @property
     def packed(self) -> PackedModel:
@@ -347,9 +141,7 @@ class FaceExplorer(anywidget.AnyWidget):
         shape = torch.zeros(1, model.num_shape, dtype=torch.float64)
         expression = torch.zeros(1, model.num_expression, dtype=torch.float64)
         shape[0, : header["numShape"]] = torch.tensor(self.shape) * torch.tensor(header["shapeStd"])
-        expression[0, : header["numExpression"]] = torch.tensor(self.expression) * torch.tensor(
-            header["expressionStd"]
-        )
+        expression[0, : header["numExpression"]] = torch.tensor(self.expression) * torch.tensor(header["expressionStd"])
         camera = header["camera"]
         scale = torch.tensor(camera["scale"], dtype=torch.float64)
         rotation = euler_to_matrix(torch.deg2rad(torch.tensor(self.angles, dtype=torch.float64)))
@@ -369,7 +161,7 @@ class FaceExplorer(anywidget.AnyWidget):
         names = ("shape", "expression", "angles", "second_shape", "second_expression")
         options = {name: list(getattr(self, name)) for name in names}
         options |= {name: getattr(self, name) for name in ("two_faces", "colouring", "landmarks", "wireframe")}
-        return _static(self._packed, self._model, options, self._colours)
+        return make_static(self._packed, self._model, options, self._colours)
 
     def _repr_mimebundle_(self, **kwargs):
         if self._still is None:  # a picture takes a second to draw; the first state is what a page begins with

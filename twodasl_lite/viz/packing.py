@@ -33,6 +33,7 @@ CROP_MARGIN = 1.58
 _INT16_MAX = 32767
 _MIN_PRECISION = 1e-4
 _FORMAT_VERSION = 1
+_ZLIB_LEVEL = 7  # level 9 saves another 2 % and takes four times as long
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,17 @@ class PackedModel:
 
 
 def checksum(vertices: np.ndarray) -> float:
-    """One number for a set of vertices, ``mean(x + 2 y + 3 z)`` in mm; the browser reports the same.
+    """One number for a set of drawn vertices; the browser reports the same.
 
-    It moves by at most 6 times the largest coordinate error.
+    It is the mean over all vertices of ``(1 + i/V) (x + 2 y + 3 z)`` with i the vertex's number, in mm, after the
+    rotation by the pose: it changes with every slider, and by at most 12 times the largest coordinate error.
+
+    Args:
+        vertices: ``(V, 3)``, rotated.
     """
-    return float(np.asarray(vertices, dtype=np.float64).mean(axis=0) @ np.array([1.0, 2.0, 3.0]))
+    points = np.asarray(vertices, dtype=np.float64)
+    weights = 1 + np.arange(len(points)) / len(points)
+    return float(weights @ points @ np.array([1.0, 2.0, 3.0]) / len(points))
 
 
 def _planes(integers: np.ndarray, width: int) -> bytes:
@@ -135,7 +142,12 @@ def _landmark_groups() -> list[dict]:
         inside = set(members)
         edges = [[int(a), int(b)] for a, b in EDGES if a in inside and b in inside]
         groups.append(
-            {"name": name, "points": [int(i) for i in members], "edges": edges, "colour": landmark_colour(name)}
+            {
+                "name": name,
+                "points": [int(i) for i in members],
+                "edges": edges,
+                "colour": landmark_colour(name),
+            }
         )
     return groups
 
@@ -192,6 +204,9 @@ def pack_model(
 
     shape_std = model.shape_std.double().cpu().numpy()
     expression_std = model.expression_std.double().cpu().numpy()
+    blendshapes = model.expression_kind == "blendshapes"
+    if blendshapes:  # their coefficients are activations from 0 to 1, whatever the deviation over people is
+        expression_std = np.ones_like(expression_std)
     basis = np.concatenate(
         [
             model.shape_basis[..., :ks].double().cpu().numpy()[kept] * shape_std[:ks],
@@ -199,12 +214,7 @@ def pack_model(
         ],
         axis=-1,
     ).transpose(2, 0, 1)  # (Ks + Ke, V, 3), mm per standard deviation
-    blendshapes = model.expression_kind == "blendshapes"
-    # A blendshape's coefficient is an activation from 0 to 1 whatever its deviation over people is.
     expression_range = [0.0, 1.0] if blendshapes else [-SIGMA_LIMIT, SIGMA_LIMIT]
-    if blendshapes:
-        basis[ks:] /= expression_std[:ke, None, None]
-        expression_std = np.ones_like(expression_std)
     reach = np.concatenate([np.full(ks, SIGMA_LIMIT), np.full(ke, max(np.abs(expression_range)))])
 
     # Rounding moves a coordinate by at most half a step, in the mean and in each component times its coefficient.
@@ -244,6 +254,11 @@ def pack_model(
     layout = layout or CoefficientLayout(
         max(ks, min(NUM_SHAPE, model.num_shape)), max(ke, min(NUM_EXPRESSION, model.num_expression))
     )
+    if layout.num_shape < ks or layout.num_expression < ke:
+        raise ValueRangeError(
+            f"layout: found {layout.num_shape} shape and {layout.num_expression} expression coefficients; expected at "
+            f"least {ks} and {ke}, one per slider"
+        )
     header = {
         "version": _FORMAT_VERSION,
         "name": model.name,
@@ -272,5 +287,12 @@ def pack_model(
         "clay": list(CLAY),
     }
     return PackedModel(
-        header, zlib.compress(b"".join(parts), 9), step, max_error, kept, mean_integers, basis_integers, triangles
+        header,
+        zlib.compress(b"".join(parts), _ZLIB_LEVEL),
+        step,
+        max_error,
+        kept,
+        mean_integers,
+        basis_integers,
+        triangles,
     )

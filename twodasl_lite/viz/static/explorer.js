@@ -2,7 +2,7 @@
  *
  * One file serves two masters. In a running notebook anywidget calls the default export's `render` and the traits
  * shape, expression and angles follow the sliders both ways. In a static page the same text stands in an inline
- * <script type="module"> behind the packed model, and `mountStatic` finds it there: no kernel, no network.
+ * module script behind the packed model, and `mountStatic` finds it there: no kernel, no network.
  *
  * Frames are those of twodasl_lite.camera: x right, y up, z towards the viewer, mm; angles are pitch, yaw, roll in
  * degrees; shape coefficients are in standard deviations, as are expressions (blendshapes: activations from 0 to 1).
@@ -199,6 +199,7 @@ void main() {
   vec3 n = normalize(vNormal) * (gl_FrontFacing ? 1.0 : -1.0);
   float inside = gl_FrontFacing ? 1.0 : 0.45;
   if (mode == 0) { result = vec4(vColour * inside, 1.0); return; }
+  if (mode == 4) { result = vec4(vColour * inside * (0.72 + 0.28 * n.z), 1.0); return; } // a little form, hardly any hue
   if (mode == 2) { result = vec4((n * 0.5 + 0.5) * inside, 1.0); return; }
   vec3 base = pow(vColour, vec3(2.2));
   vec3 key = normalize(vec3(-0.50, 0.62, 0.72)), fill = normalize(vec3(0.85, -0.05, 0.50));
@@ -446,10 +447,10 @@ function viridis(value, out, at) {
   for (let c = 0; c < 3; c++) out[at + c] = VIRIDIS[low][c] + (x - low) * (VIRIDIS[low + 1][c] - VIRIDIS[low][c]);
 }
 
-/** The next of 1, 2, 5, 10, 20, ... */
+/** The next round number. */
 function niceAbove(value) {
   const power = 10 ** Math.floor(Math.log10(Math.max(value, 1e-6)));
-  return [1, 2, 5, 10].map((m) => m * power).find((x) => x >= value * 0.999);
+  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((m) => m * power).find((x) => x >= value * 0.9999);
 }
 
 /* ------------------------------------------------------------------------------------------------------ the controls */
@@ -467,21 +468,22 @@ const STYLE = `
 }
 html[data-theme="dark"] .face-explorer, body[data-jp-theme-light="false"] .face-explorer { DARK }
 .face-explorer *, .face-explorer *::before { box-sizing: border-box; }
-.fx-frame { display: grid; grid-template-columns: minmax(0, 1.25fr) minmax(270px, 1fr); gap: 10px 14px; align-items: start; }
+.fx-frame { display: grid; grid-template-columns: minmax(0, 1.25fr) minmax(290px, 1fr); gap: 10px 14px; align-items: start; }
 .fx-stage { position: relative; min-width: 0; }
 .fx-view { position: relative; aspect-ratio: 1 / 1; border: 1px solid var(--fx-line); border-radius: 8px; overflow: hidden;
   background: radial-gradient(circle at 45% 38%, var(--fx-stage-1), var(--fx-stage-2)); cursor: grab; touch-action: pan-y; user-select: none; }
 .fx-view:active { cursor: grabbing; }
 .fx-view canvas { position: absolute; inset: 0; width: 100%; height: 100%; display: block; }
 .fx-two .fx-frame { grid-template-columns: minmax(0, 1fr); }
-.fx-two .fx-view { aspect-ratio: 2 / 1; min-height: 220px; }
+.fx-two .fx-view { aspect-ratio: 2 / 1; }
 .fx-caption { position: absolute; top: 8px; font-size: 12px; color: var(--fx-muted); pointer-events: none; transform: translateX(-50%); }
 .fx-caption.fx-chosen { color: var(--fx-accent); font-weight: 600; }
-.fx-legend { position: absolute; left: 10px; bottom: 9px; right: 10px; font-size: 11.5px; color: var(--fx-muted); pointer-events: none; display: flex; align-items: center; gap: 6px; }
+.fx-legend { position: absolute; left: 10px; bottom: 9px; right: 10px; font-size: 11.5px; color: var(--fx-muted); pointer-events: none; display: flex; align-items: center; gap: 6px; text-shadow: 0 0 3px var(--fx-stage-1), 0 0 3px var(--fx-stage-1); }
 .fx-ramp { width: 110px; height: 9px; border-radius: 3px; }
 .fx-swatch { display: inline-block; width: 9px; height: 9px; border-radius: 50%; margin: 0 3px 0 8px; }
 .fx-bar { display: flex; flex-wrap: wrap; gap: 7px 12px; align-items: center; margin-top: 8px; }
 .fx-bar label { display: inline-flex; align-items: center; gap: 5px; margin: 0; white-space: nowrap; font-weight: 400; }
+.fx-choice { display: inline-flex; align-items: center; gap: 5px; }
 .fx-bar input { margin: 0; accent-color: var(--fx-accent); }
 .face-explorer button, .face-explorer select { font: inherit; color: var(--fx-ink); background: var(--fx-surface);
   border: 1px solid var(--fx-line); border-radius: 6px; padding: 4px 10px; margin: 0; cursor: pointer; max-width: 100%; width: auto; height: auto; }
@@ -492,9 +494,14 @@ html[data-theme="dark"] .face-explorer, body[data-jp-theme-light="false"] .face-
 .fx-panel { max-height: var(--fx-panel-height, 560px); overflow-y: auto; overflow-x: hidden; scrollbar-width: thin; padding: 0 6px 4px 2px; min-width: 0; }
 .fx-panel details { border: 0; margin: 0 0 6px; padding: 0; background: none; box-shadow: none; }
 .fx-panel summary { cursor: pointer; font-weight: 600; padding: 2px 0 3px; color: var(--fx-ink); list-style-position: inside; }
-.fx-slider { display: grid; grid-template-columns: 7.9em minmax(60px, 1fr) 4.1em; align-items: center; gap: 8px; min-height: 25px; }
+.fx-slider { display: grid; grid-template-columns: 9.7em minmax(60px, 1fr) 4.1em; break-inside: avoid; align-items: center; gap: 8px; min-height: 25px; }
 .fx-slider label { margin: 0; font-weight: 400; color: var(--fx-ink); overflow: hidden; text-overflow: ellipsis; white-space: nowrap; cursor: pointer; }
-.fx-slider input[type="range"] { width: 100%; min-width: 0; margin: 0; height: 20px; accent-color: var(--fx-accent); background: transparent; cursor: pointer; }
+.fx-slider input[type="range"] { appearance: none; -webkit-appearance: none; width: 100%; min-width: 0; margin: 0; height: 20px; background: transparent; cursor: pointer; border: 0; padding: 0;
+  --fx-track: linear-gradient(to right, var(--fx-line) var(--fx-from), var(--fx-accent) var(--fx-from) var(--fx-to), var(--fx-line) var(--fx-to)); }
+.fx-slider input::-webkit-slider-runnable-track { height: 4px; border-radius: 2px; background: var(--fx-track); }
+.fx-slider input::-moz-range-track { height: 4px; border-radius: 2px; background: var(--fx-track); }
+.fx-slider input::-webkit-slider-thumb { -webkit-appearance: none; width: 15px; height: 15px; margin-top: -5.5px; border-radius: 50%; border: 2px solid var(--fx-surface); background: var(--fx-accent); box-shadow: 0 0 1px var(--fx-muted); }
+.fx-slider input::-moz-range-thumb { width: 11px; height: 11px; border-radius: 50%; border: 2px solid var(--fx-surface); background: var(--fx-accent); box-shadow: 0 0 1px var(--fx-muted); }
 .fx-slider output { text-align: right; font-variant-numeric: tabular-nums; color: var(--fx-muted); white-space: nowrap; }
 .fx-slider.fx-moved output { color: var(--fx-ink); font-weight: 600; }
 .fx-hint, .fx-status { color: var(--fx-muted); font-size: 12px; margin: 6px 0 0; }
@@ -502,11 +509,12 @@ html[data-theme="dark"] .face-explorer, body[data-jp-theme-light="false"] .face-
 .fx-error { padding: 10px 12px; border: 1px solid var(--fx-line); border-radius: 8px; }
 @container (max-width: 600px) {
   .fx-frame { grid-template-columns: minmax(0, 1fr); }
+  .fx-two .fx-view { aspect-ratio: 3 / 2; }
   .fx-panel { max-height: 340px; border-top: 1px solid var(--fx-line); padding-top: 6px; }
-  .fx-slider { grid-template-columns: 8.6em minmax(60px, 1fr) 4.1em; min-height: 30px; }
+  .fx-slider { min-height: 30px; }
 }
 @container (min-width: 601px) {
-  .fx-two .fx-panel { display: grid; grid-template-columns: repeat(auto-fit, minmax(270px, 1fr)); gap: 0 22px; max-height: 420px; }
+  .fx-two .fx-panel { columns: 270px; column-gap: 26px; max-height: none; overflow: visible; }
 }
 .cell_output .text_html:has(> .face-explorer-figure) { background: none !important; padding: 0 !important; overflow: visible; }
 .face-explorer-figure[data-mounted="yes"] > .fx-fallback { display: none; }
@@ -606,6 +614,7 @@ class Explorer {
     this.painter = new Painter(this.canvas, model);
     this.#listen();
     host.explorer = this;
+    host.bookState = () => this.state();
     this.initial = {};
     this.set(options);
     this.initial = {
@@ -695,20 +704,19 @@ class Explorer {
 
   /** Frames per second of a slider in motion: decode, normals, upload and draw, waiting for the GPU each time. */
   benchmark(frames = 60) {
-    const before = [...this.faces[this.active].shape];
     const pixel = new Uint8Array(4);
     const { gl } = this.painter;
     const start = performance.now();
     for (let i = 0; i < frames; i++) {
-      this.faces[this.active].shape = before.map((_, k) => Math.sin(0.3 * i + k) || 0.1);
-      this.faces[this.active].expression = this.faces[this.active].expression.map((_, k) => 0.5 + 0.4 * Math.sin(0.2 * i + k));
-      this.faces[this.active].stale = true;
+      const face = this.faces[this.active];
+      face.shape = face.shape.map((_, k) => Math.sin(0.3 * i + k + 0.1));
+      face.expression = face.expression.map((_, k) => 0.5 + 0.4 * Math.sin(0.2 * i + k));
+      face.stale = true;
       this.angles = [0, 30 * Math.sin(0.05 * i), 0];
       this.#draw();
       gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, pixel);
     }
     const seconds = (performance.now() - start) / 1000;
-    this.set({ [this.active ? "secondShape" : "shape"]: before });
     this.reset();
     return frames / seconds;
   }
@@ -755,10 +763,16 @@ class Explorer {
 
   /* ---- numbers ---- */
 
+  /** Mean of (1 + i/V) (x + 2 y + 3 z) over the drawn, that is rotated, vertices: every slider changes it. */
   #checksum(vertices) {
-    let sum = 0;
-    for (let i = 0; i < vertices.length; i += 3) sum += vertices[i] + 2 * vertices[i + 1] + 3 * vertices[i + 2];
-    return sum / (vertices.length / 3);
+    const { V } = this.model;
+    const sum = [0, 0, 0];
+    for (let v = 0, i = 0; v < V; v++) {
+      const weight = (1 + v / V) / V;
+      for (let axis = 0; axis < 3; axis++) sum[axis] += weight * vertices[i++];
+    }
+    const [x, y, z] = apply(rotationMatrix(this.angles), ...sum);
+    return x + 2 * y + 3 * z;
   }
 
   #shown() {
@@ -842,7 +856,7 @@ class Explorer {
     painter.clear();
     const shown = this.#shown();
     const each = Math.floor(width / shown.length);
-    const mode = { normals: 2, pncc: 0, distance: 0, difference: 0 }[options.colouring] ?? 1;
+    const mode = { normals: 2, pncc: 0, distance: 4, difference: 4 }[options.colouring] ?? 1;
     const lightText = getComputedStyle(this.root).colorScheme === "dark";
     for (const index of shown) {
       const face = this.faces[index];
@@ -891,20 +905,19 @@ class Explorer {
       ...this.captions,
       this.legend,
     );
-    this.select = element("select", { "aria-label": "Colouring", onchange: () => this.#pick({ colouring: this.select.value }) });
+    this.select = element("select", { "aria-label": "Colouring", "data-test-changes": `#${id}`, onchange: () => this.#pick({ colouring: this.select.value }) });
     const box = (key, text) => {
-      const input = element("input", { type: "checkbox", onchange: () => this.#pick({ [key]: input.checked }) });
+      const input = element("input", { type: "checkbox", "data-test-changes": `#${id}`, onchange: () => this.#pick({ [key]: input.checked }) });
       return [input, element("label", {}, input, text)];
     };
     const [landmarks, landmarksLabel] = box("landmarks", "Landmarks");
     const [wireframe, wireframeLabel] = box("wireframe", "Wireframe");
     const [twoFaces, twoFacesLabel] = box("twoFaces", "Two faces");
     this.boxes = { landmarks, wireframe, twoFaces };
-    this.choice = element("button", {
-      type: "button",
-      "aria-label": "Which face the sliders move",
-      onclick: () => this.#pick({ activeFace: 1 - this.active }),
-    });
+    this.choices = ["First", "Second"].map((text, i) =>
+      element("button", { type: "button", onclick: () => this.#pick({ activeFace: i }) }, text),
+    );
+    this.choice = element("span", { class: "fx-choice", role: "group", "aria-label": "Face that the sliders move" }, "Sliders move", ...this.choices);
     const button = (text, action, label) => element("button", { type: "button", onclick: action, "aria-label": label }, text);
     this.status = element("p", { class: "fx-status", role: "status", "aria-live": "polite" });
     const bar = element(
@@ -935,6 +948,9 @@ class Explorer {
         output.textContent = unit === "°" ? `${text}°` : unit ? `${text} ${unit}` : text;
         input.setAttribute("aria-valuetext", `${Number(value.toFixed(2))} ${spoken}`.trim());
         row.classList.toggle("fx-moved", Math.abs(value) > 1e-9);
+        const percent = (x) => `${((100 * (clamp(x, range) - range[0])) / (range[1] - range[0])).toFixed(1)}%`;
+        input.style.setProperty("--fx-from", percent(Math.min(0, value)));
+        input.style.setProperty("--fx-to", percent(Math.max(0, value)));
       };
       const change = (value) => {
         write(value);
@@ -994,7 +1010,10 @@ class Explorer {
     );
     const hint = element("p", { class: "fx-hint" }, "Drag the face to turn it; Shift and drag to roll it; Ctrl and wheel to zoom.");
     this.root.classList.add("face-explorer");
+    this.root.id = id;
+    this.root.setAttribute("data-face-explorer", "");
     this.root.setAttribute("role", "group");
+    this.root.setAttribute("data-lm-suppress-shortcuts", "true"); // keys belong to the sliders, not to JupyterLab
     this.root.setAttribute("aria-label", `Face explorer: ${header.name}`);
     this.root.replaceChildren(frame, hint);
   }
@@ -1118,9 +1137,8 @@ class Explorer {
     this.select.replaceChildren(...this.#offered().map(({ key, label }) => element("option", { value: key }, label)));
     this.select.value = this.options.colouring;
     this.root.classList.toggle("fx-two", twoFaces);
-    this.choice.hidden = !twoFaces;
     this.choice.style.display = twoFaces ? "" : "none";
-    this.choice.textContent = `Sliders: ${this.active ? "second" : "first"} face`;
+    this.choices.forEach((button, i) => button.setAttribute("aria-pressed", i === this.active));
     this.captions.forEach((caption, i) => {
       caption.hidden = !twoFaces;
       caption.classList.toggle("fx-chosen", i === this.active);

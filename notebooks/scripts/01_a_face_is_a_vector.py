@@ -1,0 +1,538 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A face is a vector
+#
+# *How can a human face, with all its thousands of points, be written as a short list of numbers?*
+#
+# **You need** matrix products and a little Python with PyTorch. No earlier chapter.
+#
+# **After this chapter you can**
+#
+# - say what a mesh is, and compute its normals;
+# - explain why the average of two faces is a face only in dense correspondence;
+# - decode coefficients into a face with one matrix product, and check it against the package;
+# - read the 68 landmarks off a face without computing the rest of it;
+# - tell a distance in millimetres from a distance in coefficients.
+#
+# **Time** 25 minutes to read; about 10 s on a CPU, no GPU needed.
+
+# %% tags=["install"]
+# On a machine without the package (Google Colab, for example), fetch it first. Elsewhere this does nothing.
+import importlib.util
+
+if importlib.util.find_spec("twodasl_lite") is None:
+    # %pip install -q "twodasl_lite[book] @ git+https://github.com/twodasl-lite/twodasl_lite@main"
+
+# %%
+import timeit
+
+import matplotlib.pyplot as plt
+import torch
+
+from twodasl_lite.coefficients import CoefficientLayout
+from twodasl_lite.landmarks import GROUPS
+from twodasl_lite.morphable import load_face_model
+from twodasl_lite.viz import FaceExplorer, contact_sheet, draw_landmarks, shaded_mesh
+
+model = load_face_model()
+model
+
+# %% [markdown]
+# The line above is the whole subject of this chapter: a {term}`morphable model`, some thousands of points that move
+# together. By the end of the chapter you will have rebuilt what it does in five lines.
+#
+# ## A mesh: points, and who is connected to whom
+#
+# A surface is stored as a {term}`mesh`. It has two parts.
+#
+# - **Vertices**: $V$ points in space, one per row of a matrix $S$ of shape $(V, 3)$. Ours are in millimetres, with $x$
+#   to the viewer's right, $y$ up and $z$ towards the viewer. The origin lies near the middle of the head.
+# - **Triangles**: $T$ triples of vertex *numbers*, a matrix of shape $(T, 3)$. They say which vertices are the corners of
+#   one small flat piece of skin. They hold no coordinates.
+#
+# So a face that moves changes its vertices; its triangles stay as they are. That separation carries the whole book.
+#
+# From three corners $a, b, c$ we get the triangle's **normal**, the direction in which the skin faces, by a cross product:
+#
+# $$ n = (b - a) \times (c - a). $$
+#
+# Its length is twice the triangle's area. Its sign depends on the order of the corners: here they run counter-clockwise
+# seen from outside, and then $n$ points out of the head. A {term}`normal` at a vertex is the sum of the normals of the triangles
+# around it, brought to length one. Large triangles have long normals, so they get more say.
+
+# %%
+vertices, triangles = model.mean, model.triangles  # (V, 3), (T, 3)
+
+
+def vertex_normals(vertices, triangles):
+    a, b, c = vertices[triangles].unbind(dim=1)  # (T, 3) each
+    triangle_normals = torch.linalg.cross(b - a, c - a)  # (T, 3), twice the area long
+    normals = torch.zeros_like(vertices)
+    for corner in range(3):
+        normals.index_add_(0, triangles[:, corner], triangle_normals)
+    return torch.nn.functional.normalize(normals, dim=-1)  # (V, 3)
+
+
+normals = vertex_normals(vertices, triangles)
+nose_tip = model.landmarks[30]
+print(f"{len(vertices):,} vertices, {len(triangles):,} triangles")
+print("tip of the nose at", [round(x, 1) for x in vertices[nose_tip].tolist()], "mm")
+print("its skin faces", [round(x, 2) for x in normals[nose_tip].tolist()])
+assert normals[nose_tip, 2] > 0.5, "the tip of the nose should face the viewer"
+
+
+# %% tags=["hide-input"]
+def draw_wireframe(axes, vertices, triangles):
+    a, b, c = vertices[triangles].unbind(dim=1)
+    front = torch.linalg.cross(b - a, c - a)[:, 2] > 0  # what faces away is hidden
+    axes.triplot(*vertices[:, :2].T, triangles[front], color="#0072B2", linewidth=0.3)
+    axes.set_aspect("equal")
+    axes.axis("off")
+
+
+eye = model.landmarks[GROUPS["left_eye"] + GROUPS["left_brow"]]
+corner, opposite = vertices[eye, :2].amin(dim=0) - 6, vertices[eye, :2].amax(dim=0) + 6
+figure, (left, middle, right) = plt.subplots(
+    1, 3, figsize=(8, 3.4), width_ratios=(1, 1, 1.5), layout="constrained"
+)
+shaded_mesh(left, vertices, triangles)
+draw_wireframe(middle, vertices, triangles)
+draw_wireframe(right, vertices, triangles)
+near = (vertices[:, 2] > vertices[eye, 2].min() - 5) & (normals[:, 2] > 0)
+inside = near & (vertices[:, :2] > corner).all(dim=1) & (vertices[:, :2] < opposite).all(dim=1)
+some = inside.nonzero().flatten()[::4]  # every arrow would hide the mesh
+right.quiver(*vertices[some, :2].T, *normals[some, :2].T, color="#D55E00", scale=12, width=0.005)
+right.set(aspect="equal", xlim=(corner[0], opposite[0]), ylim=(corner[1], opposite[1]))
+for axes, title in zip((left, middle, right), ("shaded", "its triangles", "an eye, with normals"), strict=True):
+    axes.set_title(title, fontsize=10)
+
+# %% [markdown]
+# **Figure 1.1.** The mean face as light sees it, as the computer stores it, and one eye enlarged with the vertex normals
+# as arrows (seen from the front, so short arrows point at you). *Look for* where the triangles are small: detail is spent on eyes and
+# lips, where a millimetre changes the face, and saved on the forehead.
+
+# %% [markdown]
+# ## The average of two faces
+#
+# Let us draw two random people from the model and average them, vertex by vertex. Then the same again, but first
+# we give the vertices of the second face new numbers. A vertex keeps its place, and the triangles are
+# renumbered with it, so the surface is *exactly* the same as before: you could not tell the two from any picture.
+
+# %%
+generator = torch.Generator().manual_seed(6)
+people, _ = model.sample(2, generator=generator, expression=False)  # (2, Ks)
+first, second = model.decode(people)  # (V, 3) each
+
+order = torch.randperm(model.num_vertices, generator=generator)
+renumbered = second[order]  # the same points, listed in another order
+same_surface = torch.argsort(order)[triangles]  # the same triangles, in the new numbers
+assert torch.equal(renumbered[same_surface], second[triangles])
+
+average = (first + second) / 2
+nonsense = (first + renumbered) / 2
+
+# %% tags=["hide-input"]
+figure, panels = plt.subplots(1, 4, figsize=(8, 2.9), layout="constrained")
+shaded_mesh(panels[0], first, triangles, pixels=400)
+shaded_mesh(panels[1], renumbered, same_surface, pixels=400)
+shaded_mesh(panels[2], average, triangles, pixels=400)
+shaded_mesh(panels[3], nonsense, triangles, pixels=400)
+titles = ("first", "second, renumbered", "average, same numbers", "average, renumbered")
+for axes, title in zip(panels, titles, strict=True):
+    axes.set_title(title, fontsize=10)
+
+# %% [markdown]
+# **Figure 1.2.** Two faces, their average in correspondence, and their average out of it. Both averages add the same two
+# surfaces. Only the bookkeeping differs. *Try* another seed two cells up, or renumber only the first hundred vertices.
+
+# %% [markdown]
+# The third panel is a person. The fourth is not even a surface: it averages a nostril with an ear lobe.
+#
+# The property that makes the difference is {term}`dense correspondence`: *vertex number $i$ is the same anatomical point in every
+# face*. If vertex 1,000 is the left corner of the mouth in one face, it is that in all of them. Then "half way between" means half way
+# between two corners of two mouths, for every vertex at once. In correspondence the triangles are the same for everybody, too, which is
+# why we could use one `triangles` for `first` and `average`.
+#
+# Correspondence turns faces into vectors. Write the coordinates in one long column,
+#
+# $$ s = (x_1, y_1, z_1, x_2, y_2, z_2, \dots, x_V, y_V, z_V)^\top \in \mathbb{R}^{3V}, $$
+#
+# and faces may be added, subtracted and scaled like any vectors. {cite:t}`blanz1999morphable` built the first
+# morphable model of faces on this. How scans are brought into correspondence is the question of [chapter 2](02_build_the_morphable_model.ipynb).
+#
+# ## Mean plus shape plus expression
+#
+# Not every vector of $3V$ numbers is a face; almost none is. Faces fill a small neighbourhood of their mean, and they
+# leave it in few directions. The model lists these directions. With $\bar S$ the **mean** face,
+#
+# $$ S = \bar S + \sum_{k=1}^{K_s} \alpha_k A_k + \sum_{k=1}^{K_e} \beta_k E_k . $$
+#
+# - $A_k$, a **shape** {term}`component`: how vertices move from one *person* to another. $\alpha_k$ (`shape`) says how far.
+# - $E_k$, an **expression** component: how they move when a person *smiles or speaks*. $\beta_k$ (`expression`) says how far.
+#
+# The numbers $\alpha_k$ and $\beta_k$ are the {term}`coefficients <coefficient>`. In the embedded model a shape
+# coefficient of 1 is one standard deviation over people: $\alpha_1 = 0$ is average, $\alpha_1 = 2$ is rare. Its expressions are
+# *blendshapes*, named movements that go from 0 (off) to 1 (full).
+#
+# Stack the components as columns of two matrices, $A$ of shape $(3V, K_s)$ and $E$ of shape $(3V, K_e)$, and the sums become
+#
+# $$ s = \bar s + A\,\alpha + E\,\beta . $$
+
+# %%
+mean = model.mean.flatten()  # (3V,)
+A = model.shape_basis.flatten(0, 1)  # (3V, Ks)
+E = model.expression_basis.flatten(0, 1)  # (3V, Ke)
+
+
+def decode(shape, expression):
+    flat = mean + A @ shape + E @ expression  # (3V,)
+    return flat.unflatten(0, (-1, 3))  # (V, 3)
+
+
+shape, expression = model.sample(1, generator=generator)  # (1, Ks), (1, Ke)
+from_scratch = decode(shape[0], expression[0])
+by_package = model.decode(shape, expression)[0]
+torch.testing.assert_close(from_scratch, by_package, rtol=0, atol=1e-3)  # to a micrometre
+print(f"A is {tuple(A.shape)}, E is {tuple(E.shape)}; our face and the package's agree")
+
+# %% [markdown]
+# That is the decoder. {py:meth}`MorphableModel.decode <twodasl_lite.morphable.model.MorphableModel.decode>` does the same for a whole
+# batch, with $A$ and $E$ side by side in one matrix. It is linear, so it has a gradient everywhere, and the gradient is a constant:
+# $\partial s / \partial \alpha = A$. Everything that learns in this book learns through this matrix.
+#
+# Now put your own hand on the coefficients.
+
+# %%
+explorer = FaceExplorer(model, num_shape=12, num_expression=24)
+explorer
+
+# %% [markdown]
+# **Figure 1.3.** The face explorer. Every movement of a slider computes $\bar s + A\alpha + E\beta$ anew, in your browser, on this page,
+# without a server. *Try* the first three shape sliders one by one: which of them is the size of the head? Open the jaw of a face, then change its
+# shape: the expression stays. Colour it by the *distance from the mean face*. Turn on the landmarks and the wireframe. Two faces side by side show what one
+# slider does.
+
+# %% [markdown]
+# ## What the first components do
+#
+# The shape components come out of a statistical analysis ([chapter 2](02_build_the_morphable_model.ipynb)), sorted by how much variation among
+# people they explain. Nobody told them about noses. The first ones are large and global: size, length, width, heaviness. Later ones are
+# local and slight. How far does one standard deviation of component $k$ move the average vertex? The
+# root mean square over vertices is the length of column $k$, divided by $\sqrt V$.
+
+# %%
+reach = A.norm(dim=0) * model.shape_std / model.num_vertices**0.5  # (Ks,) mm
+for k in (0, 1, 2, 9, 39):
+    print(f"component {k + 1:2d}: {reach[k]:5.2f} mm")
+
+# %% tags=["hide-input"]
+steps = torch.zeros(6, model.num_shape)
+for k in range(3):
+    steps[2 * k, k], steps[2 * k + 1, k] = -3, 3
+labels = [f"component {k}\n{sign} 3 σ" for k in (1, 2, 3) for sign in ("minus", "plus")]
+contact_sheet(model, shape=steps * model.shape_std, labels=labels, yaws=(0, 50), coloured=False, cell=1.3);
+
+# %% [markdown]
+# **Figure 1.4.** The first three shape components, three standard deviations down and up, from the front and from the side. The two faces of a
+# pair are opposite ends of one line through the mean. *Try* to name each; then look at component 10 with the explorer and try again.
+
+# %% [markdown]
+# ## 68 landmarks are 68 row numbers
+#
+# A {term}`landmark` is a point that has a name on every face: the corner of an eye, the tip of the nose. The 68 of this book are those of the iBUG
+# markup {cite:p}`sagonas2016faces`, the common currency of face alignment. In a morphable model they cost nothing: thanks to correspondence, a landmark *is* a vertex
+# number. One list of 68 integers marks every face that the model will ever make.
+#
+# And if we want only the landmarks, we need only their rows. Row $i$ of $A$ has nothing to do with row $j$; so we pick the $3 \cdot 68 = 204$ rows
+# first and multiply afterwards.
+
+# %%
+rows = model.landmarks  # (68,)
+A68 = model.shape_basis[rows].flatten(0, 1)  # (204, Ks)
+E68 = model.expression_basis[rows].flatten(0, 1)  # (204, Ke)
+flat = model.mean[rows].flatten() + A68 @ shape[0] + E68 @ expression[0]
+landmarks = flat.unflatten(0, (-1, 3))  # (68, 3)
+
+torch.testing.assert_close(landmarks, from_scratch[rows], rtol=0, atol=1e-3)
+by_package = model.decode_landmarks(shape, expression)[0]
+torch.testing.assert_close(landmarks, by_package, rtol=0, atol=1e-3)
+
+batch = model.sample(64, generator=generator)
+dense = min(timeit.repeat(lambda: model.decode(*batch), number=1, repeat=20))
+sparse = min(timeit.repeat(lambda: model.decode_landmarks(*batch), number=1, repeat=20))
+print(f"{model.num_vertices / len(rows):.0f} times fewer multiplications")
+print(f"64 faces: all vertices {1e3 * dense:.1f} ms, landmarks {1e3 * sparse:.2f} ms")
+
+# %% tags=["hide-input"]
+figure, axes = plt.subplots(figsize=(6.4, 6.8), layout="constrained")
+shaded_mesh(axes, model.mean, triangles)
+draw_landmarks(axes, model.mean[rows], numbers=True)
+low, high = model.mean[rows, :2].amin(dim=0) - 12, model.mean[rows, :2].amax(dim=0) + 12
+axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]));
+
+# %% [markdown]
+# **Figure 1.5.** The 68 landmarks with their numbers, counted from 0. Left and right in their names mean left and right of the picture. *Find* 30, 36 and 45: we
+# use them below and in every chapter to come.
+
+# %% [markdown]
+# When a network is trained on pictures that have 2D landmarks and nothing else, this short product is all of the face it needs.
+#
+# ## Random faces, and the line through the mean
+#
+# If each shape coefficient is normally distributed over people, then a random person is a row of random numbers. We clip at two
+# standard deviations to stay clear of the very rare. Colour works the same way: where a model has an {term}`albedo`, the skin's own colour, it is one more mean
+# with one more matrix.
+
+# %%
+contact_sheet(model, num=8, yaws=(0, 45, 90), seed=1, cell=1.0);
+
+# %% [markdown]
+# **Figure 1.6.** Eight people who do not exist: drawn by `model.sample`, each from three sides. *Try* another `seed`; then `clip=4.0`, and watch when a face stops being plausible.
+
+# %% [markdown]
+# Two faces span a line, and every point of the line has a meaning. Between two people $S_1$ and $S_2$ lies their morph,
+# $(1 - t)\,S_1 + t\,S_2$. Even more telling is the line from the mean through *one* person,
+#
+# $$ S(\lambda) = \bar S + \lambda\,(S - \bar S), $$
+#
+# where $\lambda = 1$ is the person. $\lambda < 1$ makes the face more ordinary, and $\lambda > 1$ is what a caricaturist does: whatever is unusual
+# about this face becomes more so. Beyond the mean, at $\lambda = -1$, waits the *anti-face*, with every deviation
+# reversed. As decoding is linear, moving along the line scales the coefficients: $S(\lambda)$ has coefficients $\lambda\,\alpha$.
+
+# %%
+person = people[:1]  # (1, Ks)
+factors = torch.tensor([-1.0, 0.0, 0.5, 1.0, 1.5, 2.0])
+line = model.decode(factors[:, None] * person)  # (6, V, 3)
+by_hand = model.mean + factors[:, None, None] * (model.decode(person) - model.mean)
+torch.testing.assert_close(line, by_hand, rtol=0, atol=1e-3)
+
+# %% tags=["hide-input"]
+names = ("anti-face", "mean", "ordinary", "the person", "caricature", "too much")
+labels = [f"λ = {factor:g}\n{name}" for factor, name in zip(factors.tolist(), names, strict=True)]
+contact_sheet(model, shape=factors[:, None] * person, labels=labels, yaws=(0, 50), coloured=False, cell=1.3);
+
+# %% [markdown]
+# **Figure 1.7.** One line through the mean. *Compare* the first and the fourth: where one has a strong chin, the other has a weak one. *Try* it live in the next cell.
+
+# %% tags=["live-only"]
+from ipywidgets import interact
+
+caricature_explorer = FaceExplorer(model, num_shape=12, num_expression=0)
+display(caricature_explorer)
+
+
+@interact(factor=(-1.5, 2.5, 0.1))
+def caricature_live(factor=1.0):
+    caricature_explorer.shape = (factor * person[0, :12] / model.shape_std[:12]).tolist()
+
+
+# %% [markdown]
+# ## Two rulers
+#
+# How different are two faces? There are two answers, and mixing them up is a classic mistake.
+#
+# *In millimetres*: the root mean square distance of corresponding vertices, $d = \lVert s - s' \rVert / \sqrt V$. *In coefficients*:
+# the length of $\alpha - \alpha'$, in standard deviations. The first asks how far apart the surfaces are, the second how surprising the difference is. They are
+# linked by $s - s' = A\,(\alpha - \alpha')$, and so
+#
+# $$ d^2 = \tfrac1V\,(\alpha - \alpha')^\top A^\top\! A\,(\alpha - \alpha'). $$
+#
+# If $A^\top A$ were a multiple of the identity, the two rulers would agree up to a factor. It is far from it: its diagonal holds the
+# squares of the millimetres that we printed above.
+
+# %%
+pairs, _ = model.sample(600, generator=generator, expression=False)
+difference = pairs[:300] - pairs[300:]  # (300, Ks)
+in_sigmas = (difference / model.shape_std).norm(dim=-1)
+gram = A.T @ A / model.num_vertices  # (Ks, Ks)
+in_mm = torch.einsum("nk,kl,nl->n", difference, gram, difference).sqrt()
+
+one, other = model.decode(pairs[[0, 300]])
+torch.testing.assert_close(in_mm[0], (one - other).square().sum(dim=-1).mean().sqrt(), rtol=1e-4, atol=0)
+print(f"in standard deviations: {in_sigmas.mean():.1f} ± {in_sigmas.std():.1f}")
+print(f"in millimetres:         {in_mm.mean():.1f} ± {in_mm.std():.1f}")
+
+# %% tags=["hide-input"]
+figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+left.bar(torch.arange(1, len(reach) + 1), reach, width=1.0, color="#0072B2")
+left.set(xlabel="shape component k", ylabel="mm moved by one standard deviation", yscale="log")
+right.scatter(in_sigmas, in_mm, s=9, color="#D55E00")
+right.set(xlabel="distance in standard deviations", ylabel="distance in mm", xlim=(0, None), ylim=(0, None))
+for axes in (left, right):
+    axes.spines[["top", "right"]].set_visible(False)
+
+# %% [markdown]
+# **Figure 1.8.** Left: what one standard deviation of each component is worth in millimetres, on a logarithmic axis. Right: 300 pairs of random people, measured
+# with both rulers. *See* how all pairs are about equally far apart in coefficients, and yet some differ by several times as many millimetres as others.
+
+# %% [markdown]
+# A network that errs by one standard deviation in the first component has the head wrong. In the last component nobody would see it. Which of the two
+# rulers a loss should use is a question we meet again, under the names PDC, VDC and WPDC, in chapter 9.
+#
+# ## How many numbers?
+#
+# Thirty thousand coordinates, or fifty coefficients? The paper this book follows {cite:p}`tu2021dasl` takes 40 shape components from the Basel Face Model {cite:p}`paysan2009basel` and
+# 10 expression components from FaceWarehouse {cite:p}`cao2014facewarehouse`, on 53,215 vertices. Twelve further numbers place the face in the picture: they are the camera of
+# [chapter 3](03_sixty_two_numbers.ipynb). Our model is cut to the same size in one line.
+
+# %%
+layout = CoefficientLayout()
+small = load_face_model(layout)
+print(f"coordinates:  3 × {model.num_vertices:,} = {3 * model.num_vertices:,}")
+print(f"coefficients: 12 pose + {layout.num_shape} shape + {layout.num_expression} expression = {layout.size}")
+assert small.layout.size == layout.size == 62
+
+
+# %% [markdown]
+# Which parts are whose? The formula and the sizes 40 and 10 are the paper's, and the Basel model's and FaceWarehouse's before it. The model in your
+# memory is this project's own: it is generated from published measurements of the human head, because the Basel model may not be passed on. Chapter 2 says how, and what
+# that means for what you see.
+#
+# ## Summary
+#
+# - A mesh is vertices $(V, 3)$, which move, and triangles $(T, 3)$, which do not. A normal is a cross product.
+# - In dense correspondence vertex $i$ is the same point of every face. Only then may faces be added.
+# - $s = \bar s + A\alpha + E\beta$: a face is a mean plus shape plus expression. It is one matrix product, linear, with a constant gradient.
+# - The 68 landmarks are 68 row numbers. Decoding only them costs a hundredth or less of the whole face.
+# - A line through the mean leads from the anti-face through the ordinary to the caricature.
+# - Millimetres measure surfaces, standard deviations measure surprise. One is not the other.
+#
+# ## Exercises
+#
+# ### Exercise 1.1 · Skin by the square centimetre
+#
+# Write `surface_area(vertices, triangles)`: the area of a mesh in square *centimetres* if its vertices are in millimetres. You met all you need in the first section.
+
+# %% tags=["exercise"]
+def surface_area(vertices, triangles):
+    """Area in cm² of a mesh with vertices (V, 3) in mm."""
+    ...
+
+
+# %% tags=["solution"]
+def surface_area(vertices, triangles):
+    """Area in cm² of a mesh with vertices (V, 3) in mm."""
+    a, b, c = vertices[triangles].unbind(dim=1)  # (T, 3) each
+    doubled = torch.linalg.cross(b - a, c - a).norm(dim=-1)  # (T,) mm²
+    return float(doubled.sum() / 2 / 100)
+
+
+# %% tags=["check"]
+square = torch.tensor([[0.0, 0, 0], [10, 0, 0], [10, 10, 0], [0, 10, 0]])  # 1 cm by 1 cm
+area = surface_area(square, torch.tensor([[0, 1, 2], [0, 2, 3]]))
+assert area is not None, "surface_area returns nothing yet"
+assert abs(area - 2) > 1e-4, "twice too much: what is the length of the cross product?"
+assert abs(area - 100) > 1e-2, "that is in square millimetres"
+assert abs(area - 1) < 1e-4, f"a square of 1 cm by 1 cm came out as {area} cm²"
+folded = torch.tensor([[0.0, 0, 0], [10, 0, 0], [10, 0, 10], [0, 0, 10]])
+assert abs(surface_area(folded, torch.tensor([[0, 1, 2], [0, 3, 2]])) - 1) < 1e-4, "triangles that face other ways count, too"
+print(f"✓ the mean face has {surface_area(model.mean, triangles):.0f} cm² of surface")
+
+# %% [markdown]
+# ### Exercise 1.2 · A thousand pairs of eyes
+#
+# How far apart are people's outer eye corners, landmarks 36 and 45? Draw 1,000 neutral faces with `torch.Generator().manual_seed(0)` and put their distances
+# in mm into `widths`, a tensor of shape `(1000,)`. Never compute a vertex that you do not need.
+
+# %% tags=["exercise"]
+widths = None
+
+# %% tags=["solution"]
+many, _ = model.sample(1000, generator=torch.Generator().manual_seed(0), expression=False)
+corners = model.decode_landmarks(many)[:, [36, 45]]  # (1000, 2, 3)
+widths = (corners[:, 0] - corners[:, 1]).norm(dim=-1)
+
+# %% tags=["check"]
+assert isinstance(widths, torch.Tensor), "widths should be a tensor"
+assert widths.shape == (1000,), f"widths has shape {tuple(widths.shape)}, expected (1000,)"
+assert widths.min() > 0, "a distance is not negative: did you take a difference in x?"
+typical = (model.mean[model.landmarks[36]] - model.mean[model.landmarks[45]]).norm()
+assert abs(widths.mean() - typical) < 1, f"the mean is {widths.mean():.1f} mm: are these the outer corners?"
+assert widths.std() > 0.5, "these faces are all alike: did you pass the shape coefficients on?"
+print(f"✓ outer eye corners: {widths.mean():.1f} ± {widths.std():.1f} mm")
+
+
+# %% [markdown]
+# ### Exercise 1.3 · A caricature without coefficients
+#
+# Someone sends you the vertices of a face in correspondence with your model, but not its coefficients. Write `caricature(vertices, factor)`, which exaggerates it. No coefficient is
+# needed, and no matrix.
+
+# %% tags=["exercise"]
+def caricature(vertices, factor):
+    """Vertices (V, 3) of the face, exaggerated by a factor (1 leaves it as it is)."""
+    ...
+
+
+# %% tags=["solution"]
+def caricature(vertices, factor):
+    """Vertices (V, 3) of the face, exaggerated by a factor (1 leaves it as it is)."""
+    return model.mean + factor * (vertices - model.mean)
+
+
+# %% tags=["check"]
+stranger, _ = model.sample(1, generator=torch.Generator().manual_seed(5), expression=False)
+face = model.decode(stranger)[0]
+assert caricature(face, 1.0) is not None, "caricature returns nothing yet"
+assert torch.allclose(caricature(face, 1.0), face, atol=1e-3), "factor 1 should change nothing"
+assert not torch.allclose(caricature(face, 2.0), 2 * face), "that only makes a large head: exaggerate what is unusual"
+assert torch.allclose(caricature(face, 0.0), model.mean, atol=1e-3), "factor 0 should leave nothing unusual"
+assert torch.allclose(caricature(face, 1.7), model.decode(1.7 * stranger)[0], atol=1e-3), "not on the line through the mean"
+print("✓ the same face as decoding 1.7 times its coefficients")
+
+# %% [markdown]
+# ### Exercise 1.4 · The longest nose that one sigma buys
+#
+# Among all `shape` vectors of length 1 (in standard deviations), which one brings the tip of the nose, landmark 30, furthest towards the viewer? Put it into `nose`, a tensor of shape `(Ks,)`. *Hint:* the $z$ of one vertex is a mean plus
+# an inner product with $\alpha$. Which unit vector makes an inner product largest?
+
+# %% tags=["exercise"]
+nose = None
+
+# %% tags=["solution"]
+row = model.shape_basis[model.landmarks[30], 2] * model.shape_std  # (Ks,) mm of z per standard deviation
+nose = row / row.norm()
+
+# %% tags=["check"]
+assert isinstance(nose, torch.Tensor) and nose.shape == (model.num_shape,), "nose should be a tensor of shape (Ks,)"
+assert abs(float(nose.norm()) - 1) < 1e-4, f"nose has length {nose.norm():.3f}, expected 1"
+
+
+def gain(directions):
+    """Millimetres by which the tip of the nose comes forward, per direction (N, Ks)."""
+    tips = model.decode_landmarks(directions * model.shape_std)[:, 30, 2]
+    return tips - model.decode_landmarks()[0, 30, 2]
+
+
+trial = torch.randn(5000, model.num_shape, generator=torch.Generator().manual_seed(0))
+rivals = torch.cat([nose + 0.02 * trial, trial, torch.eye(model.num_shape)])
+rivals = torch.nn.functional.normalize(rivals, dim=-1)
+best, yours = float(gain(rivals).max()), float(gain(nose[None]))
+assert yours > 0, f"it moves the nose by {yours:.2f} mm: that is backwards"
+assert yours > best - 1e-3, f"it moves the nose by {yours:.2f} mm, but another direction gives {best:.2f} mm"
+print(f"✓ {yours:.2f} mm; the best single component gives {gain(torch.eye(model.num_shape)).abs().max():.2f} mm")
+
+# %% [markdown]
+# Look at your answer with `FaceExplorer(model, num_shape=None, shape=3 * nose)`: a face model has no slider for noses, but it has a *direction* for them. Does only the nose change?
+#
+# ## Further reading
+#
+# - {cite:t}`blanz1999morphable`: the paper that began it. Read its section on caricatures and attributes after this chapter.
+# - {cite:t}`egger2020morphable`: twenty years of morphable models in one survey, with the open questions.
+# - {cite:t}`paysan2009basel`: the Basel Face Model, the most used of all.
+# - {cite:t}`tu2021dasl`: the paper that this book rebuilds; its section 3.1 is this chapter in half a page.
+# - The symbols of this chapter stand on the [notation page](../book/notation.md), its terms in the [glossary](../book/glossary.md).

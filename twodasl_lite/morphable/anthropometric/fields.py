@@ -1,0 +1,108 @@
+"""Smooth displacement fields on the template: the vocabulary in which identities and expressions are written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from . import cage_face
+from .template import Template
+
+MIRROR = np.array([-1.0, 1.0, 1.0])
+
+# Zone round the globe that moves as one piece with it: full inside, fading to nothing, mm from the centre of the globe.
+SOCKET_FULL, SOCKET_END = 14.5, 31.0
+
+# Height of the line between the closed lips by distance from the midline, mm.
+PARTING = np.array(cage_face.PARTING)
+MOUTH_HALF_WIDTH = float(PARTING[-1, 0])
+
+
+def smoothstep(edge0: float, edge1: float, x: np.ndarray) -> np.ndarray:
+    """Rise smoothly from 0 at ``edge0`` to 1 at ``edge1`` (quintic, so that curvature stays continuous)."""
+    t = np.clip((x - edge0) / (edge1 - edge0), 0.0, 1.0)
+    return t * t * t * (t * (6.0 * t - 15.0) + 10.0)
+
+
+class Canvas:
+    """Positions of a template with the weight functions that fields are made of.
+
+    Attributes:
+        p: template vertices, (V, 3), mm.
+        x: abs(x) is used by symmetric fields; y, z: the other coordinates.
+        sign: +1 on the subject's left half, -1 on the right one, 0 in the middle.
+    """
+
+    def __init__(self, template: Template) -> None:
+        """Cache coordinates, socket weights and the height above the parting of the lips."""
+        self.template = template
+        self.p = template.vertices
+        self.x, self.y, self.z = np.abs(self.p[:, 0]), self.p[:, 1], self.p[:, 2]
+        self.sign = np.sign(self.p[:, 0])
+        folded = np.stack([self.x, self.y, self.z], axis=1)
+        self.folded = folded
+        self.eye_distance = np.linalg.norm(folded - cage_face.EYE_CENTRE, axis=1)
+        self.socket = 1.0 - smoothstep(SOCKET_FULL, SOCKET_END, self.eye_distance)
+        for side in ("left", "right"):
+            self.socket[template.regions[f"eyeball_{side}"]] = 1.0
+        self.above_parting = self.y - np.interp(self.x, PARTING[:, 0], PARTING[:, 1])
+
+    def blob(self, centre: Sequence[float], radius: float | Sequence[float], half: str = "both") -> np.ndarray:
+        """Gaussian weight about a point and, unless ``half`` is "one", its mirror image, (V,).
+
+        Args:
+            centre: (x, y, z), mm.
+            radius: fall-off, mm, one number or one per axis.
+            half: "both": the larger of the two mirrored weights (smoothly joined); "one": this side only.
+        """
+        c, r = np.asarray(centre, dtype=float), np.asarray(radius, dtype=float)
+        own = np.exp(-(((self.p - c) / r) ** 2).sum(axis=1))
+        if half == "one":
+            return own
+        other = np.exp(-(((self.p - c * MIRROR) / r) ** 2).sum(axis=1))
+        return own + other - own * other if c[0] else own
+
+    def push(
+        self, centre: Sequence[float], radius: float | Sequence[float], vector: Sequence[float], side: int = 0
+    ) -> np.ndarray:
+        """Displacement by ``vector`` round ``centre`` and its mirror image, (V, 3).
+
+        Args:
+            centre: (x, y, z) with x >= 0, mm.
+            radius: fall-off, mm.
+            vector: displacement at the centre, mm, for the half with x >= 0.
+            side: 0: both halves; +1: only the subject's left one; -1: only the right one.
+        """
+        c, v = np.asarray(centre, dtype=float), np.asarray(vector, dtype=float)
+        if c[0] == 0.0:
+            return self.blob(c, radius)[:, None] * v
+        total = np.zeros_like(self.p)
+        if side >= 0:
+            total += self.blob(c, radius, "one")[:, None] * v
+        if side <= 0:
+            total += self.blob(c * MIRROR, radius, "one")[:, None] * (v * MIRROR)
+        return total
+
+    def along(self, axis: int, weight: np.ndarray) -> np.ndarray:
+        """Displacement along an axis by a weight (V,); along x it points away from the midline, (V, 3)."""
+        field = np.zeros_like(self.p)
+        field[:, axis] = weight * (self.sign if axis == 0 else 1.0)
+        return field
+
+    def seat_eyes(self, field: np.ndarray) -> np.ndarray:
+        """Make the globe and its lids move as one piece with the socket, (V, 3).
+
+        Args:
+            field: displacements, (V, 3), mm.
+
+        Returns:
+            The field, replaced near each globe by its mean over the globe's front.
+        """
+        result = field.copy()
+        for side, sign in (("left", 1.0), ("right", -1.0)):
+            half = self.p[:, 0] * sign > 0
+            rigid = field[self.template.regions[f"iris_{side}"]].mean(axis=0)
+            weight = (self.socket * half)[:, None]
+            result = result * (1.0 - weight) + weight * rigid
+        return result

@@ -1,0 +1,224 @@
+"""Still pictures of a mesh in numpy: the painter's algorithm for what is seen, a lamp for how it looks.
+
+Triangles that face the viewer are painted from the farthest to the nearest, each with its own number instead of a
+colour; every pixel then knows its triangle, and normals and colours are interpolated within it. Quick enough for
+figures, without a GPU, and without the seams that drawing coloured polygons leaves. The light is that of
+``static/explorer.js``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from twodasl_lite.errors import ShapeError, ValueRangeError
+from twodasl_lite.viz.palette import CLAY
+
+KEY_LIGHT = (-0.50, 0.62, 0.72)
+"""Direction to the main lamp in the model frame: upper left, in front."""
+
+FILL_LIGHT = (0.85, -0.05, 0.50)
+"""Direction to the weaker lamp on the other side."""
+
+_SUBPIXEL_BITS = 6  # cv2 takes polygon corners as fixed-point numbers
+_GAMMA = 2.2
+
+
+class Raster(NamedTuple):
+    """Which triangle each pixel shows.
+
+    Attributes:
+        triangle: ``(H, W)`` index, -1 where there is none.
+        weights: ``(H, W, 3)`` barycentric coordinates within it.
+    """
+
+    triangle: np.ndarray
+    weights: np.ndarray
+
+    def interpolate(self, triangles: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Values ``(V, C)`` of the vertices at every pixel, ``(H, W, C)``; zero where there is no triangle."""
+        seen = self.triangle >= 0
+        out = np.zeros((*self.triangle.shape, values.shape[1]), dtype=np.float32)
+        corners = values.astype(np.float32)[triangles[self.triangle[seen]]]  # (P, 3, C)
+        out[seen] = np.einsum("pk,pkc->pc", self.weights[seen], corners)
+        return out
+
+
+def check_mesh(vertices, triangles) -> tuple[np.ndarray, np.ndarray]:
+    """Arrays or tensors to ``(V, 3)`` float64 and ``(T, 3)`` integer arrays.
+
+    Raises:
+        ShapeError: If the shapes differ from that.
+        ValueRangeError: If a coordinate is not finite or an index points nowhere.
+    """
+    points, faces = (np.asarray(x.detach().cpu() if hasattr(x, "detach") else x) for x in (vertices, triangles))
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise ShapeError(f"vertices: found shape {points.shape}; expected (V, 3)")
+    if faces.ndim != 2 or faces.shape[1] != 3 or not np.issubdtype(faces.dtype, np.integer):
+        raise ShapeError(f"triangles: found shape {faces.shape} of {faces.dtype}; expected (T, 3) integers")
+    points = points.astype(np.float64)
+    if not np.isfinite(points).all():
+        raise ValueRangeError("vertices: found NaN or infinity; expected finite coordinates")
+    if faces.size and not 0 <= faces.min() <= faces.max() < len(points):
+        raise ValueRangeError(
+            f"triangles: found indices from {faces.min()} to {faces.max()}; expected 0 to {len(points) - 1}"
+        )
+    return points, faces
+
+
+def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Unit normals ``(V, 3)``, the area-weighted mean over the adjacent triangles."""
+    a, b, c = (vertices[triangles[:, k]] for k in range(3))
+    face_normals = np.cross(b - a, c - a)  # (T, 3), twice the area long
+    normals = np.stack(
+        [
+            np.bincount(triangles.ravel(), weights=np.repeat(face_normals[:, axis], 3), minlength=len(vertices))
+            for axis in range(3)
+        ],
+        axis=1,
+    )
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+
+
+def rasterise(points: np.ndarray, triangles: np.ndarray, width: int, height: int) -> Raster:
+    """Find the nearest triangle at every pixel.
+
+    Args:
+        points: ``(V, 3)``: x right, y down, in pixels (centres at integers); z towards the viewer.
+        triangles: ``(T, 3)``, counter-clockwise as the viewer sees them from outside; others are not drawn.
+        width: Width of the picture in pixels.
+        height: Its height.
+
+    Returns:
+        The visible triangles.
+    """
+    corners = points[triangles]  # (T, 3, 3)
+    plane = corners[..., :2]
+    edge1, edge2 = plane[:, 1] - plane[:, 0], plane[:, 2] - plane[:, 0]
+    area = edge1[:, 0] * edge2[:, 1] - edge1[:, 1] * edge2[:, 0]  # negative: counter-clockwise with y down
+    low, high = plane.min(axis=1), plane.max(axis=1)
+    drawn = (area < 0) & (high >= -0.5).all(axis=1) & (low <= [width - 0.5, height - 0.5]).all(axis=1)
+    order = np.flatnonzero(drawn)
+    order = order[np.argsort(corners[order, :, 2].mean(axis=1), kind="stable")]  # the farthest first
+    picture = np.zeros((height, width, 3), dtype=np.uint8)
+    fixed = np.rint(plane[order] * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+    for number, polygon in zip((order + 1).tolist(), fixed, strict=True):
+        colour = (number & 0xFF, number >> 8 & 0xFF, number >> 16)
+        cv2.fillConvexPoly(picture, polygon, colour, lineType=cv2.LINE_8, shift=_SUBPIXEL_BITS)
+    triangle = picture.astype(np.int32) @ np.array([1, 1 << 8, 1 << 16]) - 1  # (H, W)
+
+    seen = triangle >= 0
+    rows, columns = np.nonzero(seen)
+    hit = triangle[seen]
+    offset = np.stack([columns, rows], axis=1) - plane[hit, 0]
+    u = (offset[:, 0] * edge2[hit, 1] - offset[:, 1] * edge2[hit, 0]) / area[hit]
+    v = (offset[:, 1] * edge1[hit, 0] - offset[:, 0] * edge1[hit, 1]) / area[hit]
+    # cv2 also fills pixels that an edge only touches: their coordinates are slightly outside, so pull them in.
+    inside = np.clip(np.stack([1 - u - v, u, v], axis=1), 0, 1)
+    weights = np.zeros((height, width, 3), dtype=np.float32)
+    weights[seen] = inside / inside.sum(axis=1, keepdims=True)
+    return Raster(triangle, weights)
+
+
+def visible_vertices(vertices, triangles, indices, *, tolerance: float = 3.0, frame: str = "model", pixels: int = 256):
+    """Which vertices a viewer on the z axis sees.
+
+    Args:
+        vertices: ``(V, 3)``.
+        triangles: ``(T, 3)``.
+        indices: ``(N,)`` the vertices in question, for instance the landmarks.
+        tolerance: How far below the visible surface a vertex may lie, in the unit of the vertices.
+        frame: ``"model"`` (y up) or ``"pixels"`` (y down).
+        pixels: Resolution of the depth picture that decides.
+
+    Returns:
+        ``(N,)`` booleans.
+    """
+    points, faces = check_mesh(vertices, triangles)
+    upright = points * [1, 1 if frame == "pixels" else -1, 1]
+    low, high = upright[:, :2].min(axis=0), upright[:, :2].max(axis=0)
+    scale = (pixels - 1) / float((high - low).max() or 1)
+    placed = np.concatenate([(upright[:, :2] - low) * scale, points[:, 2:]], axis=1)
+    depth = rasterise(placed, faces, pixels, pixels)
+    surface = depth.interpolate(faces, points[:, 2:])[..., 0]
+    columns, rows = np.rint(placed[np.asarray(indices), :2]).astype(int).T
+    empty = depth.triangle[rows, columns] < 0
+    return empty | (points[np.asarray(indices), 2] > surface[rows, columns] - tolerance)
+
+
+def shade(normals: np.ndarray, colours: np.ndarray, gloss: float = 1.0, light=KEY_LIGHT) -> np.ndarray:
+    """Colour of a surface under a key light, a fill light and an ambient term.
+
+    Args:
+        normals: ``(..., 3)`` unit normals in the viewer's frame (x right, y up, z towards the viewer).
+        colours: ``(..., 3)`` sRGB in [0, 1].
+        gloss: 1 for skin, 0 for clay.
+        light: Direction to the key light.
+
+    Returns:
+        ``(..., 3)`` sRGB in [0, 1].
+    """
+    unit = lambda vector: np.asarray(vector, dtype=np.float64) / np.linalg.norm(vector)  # noqa: E731
+    key, fill = unit(light), unit(FILL_LIGHT)
+    halfway = unit(key + np.array([0, 0, 1]))
+    # Light that seeps round the terminator is redder than light that is reflected, as it is on skin.
+    wrap = (1 - gloss) * np.array([0.16, 0.16, 0.16]) + gloss * np.array([0.30, 0.17, 0.13])
+    direct = np.maximum((normals @ key)[..., None] + wrap, 0) / (1 + wrap)
+    lit = (
+        np.array([0.98, 0.95, 0.90]) * direct
+        + np.array([0.14, 0.164, 0.20]) * np.maximum(normals @ fill, 0)[..., None]
+        + np.array([0.125, 0.135, 0.155]) * (0.70 + 0.30 * normals[..., 1:2])
+    )
+    highlight = np.maximum(normals @ halfway, 0)[..., None] ** 22 * (0.035 + 0.04 * gloss)
+    rim = (1 - np.clip(normals[..., 2:3], 0, 1)) ** 4 * 0.10
+    base = np.clip(colours, 0, 1) ** _GAMMA
+    return np.clip(base * (lit + rim) + highlight, 0, 1) ** (1 / _GAMMA)
+
+
+def render_mesh(
+    points: np.ndarray,
+    triangles: np.ndarray,
+    colours: np.ndarray | None,
+    width: int,
+    height: int,
+    *,
+    supersample: int = 2,
+    light=KEY_LIGHT,
+    lit: bool = True,
+) -> np.ndarray:
+    """A shaded picture of a mesh.
+
+    Args:
+        points: ``(V, 3)`` in pixels: x right, y down, z towards the viewer.
+        triangles: ``(T, 3)``.
+        colours: ``(V, 3)`` sRGB in [0, 1]; clay if ``None``.
+        width: Width in pixels.
+        height: Height in pixels.
+        supersample: Pixels are averaged over squares of this side.
+        light: Direction to the key light, y up.
+        lit: Whether to shade; without it the colours are shown as they are.
+
+    Returns:
+        ``(H, W, 4)`` sRGB with alpha in [0, 1], not premultiplied.
+    """
+    fine = points * [supersample, supersample, supersample] + [
+        (supersample - 1) / 2,
+        (supersample - 1) / 2,
+        0,
+    ]
+    raster = rasterise(fine, triangles, width * supersample, height * supersample)
+    gloss = 0.0 if colours is None else 1.0
+    paint = np.broadcast_to(np.asarray(CLAY), points.shape) if colours is None else colours
+    surface = raster.interpolate(triangles, paint)
+    if lit:
+        upright = points * [1, -1, 1]
+        normals = raster.interpolate(triangles, vertex_normals(upright, triangles))
+        normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)
+        surface = shade(normals, surface, gloss, light)
+    alpha = (raster.triangle >= 0).astype(np.float32)[..., None]
+    both = np.concatenate([surface * alpha, alpha], axis=-1)
+    small = both.reshape(height, supersample, width, supersample, 4).mean(axis=(1, 3))
+    small[..., :3] /= np.maximum(small[..., 3:], 1e-6)
+    return small.clip(0, 1)
