@@ -31,7 +31,7 @@ extensions = [
 ]
 exclude_patterns = ["notebooks/student", "notebooks/downloads"]
 
-# --- text -----------------------------------------------------------------------------------------------------------
+# --- text -----------------------------------------------------------------------------------------
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath", "html_image"]
 myst_heading_anchors = 3
 myst_update_mathjax = False  # the classes are set with the rest of MathJax, in bookkit.assets
@@ -42,13 +42,13 @@ bibtex_reference_style = "author_year"
 togglebutton_hint = "Show"
 togglebutton_hint_hide = "Hide"
 
-# --- chapters: executed beforehand, rendered as they are -------------------------------------------------------------
+# --- chapters: executed beforehand, rendered as they are ------------------------------------------
 nb_execution_mode = "off"
 nb_merge_streams = True
 nb_number_source_lines = False
 nb_output_stderr = "show"
 
-# --- API reference ----------------------------------------------------------------------------------------------------
+# --- API reference --------------------------------------------------------------------------------
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
@@ -56,10 +56,10 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # fields of dataclasses are documented once, in the class
 napoleon_use_rtype = False
 
-# --- scripts: local ones, or a CDN where they could not be fetched ---------------------------------------------------
+# --- scripts: local ones, or a CDN where they could not be fetched --------------------------------
 globals().update(sphinx_settings())
 
-# --- site -------------------------------------------------------------------------------------------------------------
+# --- site -----------------------------------------------------------------------------------------
 html_theme = "sphinx_book_theme"
 html_title = project
 html_logo = "_static/logo.svg"

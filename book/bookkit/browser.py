@@ -1,11 +1,12 @@
 """Open the built pages in a headless browser, with the outside world cut off, and use what is on them.
 
-Every page is opened over http and from ``file://``. A request that leaves the site, a missing file, a message on the console's
-error channel, an uncaught exception, a figure that is not drawn, a widget that is not there, a formula that is not typeset or a
-broken picture is a problem; so is a control that can be moved without the drawn data changing:
+Every page is opened over http and from ``file://``. A request that leaves the site, a missing file, a message
+on the console's error channel, an uncaught exception, a figure that is not drawn, a widget that is not there, a
+formula that is not typeset or a broken picture is a problem; so is a control that can be moved without the
+drawn data changing:
 
-* ``[data-test-changes="SELECTOR"]``: a control that must change the element that the selector names. Its state is what its
-  ``bookState()`` returns, or its pixels (a canvas), or its markup;
+* ``[data-test-changes="SELECTOR"]``: a control that must change the element that the selector names. Its state
+  is what its ``bookState()`` returns, or its pixels (a canvas), or its markup;
 * ``[data-face-explorer]``: every slider inside must change ``element.explorer.state().checksum``;
 * ``.noUi-handle``: sliders of Jupyter widgets must move.
 """
@@ -50,7 +51,7 @@ PHONE_WIDTH = 400
 MAX_SLIDERS = 12  # of one explorer: enough to cover each kind
 
 
-# --- the browser -----------------------------------------------------------------------------------------------------
+# --- the browser ----------------------------------------------------------------------------------
 
 
 def find_browser() -> str | None:
@@ -119,7 +120,7 @@ def open_browser(executable: str) -> Iterator:
             browser.close()
 
 
-# --- the site --------------------------------------------------------------------------------------------------------
+# --- the site -------------------------------------------------------------------------------------
 
 
 class _QuietHandler(SimpleHTTPRequestHandler):
@@ -147,10 +148,10 @@ def list_pages(folder: Path) -> list[str]:
     return [page for page in pages if not page.startswith(("_static/", "_modules/", "_downloads/"))]
 
 
-# --- what is looked at -----------------------------------------------------------------------------------------------
+# --- what is looked at ----------------------------------------------------------------------------
 
 UNFOLD = """() => {
-  for (const details of document.querySelectorAll("details")) details.open = true;
+  for (const details of document.querySelectorAll(".bd-article details")) details.open = true;
   for (const folded of document.querySelectorAll(".toggle-hidden")) folded.classList.remove("toggle-hidden");
 }"""
 
@@ -169,9 +170,12 @@ UNDRAWN = """() => {
     if (!explorer.explorer || !explorer.explorer.state || !explorer.explorer.state())
       problems.push(`face explorer ${name(explorer)} has not started`);
   for (const math of document.querySelectorAll("span.math, div.math"))
-    if (!math.querySelector("mjx-container")) problems.push("formula not typeset: " + math.textContent.trim().slice(0, 80));
-  for (const error of document.querySelectorAll("mjx-merror, [data-mjx-error]"))
-    problems.push("formula with an error: " + (error.getAttribute("data-mjx-error") || error.textContent).slice(0, 120));
+    if (!math.querySelector("mjx-container"))
+      problems.push("formula not typeset: " + math.textContent.trim().slice(0, 80));
+  for (const error of document.querySelectorAll("mjx-merror, [data-mjx-error]")) {
+    const message = error.getAttribute("data-mjx-error") || error.textContent;
+    problems.push("formula with an error: " + message.slice(0, 120));
+  }
   for (const image of document.querySelectorAll("img"))
     if (!image.complete || image.naturalWidth === 0) problems.push("picture missing: " + image.src.slice(0, 120));
   return problems;
@@ -180,10 +184,13 @@ UNDRAWN = """() => {
 TOO_WIDE = """() => {
   const limit = document.documentElement.clientWidth + 1;
   if (document.documentElement.scrollWidth <= limit) return [];
-  const wide = [...document.querySelectorAll(".bd-article *")].filter((e) => e.getBoundingClientRect().right > limit);
-  const scrolls = (e) => e && e !== document.body && (getComputedStyle(e).overflowX !== "visible" || scrolls(e.parentElement));
+  const all = [...document.querySelectorAll(".bd-article *")];
+  const wide = all.filter((e) => e.getBoundingClientRect().right > limit);
+  const scrolls = (e) =>
+    e && e !== document.body && (getComputedStyle(e).overflowX !== "visible" || scrolls(e.parentElement));
   const guilty = wide.filter((e) => !scrolls(e.parentElement)).slice(0, 3).map((e) => e.outerHTML.slice(0, 120));
-  return [`page is ${document.documentElement.scrollWidth} px wide in a window of ${limit - 1} px: ${guilty.join(" ; ")}`];
+  const width = document.documentElement.scrollWidth;
+  return [`page is ${width} px wide in a window of ${limit - 1} px: ${guilty.join(" ; ")}`];
 }"""
 
 TARGET_STATE = """(control) => {
@@ -271,9 +278,10 @@ class PageCheck:
         try:
             page.goto(self.base + page_name, wait_until="load", timeout=60_000)
             page.evaluate(UNFOLD)
-            figures = page.locator(".book-plotly, [data-face-explorer], .widget-subarea")
-            for index in range(figures.count()):
-                figures.nth(index).scroll_into_view_if_needed(timeout=DRAW_SECONDS * 1000)
+            # Figures are drawn when they come near the screen.
+            for figure in page.locator(".book-plotly, [data-face-explorer], .widget-subarea").all():
+                figure.evaluate("(e) => e.scrollIntoView({ block: 'center', behavior: 'instant' })")
+                page.wait_for_timeout(50)
             undrawn = self._wait_drawn(page)
             for problem in [*undrawn, *page.evaluate(TOO_WIDE)]:
                 self._note(problem)

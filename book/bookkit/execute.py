@@ -1,9 +1,10 @@
 """Run each chapter once, and again only when something it depends on has changed.
 
-A chapter is run by nbmake on a copy, so that outputs never touch the sources. Beside the executed copy lies a record of
-the run with a key: a hash over the chapter's code cells, the package's sources and data, the pinned environment and the
-settings that change results. `make book` and `make test` both ask for the same key and therefore share one execution. Text
-is not part of the key: editing prose rebuilds the page without running anything.
+A chapter is run by nbmake on a copy, so that outputs never touch the sources. Beside the executed copy lies a
+record of the run with a key: a hash over the chapter's code cells, the package's sources and data, the pinned
+environment and the settings that change results. `make book` and `make test` both ask for the same key and
+therefore share one execution. Text is not part of the key: editing prose rebuilds the page without running
+anything.
 """
 
 from __future__ import annotations
@@ -100,11 +101,7 @@ def _describe_setting(value: str | None) -> str:
 def execution_key(chapter: Chapter) -> str:
     """Hash over everything the chapter's outputs depend on."""
     notebook = nbformat.read(chapter.path, as_version=4)
-    code = [
-        [cell.source, sorted(cell.metadata.get("tags", []))]
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-    ]
+    code = [[cell.source, sorted(cell.metadata.get("tags", []))] for cell in notebook.cells if cell.cell_type == "code"]
     text = json.dumps([RECORD_VERSION, _environment_digest(), code], ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -145,7 +142,8 @@ def execute(chapter: Chapter) -> Run:
         record_path(chapter).unlink(missing_ok=True)
         executed_path(chapter).unlink(missing_ok=True)
         key = execution_key(chapter)
-        # Outside the repository: nbmake passes over folders named _build, and a chapter must not lean on where it lies.
+        # Outside the repository: nbmake passes over folders named _build, and a chapter must not lean on where
+        # it lies.
         with tempfile.TemporaryDirectory(prefix="chapter-", ignore_cleanup_errors=True) as folder:
             copy = Path(folder) / f"{chapter.file}.ipynb"
             shutil.copyfile(chapter.path, copy)
@@ -181,6 +179,7 @@ def _run_nbmake(copy: Path, chapter: Chapter) -> None:
     environment = {
         **os.environ,
         "PLOTLY_RENDERER": "plotly_mimetype",
+        "TWODASL_FIGURES": "static",  # the face explorer as a page without a kernel shows it
         # This tree's package, whatever else is installed.
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",

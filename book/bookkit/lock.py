@@ -11,8 +11,9 @@ from bookkit.config import CONSTRAINTS
 # Tools of the environment itself, and the project.
 LEFT_OUT = {"pip", "setuptools", "wheel", "twodasl-lite"}
 HEADER = """\
-# The exact versions with which the book was built; `pip install -c constraints.txt -e ".[book,train,dev]"` repeats them.
-# Written by `make lock` from a working environment: change pyproject.toml or the environment, not this file.
+# The exact versions with which the book was built; `pip install -c constraints.txt -e ".[book,train,dev]"`
+# repeats them. Written by `make lock` from a working environment: change pyproject.toml or the environment, not
+# this file.
 """
 
 

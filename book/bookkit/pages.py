@@ -1,8 +1,8 @@
 """Lay out what Sphinx reads: book pages, chapters with their outputs, API stubs.
 
-``book/_build/source`` mirrors the repository (``book/…``, ``notebooks/…``), so that a relative link works the same on a page,
-in JupyterLab and on the repository's web pages. A file is only rewritten when its content changes, which keeps Sphinx's
-incremental builds quick.
+``book/_build/source`` mirrors the repository (``book/…``, ``notebooks/…``), so that a relative link works the
+same on a page, in JupyterLab and on the repository's web pages. A file is only rewritten when its content
+changes, which keeps Sphinx's incremental builds quick.
 
 A chapter's page takes its text and code from the notebook and the outputs from the executed copy, and then
 
@@ -89,7 +89,7 @@ def _synchronise(files: dict[str, bytes], folder: Path) -> list[Path]:
     return written
 
 
-# --- a chapter -------------------------------------------------------------------------------------------------------
+# --- a chapter ------------------------------------------------------------------------------------
 
 
 def chapter_page(source: NotebookNode, executed: NotebookNode, chapter: Chapter) -> NotebookNode:
@@ -196,7 +196,7 @@ def _plotly_to_html(cell: NotebookNode, prefix: str, start: int, caption: str) -
     return found
 
 
-# --- generated parts of the book's own pages -------------------------------------------------------------------------
+# --- generated parts of the book's own pages ------------------------------------------------------
 
 
 def _fill_markers(text: str, chapters: list[Chapter]) -> str:
@@ -259,7 +259,7 @@ def _run_times(shown: list[Chapter]) -> str:
     return "\n".join(lines)
 
 
-# --- API reference ---------------------------------------------------------------------------------------------------
+# --- API reference --------------------------------------------------------------------------------
 
 
 def api_pages(package: Path) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,8 @@
 """Keep each chapter's notebook and script the same, without outputs, byte for byte reproducible.
 
-The notebook is a pure function of the script and the script of the notebook: cell ids count from the top, metadata holds tags
-and the kernel's name only. What differs between the two is therefore always something a person wrote.
+The notebook is a pure function of the script and the script of the notebook: cell ids count from the top,
+metadata holds tags and the kernel's name only. What differs between the two is therefore always something a
+person wrote.
 """
 
 from __future__ import annotations
@@ -18,19 +19,23 @@ from bookkit.config import NOTEBOOKS, ROOT, SCRIPTS, repository
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python"}
 INSTALL_TAG = "install"
-INSTALL_CELL = '''\
+INSTALL_CELL = """\
 # On a machine without the package (Google Colab, for example), fetch it first. Elsewhere this does nothing.
 import importlib.util
+import subprocess
+import sys
 
 if importlib.util.find_spec("twodasl_lite") is None:
-    %pip install -q "twodasl_lite[book] @ git+{repository}@{branch}"'''
+    package = "twodasl_lite[book] @ git+{repository}@{branch}"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", package], check=True)"""
 
 
 def normalise(notebook: NotebookNode) -> NotebookNode:
     """Bring a notebook into the one form in which it is kept.
 
-    Outputs, counters and foreign metadata go; cells are numbered; solutions are folded in JupyterLab; the cell that installs
-    the package where it is missing stands after the front cell, made from the repository's address.
+    Outputs, counters and foreign metadata go; cells are numbered; solutions are folded in JupyterLab; the cell
+    that installs the package where it is missing stands after the front cell, made from the repository's
+    address.
     """
     cells = [cell for cell in notebook.cells if INSTALL_TAG not in cell.metadata.get("tags", [])]
     url, branch = repository()
@@ -65,11 +70,7 @@ def to_script(notebook_text: str) -> str:
     notebook = normalise(nbformat.reads(notebook_text, as_version=4))
     config = load_jupytext_configuration_file(str(ROOT / "pyproject.toml"))
     notebook.metadata.pop("language_info")
-    notebook.metadata["jupytext"] = {
-        "cell_metadata_filter": config.cell_metadata_filter,
-        "notebook_metadata_filter": config.notebook_metadata_filter,
-    }
-    return jupytext.writes(notebook, fmt="py:percent")
+    return jupytext.writes(notebook, fmt="py:percent", config=config)
 
 
 def pair(names: list[str] | None = None) -> list[Path]:

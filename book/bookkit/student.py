@@ -1,7 +1,7 @@
 """The reader's version of a chapter: exercises without their solutions.
 
-It is generated from the solved chapter and never kept beside it. Cells tagged ``solution`` make room for an empty cell, cells
-tagged ``exercise`` (what to start from) and ``check`` (what tells whether it is right) stay.
+It is generated from the solved chapter and never kept beside it. Cells tagged ``solution`` make room for an
+empty cell, cells tagged ``exercise`` (what to start from) and ``check`` (what tells whether it is right) stay.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def student_notebook(solved: NotebookNode) -> NotebookNode:
         solved: The chapter as kept in the repository.
 
     Returns:
-        A new notebook. Where an ``exercise`` cell stands right before a code solution, it is the place to write; elsewhere
-        an empty cell takes the solution's place.
+        A new notebook. Where an ``exercise`` cell stands right before a code solution, it is the place to
+        write; elsewhere an empty cell takes the solution's place.
     """
     student = copy.deepcopy(solved)
     cells: list[NotebookNode] = []

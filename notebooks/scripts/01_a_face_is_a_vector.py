@@ -59,19 +59,19 @@ model
 #
 # A surface is stored as a {term}`mesh`. It has two parts.
 #
-# - **Vertices**: $V$ points in space, one per row of a matrix $S$ of shape $(V, 3)$. Ours are in millimetres, with $x$
+# - **Vertices**: $V$ points in space, one per row of a matrix $\mathbf S$ of shape $(V, 3)$. Ours are in millimetres, with $x$
 #   to the viewer's right, $y$ up and $z$ towards the viewer. The origin lies near the middle of the head.
 # - **Triangles**: $T$ triples of vertex *numbers*, a matrix of shape $(T, 3)$. They say which vertices are the corners of
 #   one small flat piece of skin. They hold no coordinates.
 #
 # So a face that moves changes its vertices; its triangles stay as they are. That separation carries the whole book.
 #
-# From three corners $a, b, c$ we get the triangle's **normal**, the direction in which the skin faces, by a cross product:
+# From three corners $\mathbf a, \mathbf b, \mathbf c$ we get the triangle's **normal**, the direction in which the skin faces, by a cross product:
 #
-# $$ n = (b - a) \times (c - a). $$
+# $$ \mathbf n = (\mathbf b - \mathbf a) \times (\mathbf c - \mathbf a). $$
 #
 # Its length is twice the triangle's area. Its sign depends on the order of the corners: here they run counter-clockwise
-# seen from outside, and then $n$ points out of the head. A {term}`normal` at a vertex is the sum of the normals of the triangles
+# seen from outside, and then $\mathbf n$ points out of the head. A normal at a vertex is the sum of the normals of the triangles
 # around it, brought to length one. Large triangles have long normals, so they get more say.
 
 # %%
@@ -104,26 +104,31 @@ def draw_wireframe(axes, vertices, triangles):
     axes.axis("off")
 
 
-eye = model.landmarks[GROUPS["left_eye"] + GROUPS["left_brow"]]
-corner, opposite = vertices[eye, :2].amin(dim=0) - 6, vertices[eye, :2].amax(dim=0) + 6
-figure, (left, middle, right) = plt.subplots(
-    1, 3, figsize=(8, 3.4), width_ratios=(1, 1, 1.5), layout="constrained"
-)
-shaded_mesh(left, vertices, triangles)
-draw_wireframe(middle, vertices, triangles)
-draw_wireframe(right, vertices, triangles)
-near = (vertices[:, 2] > vertices[eye, 2].min() - 5) & (normals[:, 2] > 0)
-inside = near & (vertices[:, :2] > corner).all(dim=1) & (vertices[:, :2] < opposite).all(dim=1)
-some = inside.nonzero().flatten()[::4]  # every arrow would hide the mesh
-right.quiver(*vertices[some, :2].T, *normals[some, :2].T, color="#D55E00", scale=12, width=0.005)
-right.set(aspect="equal", xlim=(corner[0], opposite[0]), ylim=(corner[1], opposite[1]))
-for axes, title in zip((left, middle, right), ("shaded", "its triangles", "an eye, with normals"), strict=True):
+figure, panels = plt.subplots(1, 4, figsize=(8, 2.8), width_ratios=(1, 1, 1.2, 1), layout="constrained")
+titles = ("shaded", "its triangles", "one eye", "nose and lips: normals")
+for axes, title in zip(panels, titles, strict=True):
     axes.set_title(title, fontsize=10)
+shaded_mesh(panels[0], vertices, triangles)
+draw_wireframe(panels[1], vertices, triangles)
+draw_wireframe(panels[2], vertices, triangles)
+eye = vertices[model.landmarks[GROUPS["left_eye"]], :2]  # (6, 2)
+low, high = eye.amin(dim=0) - 8, eye.amax(dim=0) + 8
+panels[2].set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+
+skin = model.regions.get("face", torch.arange(len(vertices)))
+middle = skin[vertices[skin, 0].abs() < 0.5]  # vertices on the midline
+y, z = vertices[middle, 1], vertices[middle, 2]
+arrows = {"angles": "xy", "scale_units": "xy", "scale": 0.12, "width": 0.008}
+panels[3].quiver(-z, y, -normals[middle, 2], normals[middle, 1], color="#D55E00", **arrows)
+panels[3].plot(-z, y, "o", color="#0072B2", markersize=2)
+top, bottom = vertices[model.landmarks[27], 1], vertices[model.landmarks[57], 1]
+panels[3].set(aspect="equal", ylim=(bottom - 5, top), xlim=(-vertices[nose_tip, 2] - 12, -z.max() + 38))
+panels[3].axis("off");
 
 # %% [markdown]
-# **Figure 1.1.** The mean face as light sees it, as the computer stores it, and one eye enlarged with the vertex normals
-# as arrows (seen from the front, so short arrows point at you). *Look for* where the triangles are small: detail is spent on eyes and
-# lips, where a millimetre changes the face, and saved on the forehead.
+# **Figure 1.1.** The mean face as light sees it; as the computer stores it; one eye enlarged; and the vertices of nose and lips on the midline, from the side,
+# each with its normal. *Look for* where the triangles are small: detail is spent on eyes and lips, where a millimetre changes the face, and saved
+# on the neck.
 
 # %% [markdown]
 # ## The average of two faces
@@ -162,14 +167,14 @@ for axes, title in zip(panels, titles, strict=True):
 # %% [markdown]
 # The third panel is a person. The fourth is not even a surface: it averages a nostril with an ear lobe.
 #
-# The property that makes the difference is {term}`dense correspondence`: *vertex number $i$ is the same anatomical point in every
+# The property that makes the difference is {term}`dense correspondence <correspondence>`: *vertex number $i$ is the same anatomical point in every
 # face*. If vertex 1,000 is the left corner of the mouth in one face, it is that in all of them. Then "half way between" means half way
 # between two corners of two mouths, for every vertex at once. In correspondence the triangles are the same for everybody, too, which is
 # why we could use one `triangles` for `first` and `average`.
 #
 # Correspondence turns faces into vectors. Write the coordinates in one long column,
 #
-# $$ s = (x_1, y_1, z_1, x_2, y_2, z_2, \dots, x_V, y_V, z_V)^\top \in \mathbb{R}^{3V}, $$
+# $$ \mathbf s = (x_1, y_1, z_1, x_2, y_2, z_2, \dots, x_V, y_V, z_V)^\top \in \mathbb{R}^{3V}, $$
 #
 # and faces may be added, subtracted and scaled like any vectors. {cite:t}`blanz1999morphable` built the first
 # morphable model of faces on this. How scans are brought into correspondence is the question of [chapter 2](02_build_the_morphable_model.ipynb).
@@ -177,20 +182,20 @@ for axes, title in zip(panels, titles, strict=True):
 # ## Mean plus shape plus expression
 #
 # Not every vector of $3V$ numbers is a face; almost none is. Faces fill a small neighbourhood of their mean, and they
-# leave it in few directions. The model lists these directions. With $\bar S$ the **mean** face,
+# leave it in few directions. The model lists these directions. With $\bar{\mathbf S}$ the **mean** face,
 #
-# $$ S = \bar S + \sum_{k=1}^{K_s} \alpha_k A_k + \sum_{k=1}^{K_e} \beta_k E_k . $$
+# $$ \mathbf S = \bar{\mathbf S} + \sum_{k=1}^{K_s} \alpha_k \mathbf A_k + \sum_{k=1}^{K_e} \beta_k \mathbf E_k . $$
 #
-# - $A_k$, a **shape** {term}`component`: how vertices move from one *person* to another. $\alpha_k$ (`shape`) says how far.
-# - $E_k$, an **expression** component: how they move when a person *smiles or speaks*. $\beta_k$ (`expression`) says how far.
+# - $\mathbf A_k$, a **shape** component: how vertices move from one *person* to another. $\alpha_k$ (`shape`) says how far.
+# - $\mathbf E_k$, an **expression** component: how they move when a person *smiles or speaks*. $\beta_k$ (`expression`) says how far.
 #
-# The numbers $\alpha_k$ and $\beta_k$ are the {term}`coefficients <coefficient>`. In the embedded model a shape
+# The numbers $\alpha_k$ and $\beta_k$ are the {term}`coefficients`. In the embedded model a shape
 # coefficient of 1 is one standard deviation over people: $\alpha_1 = 0$ is average, $\alpha_1 = 2$ is rare. Its expressions are
-# *blendshapes*, named movements that go from 0 (off) to 1 (full).
+# {term}`blendshapes <blendshape>`, named movements that go from 0 (off) to 1 (full).
 #
-# Stack the components as columns of two matrices, $A$ of shape $(3V, K_s)$ and $E$ of shape $(3V, K_e)$, and the sums become
+# Stack the components as columns of two matrices, $\mathbf A$ of shape $(3V, K_s)$ and $\mathbf E$ of shape $(3V, K_e)$, and the sums become
 #
-# $$ s = \bar s + A\,\alpha + E\,\beta . $$
+# $$ \mathbf s = \bar{\mathbf s} + \mathbf A\,\alpha + \mathbf E\,\beta . $$
 
 # %%
 mean = model.mean.flatten()  # (3V,)
@@ -211,17 +216,17 @@ print(f"A is {tuple(A.shape)}, E is {tuple(E.shape)}; our face and the package's
 
 # %% [markdown]
 # That is the decoder. {py:meth}`MorphableModel.decode <twodasl_lite.morphable.model.MorphableModel.decode>` does the same for a whole
-# batch, with $A$ and $E$ side by side in one matrix. It is linear, so it has a gradient everywhere, and the gradient is a constant:
-# $\partial s / \partial \alpha = A$. Everything that learns in this book learns through this matrix.
+# batch, with $\mathbf A$ and $\mathbf E$ side by side in one matrix. It is linear, so it has a gradient everywhere, and the gradient is a constant:
+# $\partial \mathbf s / \partial \alpha = \mathbf A$. Everything that learns in this book learns through this matrix.
 #
 # Now put your own hand on the coefficients.
 
 # %%
-explorer = FaceExplorer(model, num_shape=12, num_expression=24)
+explorer = FaceExplorer(model, num_shape=12)
 explorer
 
 # %% [markdown]
-# **Figure 1.3.** The face explorer. Every movement of a slider computes $\bar s + A\alpha + E\beta$ anew, in your browser, on this page,
+# **Figure 1.3.** The face explorer. Every movement of a slider computes $\bar{\mathbf s} + \mathbf A\alpha + \mathbf E\beta$ anew, in your browser, on this page,
 # without a server. *Try* the first three shape sliders one by one: which of them is the size of the head? Open the jaw of a face, then change its
 # shape: the expression stays. Colour it by the *distance from the mean face*. Turn on the landmarks and the wireframe. Two faces side by side show what one
 # slider does.
@@ -244,7 +249,8 @@ steps = torch.zeros(6, model.num_shape)
 for k in range(3):
     steps[2 * k, k], steps[2 * k + 1, k] = -3, 3
 labels = [f"component {k}\n{sign} 3 σ" for k in (1, 2, 3) for sign in ("minus", "plus")]
-contact_sheet(model, shape=steps * model.shape_std, labels=labels, yaws=(0, 50), coloured=False, cell=1.3);
+steps = steps * model.shape_std
+contact_sheet(model, shape=steps, labels=labels, yaws=(0, 50), coloured=False, cell=1.3);
 
 # %% [markdown]
 # **Figure 1.4.** The first three shape components, three standard deviations down and up, from the front and from the side. The two faces of a
@@ -254,10 +260,10 @@ contact_sheet(model, shape=steps * model.shape_std, labels=labels, yaws=(0, 50),
 # ## 68 landmarks are 68 row numbers
 #
 # A {term}`landmark` is a point that has a name on every face: the corner of an eye, the tip of the nose. The 68 of this book are those of the iBUG
-# markup {cite:p}`sagonas2016faces`, the common currency of face alignment. In a morphable model they cost nothing: thanks to correspondence, a landmark *is* a vertex
+# markup {cite:p}`sagonas2013faces`, the common currency of face alignment. In a morphable model they cost nothing: thanks to correspondence, a landmark *is* a vertex
 # number. One list of 68 integers marks every face that the model will ever make.
 #
-# And if we want only the landmarks, we need only their rows. Row $i$ of $A$ has nothing to do with row $j$; so we pick the $3 \cdot 68 = 204$ rows
+# And if we want only the landmarks, we need only their rows. Row $i$ of $\mathbf A$ has nothing to do with row $j$; so we pick the $3 \cdot 68 = 204$ rows
 # first and multiply afterwards.
 
 # %%
@@ -280,7 +286,7 @@ print(f"64 faces: all vertices {1e3 * dense:.1f} ms, landmarks {1e3 * sparse:.2f
 # %% tags=["hide-input"]
 figure, axes = plt.subplots(figsize=(6.4, 6.8), layout="constrained")
 shaded_mesh(axes, model.mean, triangles)
-draw_landmarks(axes, model.mean[rows], numbers=True)
+draw_landmarks(axes, model.mean[rows], numbers=True, size=5.5)
 low, high = model.mean[rows, :2].amin(dim=0) - 12, model.mean[rows, :2].amax(dim=0) + 12
 axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]));
 
@@ -298,20 +304,20 @@ axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]));
 # with one more matrix.
 
 # %%
-contact_sheet(model, num=8, yaws=(0, 45, 90), seed=1, cell=1.0);
+contact_sheet(model, num=8, yaws=(0, 60), seed=1, cell=1.0);
 
 # %% [markdown]
-# **Figure 1.6.** Eight people who do not exist: drawn by `model.sample`, each from three sides. *Try* another `seed`; then `clip=4.0`, and watch when a face stops being plausible.
+# **Figure 1.6.** Eight people who do not exist: drawn by `model.sample`, each from two sides. *Try* another `seed`; then `clip=4.0`, and watch when a face stops being plausible.
 
 # %% [markdown]
-# Two faces span a line, and every point of the line has a meaning. Between two people $S_1$ and $S_2$ lies their morph,
-# $(1 - t)\,S_1 + t\,S_2$. Even more telling is the line from the mean through *one* person,
+# Two faces span a line, and every point of the line has a meaning. Between two people $\mathbf S_1$ and $\mathbf S_2$ lies their morph,
+# $(1 - t)\,\mathbf S_1 + t\,\mathbf S_2$. Even more telling is the line from the mean through *one* person,
 #
-# $$ S(\lambda) = \bar S + \lambda\,(S - \bar S), $$
+# $$ \mathbf S(\lambda) = \bar{\mathbf S} + \lambda\,(\mathbf S - \bar{\mathbf S}), $$
 #
 # where $\lambda = 1$ is the person. $\lambda < 1$ makes the face more ordinary, and $\lambda > 1$ is what a caricaturist does: whatever is unusual
 # about this face becomes more so. Beyond the mean, at $\lambda = -1$, waits the *anti-face*, with every deviation
-# reversed. As decoding is linear, moving along the line scales the coefficients: $S(\lambda)$ has coefficients $\lambda\,\alpha$.
+# reversed. As decoding is linear, moving along the line scales the coefficients: $\mathbf S(\lambda)$ has coefficients $\lambda\,\alpha$.
 
 # %%
 person = people[:1]  # (1, Ks)
@@ -323,10 +329,11 @@ torch.testing.assert_close(line, by_hand, rtol=0, atol=1e-3)
 # %% tags=["hide-input"]
 names = ("anti-face", "mean", "ordinary", "the person", "caricature", "too much")
 labels = [f"λ = {factor:g}\n{name}" for factor, name in zip(factors.tolist(), names, strict=True)]
-contact_sheet(model, shape=factors[:, None] * person, labels=labels, yaws=(0, 50), coloured=False, cell=1.3);
+steps = factors[:, None] * person
+contact_sheet(model, shape=steps, labels=labels, yaws=(0, 50), coloured=False, cell=1.3);
 
 # %% [markdown]
-# **Figure 1.7.** One line through the mean. *Compare* the first and the fourth: where one has a strong chin, the other has a weak one. *Try* it live in the next cell.
+# **Figure 1.7.** One line through the mean. *Compare* the first and the fourth: where one has a heavy jaw, the other has a slight one. *Try* it live in the next cell.
 
 # %% tags=["live-only"]
 from ipywidgets import interact
@@ -345,14 +352,14 @@ def caricature_live(factor=1.0):
 #
 # How different are two faces? There are two answers, and mixing them up is a classic mistake.
 #
-# *In millimetres*: the root mean square distance of corresponding vertices, $d = \lVert s - s' \rVert / \sqrt V$. *In coefficients*:
+# *In millimetres*: the root mean square distance of corresponding vertices, $d = \lVert \mathbf s - \mathbf{s}' \rVert / \sqrt V$. *In coefficients*:
 # the length of $\alpha - \alpha'$, in standard deviations. The first asks how far apart the surfaces are, the second how surprising the difference is. They are
-# linked by $s - s' = A\,(\alpha - \alpha')$, and so
+# linked by $\mathbf s - \mathbf{s}' = \mathbf A\,(\alpha - \alpha')$, and so
 #
-# $$ d^2 = \tfrac1V\,(\alpha - \alpha')^\top A^\top\! A\,(\alpha - \alpha'). $$
+# $$ d^2 = \tfrac1V\,(\alpha - \alpha')^\top \mathbf A^\top\! \mathbf A\,(\alpha - \alpha'). $$
 #
-# If $A^\top A$ were a multiple of the identity, the two rulers would agree up to a factor. It is far from it: its diagonal holds the
-# squares of the millimetres that we printed above.
+# If $\mathbf A^\top \mathbf A$ were a multiple of the identity, the two rulers would agree up to a factor. It is far from it: the diagonal of
+# $\mathbf A^\top \mathbf A / V$ holds the squares of the millimetres that we printed above.
 
 # %%
 pairs, _ = model.sample(600, generator=generator, expression=False)
@@ -362,7 +369,8 @@ gram = A.T @ A / model.num_vertices  # (Ks, Ks)
 in_mm = torch.einsum("nk,kl,nl->n", difference, gram, difference).sqrt()
 
 one, other = model.decode(pairs[[0, 300]])
-torch.testing.assert_close(in_mm[0], (one - other).square().sum(dim=-1).mean().sqrt(), rtol=1e-4, atol=0)
+direct = (one - other).square().sum(dim=-1).mean().sqrt()
+torch.testing.assert_close(in_mm[0], direct, rtol=1e-4, atol=0)
 print(f"in standard deviations: {in_sigmas.mean():.1f} ± {in_sigmas.std():.1f}")
 print(f"in millimetres:         {in_mm.mean():.1f} ± {in_mm.std():.1f}")
 
@@ -371,7 +379,8 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained
 left.bar(torch.arange(1, len(reach) + 1), reach, width=1.0, color="#0072B2")
 left.set(xlabel="shape component k", ylabel="mm moved by one standard deviation", yscale="log")
 right.scatter(in_sigmas, in_mm, s=9, color="#D55E00")
-right.set(xlabel="distance in standard deviations", ylabel="distance in mm", xlim=(0, None), ylim=(0, None))
+right.set(xlabel="distance in standard deviations", ylabel="distance in mm")
+right.set(xlim=(0, None), ylim=(0, None))
 for axes in (left, right):
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -385,7 +394,7 @@ for axes in (left, right):
 #
 # ## How many numbers?
 #
-# Thirty thousand coordinates, or fifty coefficients? The paper this book follows {cite:p}`tu2021dasl` takes 40 shape components from the Basel Face Model {cite:p}`paysan2009basel` and
+# Tens of thousands of coordinates, or fifty coefficients? The paper this book follows {cite:p}`tu2021assisted` takes 40 shape components from the Basel Face Model {cite:p}`paysan2009model` and
 # 10 expression components from FaceWarehouse {cite:p}`cao2014facewarehouse`, on 53,215 vertices. Twelve further numbers place the face in the picture: they are the camera of
 # [chapter 3](03_sixty_two_numbers.ipynb). Our model is cut to the same size in one line.
 
@@ -393,7 +402,8 @@ for axes in (left, right):
 layout = CoefficientLayout()
 small = load_face_model(layout)
 print(f"coordinates:  3 × {model.num_vertices:,} = {3 * model.num_vertices:,}")
-print(f"coefficients: 12 pose + {layout.num_shape} shape + {layout.num_expression} expression = {layout.size}")
+parts = f"12 pose + {layout.num_shape} shape + {layout.num_expression} expression"
+print(f"coefficients: {parts} = {layout.size}")
 assert small.layout.size == layout.size == 62
 
 
@@ -406,7 +416,7 @@ assert small.layout.size == layout.size == 62
 #
 # - A mesh is vertices $(V, 3)$, which move, and triangles $(T, 3)$, which do not. A normal is a cross product.
 # - In dense correspondence vertex $i$ is the same point of every face. Only then may faces be added.
-# - $s = \bar s + A\alpha + E\beta$: a face is a mean plus shape plus expression. It is one matrix product, linear, with a constant gradient.
+# - $\mathbf s = \bar{\mathbf s} + \mathbf A\alpha + \mathbf E\beta$: a face is a mean plus shape plus expression. It is one matrix product, linear, with a constant gradient.
 # - The 68 landmarks are 68 row numbers. Decoding only them costs a hundredth or less of the whole face.
 # - A line through the mean leads from the anti-face through the ordinary to the caricature.
 # - Millimetres measure surfaces, standard deviations measure surprise. One is not the other.
@@ -439,8 +449,9 @@ assert abs(area - 2) > 1e-4, "twice too much: what is the length of the cross pr
 assert abs(area - 100) > 1e-2, "that is in square millimetres"
 assert abs(area - 1) < 1e-4, f"a square of 1 cm by 1 cm came out as {area} cm²"
 folded = torch.tensor([[0.0, 0, 0], [10, 0, 0], [10, 0, 10], [0, 0, 10]])
-assert abs(surface_area(folded, torch.tensor([[0, 1, 2], [0, 3, 2]])) - 1) < 1e-4, "triangles that face other ways count, too"
-print(f"✓ the mean face has {surface_area(model.mean, triangles):.0f} cm² of surface")
+area = surface_area(folded, torch.tensor([[0, 1, 2], [0, 3, 2]]))
+assert abs(area - 1) < 1e-4, "triangles that face other ways count, too"
+print(f"✓ the whole mesh has {surface_area(model.mean, triangles):,.0f} cm², inside of the mouth included")
 
 # %% [markdown]
 # ### Exercise 1.2 · A thousand pairs of eyes
@@ -458,11 +469,12 @@ widths = (corners[:, 0] - corners[:, 1]).norm(dim=-1)
 
 # %% tags=["check"]
 assert isinstance(widths, torch.Tensor), "widths should be a tensor"
-assert widths.shape == (1000,), f"widths has shape {tuple(widths.shape)}, expected (1000,)"
+assert widths.shape == (1000,), f"widths has shape {tuple(widths.shape)}, not (1000,)"
 assert widths.min() > 0, "a distance is not negative: did you take a difference in x?"
 typical = (model.mean[model.landmarks[36]] - model.mean[model.landmarks[45]]).norm()
-assert abs(widths.mean() - typical) < 1, f"the mean is {widths.mean():.1f} mm: are these the outer corners?"
-assert widths.std() > 0.5, "these faces are all alike: did you pass the shape coefficients on?"
+off = abs(widths.mean() - typical)
+assert off < 1, f"the mean is {widths.mean():.1f} mm: are these the outer corners?"
+assert widths.std() > 0.5, "all faces are alike: did you pass the shape coefficients on?"
 print(f"✓ outer eye corners: {widths.mean():.1f} ± {widths.std():.1f} mm")
 
 
@@ -485,13 +497,17 @@ def caricature(vertices, factor):
 
 
 # %% tags=["check"]
-stranger, _ = model.sample(1, generator=torch.Generator().manual_seed(5), expression=False)
+other_people = torch.Generator().manual_seed(5)
+stranger, _ = model.sample(1, generator=other_people, expression=False)
 face = model.decode(stranger)[0]
 assert caricature(face, 1.0) is not None, "caricature returns nothing yet"
-assert torch.allclose(caricature(face, 1.0), face, atol=1e-3), "factor 1 should change nothing"
-assert not torch.allclose(caricature(face, 2.0), 2 * face), "that only makes a large head: exaggerate what is unusual"
-assert torch.allclose(caricature(face, 0.0), model.mean, atol=1e-3), "factor 0 should leave nothing unusual"
-assert torch.allclose(caricature(face, 1.7), model.decode(1.7 * stranger)[0], atol=1e-3), "not on the line through the mean"
+same = torch.allclose(caricature(face, 1.0), face, atol=1e-3)
+assert same, "factor 1 should change nothing"
+assert not torch.allclose(caricature(face, 2.0), 2 * face), "a large head is no caricature"
+plain = torch.allclose(caricature(face, 0.0), model.mean, atol=1e-3)
+assert plain, "factor 0 should leave nothing unusual"
+on_line = torch.allclose(caricature(face, 1.7), model.decode(1.7 * stranger)[0], atol=1e-3)
+assert on_line, "factor 1.7 does not lie on the line through the mean"
 print("✓ the same face as decoding 1.7 times its coefficients")
 
 # %% [markdown]
@@ -504,11 +520,12 @@ print("✓ the same face as decoding 1.7 times its coefficients")
 nose = None
 
 # %% tags=["solution"]
-row = model.shape_basis[model.landmarks[30], 2] * model.shape_std  # (Ks,) mm of z per standard deviation
+row = model.shape_basis[model.landmarks[30], 2] * model.shape_std  # (Ks,) mm
 nose = row / row.norm()
 
 # %% tags=["check"]
-assert isinstance(nose, torch.Tensor) and nose.shape == (model.num_shape,), "nose should be a tensor of shape (Ks,)"
+assert isinstance(nose, torch.Tensor), "nose should be a tensor"
+assert nose.shape == (model.num_shape,), f"nose has shape {tuple(nose.shape)}, not (Ks,)"
 assert abs(float(nose.norm()) - 1) < 1e-4, f"nose has length {nose.norm():.3f}, expected 1"
 
 
@@ -523,8 +540,9 @@ rivals = torch.cat([nose + 0.02 * trial, trial, torch.eye(model.num_shape)])
 rivals = torch.nn.functional.normalize(rivals, dim=-1)
 best, yours = float(gain(rivals).max()), float(gain(nose[None]))
 assert yours > 0, f"it moves the nose by {yours:.2f} mm: that is backwards"
-assert yours > best - 1e-3, f"it moves the nose by {yours:.2f} mm, but another direction gives {best:.2f} mm"
-print(f"✓ {yours:.2f} mm; the best single component gives {gain(torch.eye(model.num_shape)).abs().max():.2f} mm")
+assert yours > best - 1e-3, f"{yours:.2f} mm, but another direction gives {best:.2f} mm"
+single = gain(torch.eye(model.num_shape)).abs().max()
+print(f"✓ {yours:.2f} mm; the best single component gives {single:.2f} mm")
 
 # %% [markdown]
 # Look at your answer with `FaceExplorer(model, num_shape=None, shape=3 * nose)`: a face model has no slider for noses, but it has a *direction* for them. Does only the nose change?
@@ -533,6 +551,6 @@ print(f"✓ {yours:.2f} mm; the best single component gives {gain(torch.eye(mode
 #
 # - {cite:t}`blanz1999morphable`: the paper that began it. Read its section on caricatures and attributes after this chapter.
 # - {cite:t}`egger2020morphable`: twenty years of morphable models in one survey, with the open questions.
-# - {cite:t}`paysan2009basel`: the Basel Face Model, the most used of all.
-# - {cite:t}`tu2021dasl`: the paper that this book rebuilds; its section 3.1 is this chapter in half a page.
+# - {cite:t}`paysan2009model`: the Basel Face Model, the most used of all.
+# - {cite:t}`tu2021assisted`: the paper that this book rebuilds; it gives the morphable model half a page, which you can now read.
 # - The symbols of this chapter stand on the [notation page](../book/notation.md), its terms in the [glossary](../book/glossary.md).

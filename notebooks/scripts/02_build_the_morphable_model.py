@@ -1,3 +1,18 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
 # %% [markdown]
 # # Build the morphable model
 #
@@ -7,13 +22,20 @@
 #
 # **After this chapter you can**
 #
-# - remove position and rotation from a set of scans by Procrustes alignment;
+# - remove position and rotation from a set of scans by {term}`Procrustes alignment`;
 # - compute the principal components of 200 faces without ever forming their covariance matrix;
 # - show what a model is worth when its scans are out of correspondence;
 # - read the three quality curves: compactness, generalisation, specificity;
 # - say how the Basel Face Model was made, how to get it, and what the model in this package is not.
 #
 # **Time** 25 minutes to read; about 12 s on a CPU, no GPU needed.
+
+# %% tags=["install"]
+# On a machine without the package (Google Colab, for example), fetch it first. Elsewhere this does nothing.
+import importlib.util
+
+if importlib.util.find_spec("twodasl_lite") is None:
+    # %pip install -q "twodasl_lite[book] @ git+https://github.com/twodasl-lite/twodasl_lite@main"
 
 # %%
 import tempfile
@@ -26,9 +48,19 @@ from scipy.spatial import cKDTree
 
 from twodasl_lite.camera import euler_to_matrix
 from twodasl_lite.morphable import MorphableModel
-from twodasl_lite.morphable.anthropometric import build_template, draw_scans, expression_blendshapes
-from twodasl_lite.morphable.build import align, compactness, generalisation
-from twodasl_lite.morphable.build import principal_components, procrustes, specificity
+from twodasl_lite.morphable.anthropometric import (
+    build_template,
+    draw_scans,
+    expression_blendshapes,
+)
+from twodasl_lite.morphable.build import (
+    align,
+    compactness,
+    generalisation,
+    principal_components,
+    procrustes,
+    specificity,
+)
 from twodasl_lite.viz import FaceExplorer, shaded_mesh
 from twodasl_lite.viz.figures import colour_by
 
@@ -37,13 +69,13 @@ from twodasl_lite.viz.figures import colour_by
 #
 # A face scanner returns a surface. It comes with as many points as the scanner liked, in no particular order, with holes where the hair was. Before anything can be
 # averaged, each surface must be **registered**: a template mesh is bent onto it until vertex $i$ of the template lies on the same anatomical point of every person. From then on,
-# all scans share the template's vertices and triangles; they are in {term}`dense correspondence`.
+# all scans share the template's vertices and triangles; they are in {term}`dense correspondence <correspondence>`.
 #
-# Real scans of real people may not be passed on, so this package draws its own. A generator takes the published means and standard deviations of measurements of adult
-# heads (the length of the nose, the width of the jaw, and many more), draws random measurements, and deforms a template to fit them. Its scans are born
+# Scans of real people can rarely be passed on, so this package draws its own. A generator takes the published means and standard deviations of measurements of adult
+# heads (the length of the nose, the width of the jaw, and so on), draws random measurements, and deforms a template accordingly. Its scans are born
 # in correspondence. What they lack we add ourselves: nobody sits still. Each head gets a random position and a random rotation,
 #
-# $$ x_i \mapsto R\,x_i + t . $$
+# $$ \mathbf x_i \mapsto \mathbf R\,\mathbf x_i + \mathbf t . $$
 
 # %%
 rng = np.random.default_rng(0)
@@ -53,9 +85,10 @@ triangles = torch.from_numpy(np.asarray(template.triangles)).long()  # (T, 3)
 landmarks = torch.from_numpy(np.asarray(template.landmarks)).long()  # (68,)
 
 still = torch.from_numpy(draw_scans(template, 200, rng))  # (N, V, 3) in mm
-turns = euler_to_matrix(torch.from_numpy(rng.normal(0, 0.15, (200, 3))))  # (N, 3, 3), about 9 degrees
+angles = torch.from_numpy(rng.normal(0, 0.15, (200, 3)))  # radians, about 9 degrees
+turns = euler_to_matrix(angles)  # (N, 3, 3)
 shifts = torch.from_numpy(rng.normal(0, 20, (200, 1, 3)))  # (N, 1, 3) in mm
-scans = still @ turns.transpose(1, 2) + shifts  # points are rows, so R acts from the right, transposed
+scans = still @ turns.transpose(1, 2) + shifts  # points are rows: (R x)ᵀ = xᵀ Rᵀ
 num, num_vertices, _ = scans.shape
 print(f"{num} scans of {num_vertices:,} vertices")
 
@@ -66,6 +99,7 @@ for axes, scan in zip(panels, scans, strict=False):
 limits = torch.stack([scans[:6, :, :2].amin(dim=(0, 1)), scans[:6, :, :2].amax(dim=(0, 1))])
 panels[0].set(xlim=limits[:, 0], ylim=limits[:, 1]);
 
+
 # %% [markdown]
 # **Figure 2.1.** Six of the scans as they come: different people, in different places, turned differently. *Ask yourself* which of the
 # differences belong to the person.
@@ -73,15 +107,15 @@ panels[0].set(xlim=limits[:, 0], ylim=limits[:, 1]);
 # %% [markdown]
 # ## Procrustes: what is not the face's own
 #
-# The position of a head says nothing about its shape. Left in, it would become the largest "shape" component of all. So we look for the rotation $R$ and
-# the translation $t$ that bring scan $a$ as close as possible to a target $b$:
+# The position of a head says nothing about its shape. Left in, it would become the largest "shape" component of all. So we look for the rotation $\mathbf R$ and
+# the translation $\mathbf t$ that bring scan $\mathbf a$ as close as possible to a target $\mathbf b$:
 #
-# $$ \min_{R,\,t} \; \sum_{i=1}^{V} \lVert R\,a_i + t - b_i \rVert^2, \qquad R^\top R = I,\; \det R = 1. $$
+# $$ \min_{\mathbf R,\,\mathbf{t}} \; \sum_{i=1}^{V} \lVert \mathbf R\,\mathbf a_i + \mathbf t - \mathbf b_i \rVert^2, \qquad \mathbf R^\top \mathbf R = \mathbf I,\; \det \mathbf R = 1. $$
 #
-# The best $t$ moves centre onto centre, so subtract both centres first. What remains asks for the rotation that makes $\sum_i b_i^\top R\,a_i = \operatorname{tr}(R^\top H)$ largest, with the $3 \times 3$
-# matrix $H = \sum_i b_i a_i^\top$. With the singular value decomposition $H = U \Sigma W^\top$ the answer is
+# The best $\mathbf t$ moves centre onto centre, so subtract both centres first. What remains asks for the rotation that makes $\sum_i \mathbf b_i^\top \mathbf R\,\mathbf a_i = \operatorname{tr}(\mathbf R^\top \mathbf H)$ largest, with the $3 \times 3$
+# matrix $\mathbf H = \sum_i \mathbf b_i \mathbf a_i^\top$. With the singular value decomposition $\mathbf H = \mathbf U \Sigma \mathbf W^\top$ the answer is
 #
-# $$ R = U \operatorname{diag}(1, 1, \det(U W^\top))\, W^\top . $$
+# $$ \mathbf R = \mathbf U \operatorname{diag}(1, 1, \det(\mathbf U \mathbf W^\top))\, \mathbf W^\top . $$
 #
 # The determinant guards against a mirror image, which would often fit better: faces are nearly symmetric. The solution is due to {cite:t}`kabsch1976solution`.
 
@@ -100,6 +134,7 @@ rotation, translation = kabsch(scans[1], scans[0])
 package = align(scans[1], scans[0])
 torch.testing.assert_close(rotation, package.rotation)
 torch.testing.assert_close(translation, package.translation)
+
 
 # %% [markdown]
 # Aligned to *whom*? Any one person would be favoured. {cite:t}`gower1975generalized` aligns everybody to their own mean, computes the mean anew, and repeats. We begin with the template, and keep the mean from
@@ -143,43 +178,45 @@ panels[1].set(xlim=panels[0].get_xlim(), ylim=panels[0].get_ylim());
 # %% [markdown]
 # ## Principal components, by the back door
 #
-# Write each aligned scan, minus the mean, as a row of a matrix $X$ of shape $(N, 3V)$. The directions in which faces vary are the eigenvectors of the covariance
+# Write each aligned scan, minus the mean, as a row of a matrix $\mathbf Y$ of shape $(N, 3V)$. The directions in which faces vary are the eigenvectors of the covariance
 #
-# $$ C = \tfrac{1}{N-1} X^\top X \quad (3V \times 3V), \qquad C\,e_k = \sigma_k^2\, e_k, $$
+# $$ \mathbf C = \tfrac{1}{N-1} \mathbf Y^\top \mathbf Y \quad (3V \times 3V), \qquad \mathbf C\,\mathbf e_k = \sigma_k^2\, \mathbf e_k, $$
 #
-# and $\sigma_k$ is the standard deviation along the unit vector $e_k$. But $C$ is enormous, and nearly empty: 200 scans span at most 199 directions.
-# The small matrix of inner products, $G = \frac{1}{N-1} X X^\top$, is only $N \times N$, and it knows everything. If $G\,u = \sigma^2 u$, then
+# and $\sigma_k$ is the standard deviation along the unit vector $\mathbf e_k$. But $\mathbf C$ is enormous, and nearly empty: 200 scans span at most 199 directions.
+# The small matrix of inner products, $\mathbf G = \frac{1}{N-1} \mathbf Y \mathbf Y^\top$, is only $N \times N$, and it knows everything. If $\mathbf G\,\mathbf u = \sigma^2 \mathbf u$, then
 #
-# $$ C\,(X^\top u) = \tfrac{1}{N-1} X^\top X X^\top u = X^\top G\,u = \sigma^2\,(X^\top u). $$
+# $$ \mathbf C\,(\mathbf Y^\top \mathbf u) = \tfrac{1}{N-1} \mathbf Y^\top \mathbf Y \mathbf Y^\top \mathbf u = \mathbf Y^\top \mathbf G\,\mathbf u = \sigma^2\,(\mathbf Y^\top \mathbf u). $$
 #
-# So $X^\top u$ is the eigenvector we want, and only needs length one. {cite:t}`sirovich1987low` used this for pictures of faces, and called the result *eigenpictures*.
+# So $\mathbf Y^\top \mathbf u$ is the eigenvector we want, and only needs length one. {cite:t}`sirovich1987low` used this for pictures of faces, and called the result *eigenpictures*.
 
 # %%
-X = (aligned - mean).flatten(1)  # (N, 3V)
-G = X @ X.T / (num - 1)  # (N, N)
+Y = (aligned - mean).flatten(1)  # (N, 3V)
+G = Y @ Y.T / (num - 1)  # (N, N)
 variance, u = torch.linalg.eigh(G)  # smallest first
 variance, u = variance.flip(0)[: num - 1], u.flip(1)[:, : num - 1]
 
 sigma = variance.sqrt()  # (N - 1,)
-e = X.T @ u / (sigma * (num - 1) ** 0.5)  # (3V, N - 1), columns of length one
+e = Y.T @ u / (sigma * (num - 1) ** 0.5)  # (3V, N - 1), columns of length one
 basis = (e * sigma).unflatten(0, (-1, 3))  # (V, 3, N - 1), sigma-scaled
 
 components = principal_components(aligned)
 torch.testing.assert_close(sigma[:60], components.std[:60], rtol=1e-6, atol=0)
-torch.testing.assert_close(basis[..., :60].abs(), components.basis[..., :60].abs(), rtol=0, atol=1e-4)
-print(f"the covariance would take {8 * (3 * num_vertices) ** 2 / 1e9:.1f} GB, G takes {8 * num**2 / 1e6:.2f} MB")
+by_hand, by_package = basis[..., :60].abs(), components.basis[..., :60].abs()
+torch.testing.assert_close(by_hand, by_package, rtol=0, atol=1e-4)
+print(f"C would take {8 * (3 * num_vertices) ** 2 / 1e9:.1f} GB, G takes {8 * num**2 / 1e6:.2f} MB")
 
 # %% [markdown]
-# We compared magnitudes because $-e_k$ is an eigenvector as good as $e_k$; the package picks the sign that makes the largest entry positive.
+# We compared magnitudes because $-\mathbf e_k$ is an eigenvector as good as $\mathbf e_k$; the package picks the sign that makes the largest entry positive.
 #
-# The last line of the calculation deserves a name. The basis is **sigma-scaled**: each column carries its standard deviation along, so a coefficient counts in
+# The last line of the calculation deserves a name. The basis is {term}`sigma-scaled <sigma scaling>`: each column carries its standard deviation along, so a coefficient counts in
 # standard deviations, and the scans' own coefficients have variance one and are uncorrelated. That is the form in which chapter 1 met the model.
 
 # %%
-alpha = components.coefficients(aligned)[:, :60]  # (N, 60)
-covariance = alpha.T @ alpha / (num - 1)
-torch.testing.assert_close(covariance, torch.eye(60, dtype=torch.float64), rtol=0, atol=1e-6)
-torch.testing.assert_close(components.reconstruct(components.coefficients(aligned)), aligned, rtol=0, atol=1e-5)
+alpha = components.coefficients(aligned)  # (N, K)
+covariance = alpha[:, :60].T @ alpha[:, :60] / (num - 1)
+identity = torch.eye(60, dtype=torch.float64)
+torch.testing.assert_close(covariance, identity, rtol=0, atol=1e-6)
+torch.testing.assert_close(components.reconstruct(alpha), aligned, rtol=0, atol=1e-5)
 
 # %% tags=["hide-input"]
 shown = (0, 1, 2, 9, 39)
@@ -195,7 +232,8 @@ for (top, bottom), k in zip(panels.T, shown, strict=True):
 # %% [markdown]
 # **Figure 2.3.** Eigenfaces in 3D. Top: how far one standard deviation moves each vertex. Bottom: the mean plus three standard deviations. The
 # colour scales differ: *compare* their ends, and see how early components move the whole head and late ones a small part of it.
-#
+
+# %% [markdown]
 # ## Make it a model
 #
 # Mean and components are half of a morphable model. The other half says what may happen in front of the scanner: expressions. We take the generator's, which are sculpted
@@ -226,11 +264,13 @@ loaded
 # The file holds plain arrays and nothing that could be executed: never accept a pickle from a stranger.
 
 # %%
-FaceExplorer(model, num_shape=10, num_expression=0, colouring="distance", angles=[0, -25, 0])
+start = [2.0, -1.0]  # in standard deviations
+FaceExplorer(model, num_shape=10, num_expression=0, shape=start, colouring="distance")
 
 # %% [markdown]
-# **Figure 2.4.** The model you have just built, coloured by the distance from its mean. *Try* component 1 at −3 and +3, then the others in turn: each colours its own part of the face. Then press *Random face*.
-#
+# **Figure 2.4.** The model you have just built, coloured by the distance from its mean. *Try* to set all sliders to zero, and then move them one at a time: each colours its own part of the face. Then press *Random*.
+
+# %% [markdown]
 # ## What correspondence is worth
 #
 # Everything so far relied on vertex $i$ being the same point in each scan. Let us take that away, in three ways:
@@ -244,7 +284,7 @@ few = 40
 
 
 def closest(scans, reference):
-    """For each vertex of the reference the nearest vertex of each scan: a naive registration."""
+    """The nearest vertex of each scan for each vertex of the reference."""
     found = [scan[cKDTree(scan).query(reference)[1]] for scan in scans.numpy()]
     return torch.from_numpy(np.stack(found))
 
@@ -254,14 +294,14 @@ attempts = {
     "in correspondence": aligned[:few],
     "closest point": closest(aligned[:few], aligned[0]),
     "closest, not aligned": closest(scans[:few], scans[0]),
-    "shifted": torch.stack([aligned[k].roll(start, dims=0) for k, start in enumerate(starts)]),
+    "shifted": torch.stack([aligned[k].roll(n, dims=0) for k, n in enumerate(starts)]),
 }
 models = {name: principal_components(faces, 30) for name, faces in attempts.items()}
 for name, faces in attempts.items():
     original = scans[:few] if "not aligned" in name else aligned[:few]
     miss = (faces - original)[:, landmarks].norm(dim=-1).mean()
-    print(f"{name + ':':22} landmarks off by {miss:5.1f} mm, 90 % of the variance in", end=" ")
-    print(int((compactness(models[name]) < 0.9).sum()) + 1, "components")
+    needed = int((compactness(models[name]) < 0.9).sum()) + 1
+    print(f"{name:21} landmarks {miss:4.1f} mm off, {needed:2} components for 90 % of the variance")
 
 # %% tags=["hide-input"]
 draw = torch.randn(1, 30, generator=torch.Generator().manual_seed(3)).double().clamp(-2, 2)
@@ -276,15 +316,15 @@ for (top, bottom), (name, pca) in zip(panels.T, models.items(), strict=True):
 # correspondence, the mean melts first where the face has detail.
 
 # %% [markdown]
-# The second column is the dangerous one. Its mean looks like a face, and no error was raised. But its landmarks slid by millimetres, a nostril of one person was averaged with the cheek of the
-# next, and its random faces are lumpy. Closest points are where registration *starts*; methods such as non-rigid ICP {cite:p}`amberg2007optimal` add
+# The second column is the dangerous one. Its mean looks like a face, and no error was raised. But its landmarks slid by millimetres, and it takes more components to explain what the sliding did: a nostril of one person was averaged with the cheek of the
+# next. Its random faces are lumpy. Closest points are where registration *starts*; methods such as non-rigid ICP (Amberg, Romdhani and Vetter 2007) add
 # landmarks, and a stiffness that is relaxed step by step, so that neighbours move together.
 #
 # ## Three questions to a model
 #
-# How good is a model? {cite:t}`styner2003evaluation` ask three questions, as functions of the number of components $k$.
+# How good is a model? {cite:t}`styner2003evaluation` ask three questions, as functions of the number of components $n$.
 #
-# - **{term}`Compactness <compactness>`**: what share of the variance do $k$ components explain? Higher is better.
+# - **{term}`Compactness <compactness>`**: what share of the variance do $n$ components explain? Higher is better.
 # - **{term}`Generalisation <generalisation>`**: how closely does it describe a face it has *not* seen? Leave scans out, build the model of the others, project. In mm; lower is better.
 # - **{term}`Specificity <specificity>`**: do its random faces look like faces? The distance from a random face to the nearest scan. In mm; lower is better.
 #
@@ -294,13 +334,13 @@ for (top, bottom), (name, pca) in zip(panels.T, models.items(), strict=True):
 share = sigma.square().cumsum(dim=0) / sigma.square().sum()
 torch.testing.assert_close(share[:60], compactness(components)[:60])
 
-sparse = aligned[:, ::4]  # every 4th vertex: the curves hardly change, and this is quicker
+sparse = aligned[:, ::4]  # every 4th vertex, for speed
 unseen, seen = sparse[:40], sparse[40:]
 trained = principal_components(seen)
 for k in (1, 10, 40, 100):
     coefficients = trained.coefficients(unseen)[:, :k]
     error = (trained.reconstruct(coefficients) - unseen).norm(dim=-1).mean()
-    print(f"{k:3d} components: {share[k - 1]:6.1%} of the variance, unseen faces {error:.2f} mm off")
+    print(f"{k:3d} components: {share[k - 1]:.1%} of the variance, unseen faces {error:.2f} mm off")
 
 # %% [markdown]
 # The package repeats this with every group of scans left out once, which is cross-validation.
@@ -308,9 +348,9 @@ for k in (1, 10, 40, 100):
 # %%
 counts = [1, 2, 5, 10, 20, 40, 60, 80, 100, 120, 150]
 unseen_error = generalisation(sparse, counts, folds=5)
-random_distance = specificity(
-    principal_components(sparse), sparse, counts, num_samples=100, generator=torch.Generator().manual_seed(0)
-)
+fixed = torch.Generator().manual_seed(0)
+components_sparse = principal_components(sparse)
+random_distance = specificity(components_sparse, sparse, counts, num_samples=100, generator=fixed)
 
 # %% tags=["hide-input"]
 figure, panels = plt.subplots(1, 3, figsize=(8, 2.8), layout="constrained")
@@ -320,18 +360,19 @@ panels[2].plot(counts, random_distance, "o-", markersize=3, color="#009E73")
 labels = ("compactness, %", "generalisation, mm", "specificity, mm")
 for axes, label in zip(panels, labels, strict=True):
     axes.axvline(40, color="grey", linewidth=0.8, linestyle=":")
-    axes.set(xlabel="components k", title=label, ylim=(0, None))
+    axes.set(xlabel="components n", title=label, ylim=(0, None))
     axes.spines[["top", "right"]].set_visible(False)
+
 
 # %% [markdown]
 # **Figure 2.6.** The three curves of our model; the dotted line marks the 40 components of the paper. *Read off* how many components leave half a millimetre of an unseen face unexplained, and what the random faces pay for them.
 
 # %% [markdown]
-# Where to stop is a choice. The 2DASL paper keeps 40 of the Basel model's 199 components {cite:p}`tu2021dasl`: from one photograph, the later ones could not be told from noise anyway.
+# Where to stop is a choice. The 2DASL paper keeps 40 of the Basel model's 199 components {cite:p}`tu2021assisted`. One photograph says little about the later ones.
 #
 # ## How the Basel Face Model was made, and how to get it
 #
-# {cite:t}`paysan2009basel` did what you just did, with the steps that we were spared. They scanned 200 people, 100 women and 100 men, most of them Europeans, with a neutral
+# {cite:t}`paysan2009model` did what you just did, with the steps that we were spared. They scanned 200 people, 100 women and 100 men, most of them Europeans, with a neutral
 # expression, in a structured-light scanner. They registered a template of 53,490 vertices by non-rigid ICP, removed position and rotation, and kept all 199 components, and as many for colour. 3DDFA
 # {cite:p}`zhu2016face` cut the neck off, which left 53,215 vertices, and took expressions from FaceWarehouse {cite:p}`cao2014facewarehouse`: 150 people, each in 20 expressions, carried over to the Basel
 # mesh. That combination, cut to 40 + 10, is the face model of the 2DASL paper.
@@ -344,7 +385,8 @@ for axes, label in zip(panels, labels, strict=True):
 # {py:func}`load_face_model() <twodasl_lite.morphable.embedded.load_face_model>` runs this chapter once and keeps the result: generated scans, each together with its mirror image so that the mean is exactly symmetric,
 # random motions, Procrustes, PCA, blendshapes, skin colours. Because of where its scans come from, we must be honest about it.
 #
-# - It is **not a sample of people**. The measurements have published means and spreads; how a nose curves between them is a sculptor's decision, ours.
+# - It is **not a sample of people**. Some twenty lengths and breadths of the head have published means and spreads {cite:p}`farkas1994anthropometry,zhuang2005head,weinberg2016facial`, and follow them. For what has no such table, how a brow
+#   bulges or a cheek falls, form and spread are a sculptor's decision: ours.
 # - Its components describe *our generator's* variety. Its compactness is not a fact about mankind, and neither are its random faces.
 # - Published measurements cover some populations better than others, and the model inherits that. So do the Basel model and every other.
 # - It is good for what a book needs: learning, testing and training in the open, on any machine, under a free licence.
@@ -361,19 +403,19 @@ for axes, label in zip(panels, labels, strict=True):
 #
 # ### Exercise 2.1 · When size does not matter
 #
-# Sometimes size should go, too, for instance when photographs without a scale are compared. Write `kabsch_with_scale(source, target)`, which also returns the best scale factor $f$ for $f R\,a_i + t$. *Hint:* with
-# $R$ fixed, setting the derivative by $f$ to zero gives $f = \operatorname{tr}(R^\top H) / \sum_i \lVert a_i \rVert^2$, with centred points.
+# Sometimes size should go, too, for instance when photographs without a scale are compared. Write `kabsch_with_scale(source, target)`, which also returns the best scale factor $f$ for $f \mathbf R\,\mathbf a_i + \mathbf t$. *Hint:* with
+# $\mathbf R$ fixed, setting the derivative by $f$ to zero gives $f = \operatorname{tr}(\mathbf R^\top \mathbf H) / \sum_i \lVert \mathbf a_i \rVert^2$, with centred points.
 
 # %% tags=["exercise"]
 def kabsch_with_scale(source, target):
-    """Scale (a number), rotation (3, 3) and translation (3,) from source (V, 3) to target (V, 3)."""
+    """Scale (a number), rotation (3, 3) and translation (3,) from source to target."""
     rotation, translation = kabsch(source, target)
     return 1.0, rotation, translation
 
 
 # %% tags=["solution"]
 def kabsch_with_scale(source, target):
-    """Scale (a number), rotation (3, 3) and translation (3,) from source (V, 3) to target (V, 3)."""
+    """Scale (a number), rotation (3, 3) and translation (3,) from source to target."""
     rotation, _ = kabsch(source, target)
     a, b = source - source.mean(dim=0), target - target.mean(dim=0)
     scale = float((b * (a @ rotation.T)).sum() / a.square().sum())
@@ -385,13 +427,14 @@ known = 1.25 * scans[3] @ turns[4].T + shifts[5]
 f, R, t = kabsch_with_scale(scans[3], known)
 assert abs(f - 1) > 1e-6, "the scale is still 1; the target was made 1.25 times as large"
 assert abs(f - 1 / 1.25) > 1e-6, "that is the scale from target to source"
-assert abs(f - 1.25) < 1e-6, f"the scale came out as {f:.4f}; the target was made 1.25 times as large"
+assert abs(f - 1.25) < 1e-6, f"the scale is {f:.4f}; the target was made 1.25 times as large"
 torch.testing.assert_close(R, turns[4], msg="the rotation is wrong")
-assert torch.allclose(t, shifts[5, 0]), "scale and rotation are right; does the translation know about the scale?"
+assert torch.allclose(t, shifts[5, 0]), "does the translation know about the scale?"
 f, R, t = kabsch_with_scale(scans[1], scans[0])
 package = align(scans[1], scans[0], with_scale=True)
-assert abs(f - float(package.scale)) < 1e-6, "two different people should be matched by least squares, too"
-print(f"✓ scan 1 is scan 0 enlarged {1 / f:.3f} times, as far as size goes")
+assert abs(f - float(package.scale)) < 1e-6, "two different people are matched by least squares, too"
+print(f"✓ scan 1 must be scaled by {f:.3f} to match scan 0")
+
 
 # %% [markdown]
 # ### Exercise 2.2 · Enough is enough
@@ -400,13 +443,13 @@ print(f"✓ scan 1 is scan 0 enlarged {1 / f:.3f} times, as far as size goes")
 
 # %% tags=["exercise"]
 def components_for(share_wanted, sigma):
-    """Smallest number of components that explains the share (0 to 1), given all deviations (K,), largest first."""
+    """Fewest components that explain the share (0 to 1); sigma (K,) has the largest first."""
     ...
 
 
 # %% tags=["solution"]
 def components_for(share_wanted, sigma):
-    """Smallest number of components that explains the share (0 to 1), given all deviations (K,), largest first."""
+    """Fewest components that explain the share (0 to 1); sigma (K,) has the largest first."""
     share = sigma.square().cumsum(dim=0) / sigma.square().sum()
     return int((share < share_wanted).sum()) + 1
 
@@ -417,9 +460,10 @@ answers = [components_for(wanted, toy) for wanted in (0.6, 0.8, 0.95)]
 assert answers[0] is not None, "components_for returns nothing yet"
 assert answers != [0, 1, 2], "one too few: a model of one component has k = 1"
 assert answers != [2, 2, 3], "it is not the deviations that add up"
-assert answers == [1, 2, 3], f"the toy needs 1, 2 and 3 components for 60, 80 and 95 %, not {answers}"
+assert answers == [1, 2, 3], f"60, 80 and 95 % of the toy take 1, 2 and 3 components, not {answers}"
 print(f"✓ 95 % of the variance: {components_for(0.95, sigma)} components")
 print(f"  99 % of the variance: {components_for(0.99, sigma)} components")
+
 
 # %% [markdown]
 # ### Exercise 2.3 · A late visitor
@@ -444,10 +488,12 @@ def describe(scan, k):
 visitor = torch.from_numpy(draw_scans(template, 1, np.random.default_rng(99)))[0]
 truth = apply(visitor, kabsch(visitor, components.mean))
 moved = visitor @ turns[7].T + shifts[7]
-assert describe(moved, 5).shape == (5,), f"expected shape (5,), found {tuple(describe(moved, 5).shape)}"
-assert describe(moved, 60).abs().max() < 8, "a coefficient beyond eight sigma: what stands in the wrong place?"
-assert torch.allclose(describe(moved, 60), describe(visitor, 60), atol=1e-4), "the motion still shows"
-errors = [(components.reconstruct(describe(moved, k)[None])[0] - truth).norm(dim=-1).mean() for k in (5, 20, 60)]
+found = describe(moved, 60)  # (60,)
+assert found.shape == (60,), f"describe(scan, 60) has shape {tuple(found.shape)}"
+assert found.abs().max() < 8, "a coefficient beyond eight sigma: what stands in the wrong place?"
+assert torch.allclose(found, describe(visitor, 60), atol=1e-4), "the motion still shows"
+faces = [components.reconstruct(describe(moved, k)[None])[0] for k in (5, 20, 60)]
+errors = [(face - truth).norm(dim=-1).mean() for face in faces]
 assert errors[0] > errors[1] > errors[2], "more components should come closer to the visitor"
 print("✓ mm off with 5, 20, 60 components:", *(f"{error:.2f}" for error in errors))
 
@@ -455,22 +501,22 @@ print("✓ mm off with 5, 20, 60 components:", *(f"{error:.2f}" for error in err
 # ### Exercise 2.4 · Both sides alike
 #
 # Is the mean face symmetric? Not quite, since no person is. But a person seen in a mirror is as likely as the person. `template.mirror` holds for each vertex the number of
-# its partner on the other side. Put into `doubled` a tensor of shape `(400, V, 3)`: the scans `still`, and their mirror images *in the same correspondence*.
+# its partner on the other side. Put into `doubled` a tensor of shape `(100, V, 3)`: the 50 scans `still[:50]`, and then their mirror images *in the same correspondence*.
 
 # %% tags=["exercise"]
 partner = torch.from_numpy(np.asarray(template.mirror)).long()  # (V,)
-doubled = torch.cat([still, still])
+doubled = torch.cat([still[:50], still[:50]])
 
 # %% tags=["solution"]
 partner = torch.from_numpy(np.asarray(template.mirror)).long()  # (V,)
-flipped = still * torch.tensor([-1.0, 1.0, 1.0])  # the surface is right, the numbers are not yet
-doubled = torch.cat([still, flipped[:, partner]])
+flipped = still[:50] * torch.tensor([-1.0, 1.0, 1.0])  # right surface, wrong numbers
+doubled = torch.cat([still[:50], flipped[:, partner]])
 
 # %% tags=["check"]
-assert doubled.shape == (2 * num, num_vertices, 3), f"doubled has shape {tuple(doubled.shape)}"
-assert not torch.equal(doubled[:num], doubled[num:]), "the second half is not mirrored yet"
-off = (doubled[0] - doubled[num]).norm(dim=-1).mean()
-assert off < 20, f"a face and its mirror image are {off:.0f} mm apart: is vertex i still the same point?"
+assert doubled.shape == (100, num_vertices, 3), f"doubled has shape {tuple(doubled.shape)}"
+assert not torch.equal(doubled[:50], doubled[50:]), "the second half is not mirrored yet"
+off = (doubled[0] - doubled[50]).norm(dim=-1).mean()
+assert off < 20, f"face and mirror image are {off:.0f} mm apart: is vertex i still the same point?"
 both = procrustes(doubled, reference=neutral).mean
 
 
@@ -480,14 +526,15 @@ def asymmetry(face):
 
 
 assert asymmetry(both) < 1e-4, f"the mean is still {asymmetry(both):.4f} mm off its mirror image"
-alone = procrustes(still, reference=neutral).mean
-print(f"✓ asymmetry of the mean: {asymmetry(alone):.3f} mm alone, {asymmetry(both):.1e} mm with the mirror images")
+alone = procrustes(still[:50], reference=neutral).mean
+print(f"✓ asymmetry of the mean: {asymmetry(alone):.3f} mm, with mirror images {asymmetry(both):.0e} mm")
 
 # %% [markdown]
 # ## Further reading
 #
-# - {cite:t}`paysan2009basel`: the Basel Face Model; four pages, and every step of this chapter.
-# - {cite:t}`amberg2007optimal`: non-rigid ICP, the registration that Basel used.
-# - {cite:t}`booth2018large`: the same recipe with 10,000 people, and how the curves change.
+# - {cite:t}`paysan2009model`: the Basel Face Model; six pages, and every step of this chapter.
+# - B. Amberg, S. Romdhani and T. Vetter, *Optimal step nonrigid ICP algorithms for surface registration*, CVPR 2007: the registration that Basel used.
+# - {cite:t}`gerig2018morphable`: the Basel model of 2017, with expressions, and a registration by Gaussian processes.
+# - {cite:t}`turk1991eigenfaces`: the same algebra on photographs, and why it is so much weaker there: pixels are not in correspondence.
 # - {cite:t}`egger2020morphable`, sections 2 and 3: capture, registration and models since 1999.
 # - {cite:t}`styner2003evaluation`: the three curves, invented for correspondence methods in medicine.

@@ -18,8 +18,8 @@
 #
 # *Which numbers put a face into a picture, and in what form should a network learn them?*
 #
-# **You need** [chapter 1](01_a_face_is_a_vector.ipynb) (a face is a mean plus weighted components), matrices, and
-# the derivative of a quotient.
+# **You need** [chapter 1](01_a_face_is_a_vector.ipynb) (a face is a mean plus weighted components), matrices,
+# and the derivative of a quotient.
 #
 # **After this chapter you can**
 #
@@ -29,7 +29,7 @@
 # - explain why they are whitened, and which of them no photograph determines,
 # - move between the model's millimetres, the crop's frame and pixels without losing half a pixel.
 #
-# **Time** 30 minutes to read; 15 s on a CPU, no GPU needed.
+# **Time** 40 minutes to read; 15 s on a CPU, no GPU needed.
 
 # %% tags=["install"]
 # On a machine without the package (Google Colab, for example), fetch it first. Elsewhere this does nothing.
@@ -57,47 +57,50 @@ from twodasl_lite.morphable import load_face_model
 from twodasl_lite.viz.palette import CATEGORICAL
 from twodasl_lite.viz.shading import vertex_normals
 
-model = load_face_model(CoefficientLayout())  # 40 shape and 10 expression components
+model = load_face_model(CoefficientLayout())  # 40 shape, 10 expression components
 face = model.mean  # (V, 3) in mm: x right, y up, z towards the viewer
 corners = face[model.landmarks]  # (68, 3)
-print(model)
+print(f"{model.num_vertices:,} vertices, {len(corners)} landmarks, {model.layout}")
 
 # %% [markdown]
 # ## Two cameras
 #
-# Put a pinhole camera at distance $d$ in front of a face. A point $(X, Y, Z)$, measured in millimetres from the
-# middle of the face, lies $d - Z$ in front of the lens. With a focal length of $F$ pixels it appears at
+# Put a pinhole camera at distance $d$ in front of a face. A point $(X, Y, Z)$, measured in millimetres from
+# the middle of the face, lies $d - Z$ in front of the lens. With a focal length of $F$ pixels it appears at
 #
 # $$x = \frac{F X}{d - Z} = f X \cdot \frac{1}{1 - Z/d} = f X \left(1 + \frac{Z}{d} + \dots\right),
 # \qquad f = \frac{F}{d}.$$
 #
-# The *scale* $f$ counts pixels per millimetre at the middle of the face. **Weak perspective** keeps $f X$ and drops
-# the bracket: every point is drawn as if it were at the same depth. The first thing dropped is $f X Z / d$, so the
-# error falls with $1/d$ and is largest where a point is far from the axis *and* far from the middle depth: at the
-# ears and along the jaw. We call the camera that keeps the bracket *perspective*.
+# The *scale* $f$ counts pixels per millimetre at the middle of the face.
+# {term}`Weak perspective <weak perspective>` keeps $f X$ and drops the bracket: every point is drawn as if it
+# were at the same depth. The first thing dropped is $f X Z / d$, so the error falls with $1/d$ and is largest
+# where a point is far from the axis *and* far from the middle depth: at the ears and along the jaw. We call
+# the camera that keeps the bracket *perspective*.
 #
-# In return for the error we get a camera that is *linear* in the points. The whole of chapter 4 lives on that.
+# In return for the error we get a camera that is *linear* in the points. The whole of chapter 4 lives on
+# that.
 
 # %%
 middle = corners.mean(dim=0)  # (3,)
-extent = (corners.amax(dim=0) - corners.amin(dim=0))[:2]  # width and height of the landmarks, mm
+extent = (corners.amax(dim=0) - corners.amin(dim=0))[:2]  # width and height, mm
 scale = float(0.7 * CROP_SIZE / extent.max())  # the face fills 70 % of a crop
 
 
-def weak_perspective(points):  # (N, 3) mm from the middle of the face -> (N, 2) pixels from the middle of the picture
+def weak_perspective(points):
+    """From mm from the face's middle (N, 3) to pixels from the picture's (N, 2)."""
     return scale * points[:, :2]
 
 
 def perspective(points, distance):
-    """The same scale at the middle of the face, whatever the distance: a dolly zoom."""
+    """The same, through a pinhole; the scale at the face's middle is kept."""
     return scale * points[:, :2] / (1 - points[:, 2:] / distance)
 
 
 # %% [markdown]
-# How large is the error? The field divides the mean distance between two sets of landmarks by $\sqrt{wh}$, with $w$
-# and $h$ the width and height of the landmarks' bounding box, and calls it the *normalised mean error* (NME). Could a
-# fit hide it, by shifting, turning or stretching the face? No weak-perspective camera can do better than the best
-# *affine* map from 3D to 2D, which least squares finds.
+# How large is the error? The field divides the mean distance between two sets of landmarks by $\sqrt{wh}$,
+# with $w$ and $h$ the width and height of the landmarks' bounding box, and calls it the *normalised mean
+# error* (NME). Could a fit hide it, by shifting, turning or stretching the face? No weak-perspective camera
+# can do better than the best *affine* map from 3D to 2D, which least squares finds.
 
 # %%
 def nme(points, target):
@@ -106,18 +109,20 @@ def nme(points, target):
 
 
 def best_affine(points, target):
-    """Where the best of all affine cameras, in the sense of least squares, puts the points."""
+    """Where the affine camera that fits best puts the points."""
     rows = torch.cat([points, torch.ones(len(points), 1)], dim=1)  # (N, 4)
     return rows @ torch.linalg.lstsq(rows, target).solution
 
 
 centred = corners - middle
-first_order = (scale * centred[:, :2] * centred[:, 2:]).norm(dim=1).mean() / (scale * extent).prod().sqrt()
+dropped = (centred[:, :2] * centred[:, 2:]).norm(dim=1).mean()  # |X Z|, mm^2
 for metres in (0.3, 1, 3):
     truth = perspective(centred, 1000 * metres)
-    simple, best = nme(weak_perspective(centred), truth), nme(best_affine(centred, truth), truth)
-    estimate = float(first_order) / (1000 * metres)
-    print(f"{metres:>4} m: NME {simple:5.2%}, to first order {estimate:5.2%}, best affine camera {best:5.2%}")
+    simple = nme(weak_perspective(centred), truth)
+    first_order = float(dropped / extent.prod().sqrt()) / (1000 * metres)
+    best = nme(best_affine(centred, truth), truth)
+    print(f"{metres:>4} m: NME {simple:5.2%}, from the first order {first_order:5.2%},")
+    print(f"        best affine camera {best:5.2%}")
 
 # %% tags=["hide-input"]
 STOPS = [250, 300, 400, 500, 700, 1000, 1500, 2500, 5000]  # mm
@@ -138,9 +143,16 @@ def clay(points):
     return place | {"intensity": (100 * shade).astype(np.int8)}
 
 
+# %% tags=["hide-input"]
 CORNERS = dict(zip("ijk", model.triangles.short().numpy().T))
-LOOK = {"colorscale": [[0, "#4d463f"], [0.5, "#a39a90"], [1, "#efe8df"]], "cmin": -20, "cmax": 100, "showscale": False,
-        "lighting": {"ambient": 1, "diffuse": 0, "specular": 0}, "hoverinfo": "skip"}
+LOOK = {
+    "colorscale": [[0, "#4d463f"], [0.5, "#a39a90"], [1, "#efe8df"]],
+    "cmin": -20,
+    "cmax": 100,
+    "showscale": False,
+    "lighting": {"ambient": 1, "diffuse": 0, "specular": 0},
+    "hoverinfo": "skip",
+}
 
 
 def slider(values, prefix, unit):
@@ -181,34 +193,43 @@ fig.frames = [go.Frame(data=at_distance(d), traces=[0, 1, 4], name=f"{d / 1000:g
 hidden = {"visible": False}
 span = whole.amax(dim=0) - whole.amin(dim=0)
 flat_view = {"eye": {"x": 0, "y": 0, "z": 2}, "up": {"x": 0, "y": 1, "z": 0}, "projection": {"type": "orthographic"}}
-ratio = dict(zip("xyz", (2.1 * span / span.max()).tolist()))
+ratio = dict(zip("xyz", (1.9 * span / span.max()).tolist()))
 fig.update_scenes(xaxis=hidden, yaxis=hidden, zaxis=hidden, aspectmode="manual", aspectratio=ratio, camera=flat_view)
 fig.update_xaxes(title="distance of the camera (m)", type="log", tickvals=[0.25, 0.5, 1, 2, 5])
 fig.update_yaxes(title="NME (%)", type="log", tickvals=[0.1, 0.2, 0.5, 1, 2, 5, 10])
-fig.update_layout(height=720, margin={"l": 60, "r": 20, "t": 10, "b": 20}, legend={"orientation": "h", "y": 1, "x": 0},
-                  sliders=slider([d / 1000 for d in STOPS], "distance ", " m"))
+fig.update_layout(
+    height=720,
+    margin={"l": 60, "r": 20, "t": 10, "b": 20},
+    legend={"orientation": "h", "y": 1, "x": 0},
+    sliders=slider([d / 1000 for d in STOPS], "distance ", " m"),
+)
 fig
 
 
 # %% [markdown]
-# **Figure 3.1.** A dolly zoom: the camera moves away while its zoom keeps the face's middle at the same size. Above,
-# the face as a perspective camera sees it, its landmarks, and where weak perspective puts them. Below, the error.
-# *Try* 0.25 m, a phone in hand: the nose swells, the ears hide behind the cheeks. Then find the distance from which
-# the two outlines are one.
-#
-# Networks for this task are wrong by about 3.5 % on average on the usual benchmark {cite:p}`tu2021`. From about a
-# metre on, the camera model is a minor part of that. For selfies it is not; and because a fit must put the error
-# *somewhere*, it ends in the shape: the narrow face that a close camera draws becomes a narrow skull.
+# **Figure 3.1.** A dolly zoom: the camera moves away while its zoom keeps the face's middle at the same size.
+# Above, the face as a perspective camera sees it, its landmarks, and where weak perspective puts them. Below,
+# the error. *Try* 0.25 m, a phone in hand: the nose swells, the ears hide behind the cheeks. Then find the
+# distance from which the two outlines are one.
+
+# %% [markdown]
+# Networks for this task are wrong by about 3.5 % on average on the usual benchmark {cite:p}`tu2021assisted`.
+# From about a metre on, the camera model is a minor part of that. For selfies it is not; and because a fit
+# must put the error *somewhere*, it ends in the shape: the narrow face that a close camera draws becomes a
+# narrow skull.
 
 # %% [markdown]
 # ## Three frames
 #
-# Weak perspective with a rotation $R$ (3×3) and a translation $t$ (3) maps a vertex $S$ of the model to
+# Weak perspective with a rotation $\mathbf R$ (3×3) and a translation $\mathbf t$ (3) maps a vertex
+# $\mathbf S$ of the model to
 #
-# $$v = f R S + t = \underbrace{[\,f R \mid t\,]}_{3 \times 4} \begin{pmatrix} S \\ 1 \end{pmatrix}.$$
+# $$\mathbf v = f\, \mathbf R\, \mathbf S + \mathbf t =
+# \underbrace{[\,f \mathbf R \mid \mathbf t\,]}_{3 \times 4} \begin{pmatrix} \mathbf S \\ 1 \end{pmatrix}.$$
 #
-# The 3×4 matrix is the **pose**. We keep its third row: it gives each vertex a depth, which hides the far ear behind
-# the head. Before any code, the three frames, because half of all bugs in this field live between them:
+# The 3×4 matrix is the {term}`pose`. We keep its third row: it gives each vertex a depth, which hides the far
+# ear behind the head. Before any code, the three frames, because half of all bugs in this field live between
+# them:
 #
 # | frame | origin | axes | unit |
 # |---|---|---|---|
@@ -216,8 +237,9 @@ fig
 # | crop frame | centre of the lower left pixel is (1, 1) | x right, **y up**, z towards the viewer | pixels |
 # | pixels | centre of the upper left pixel is (0, 0) | x right, **y down**, z towards the viewer | pixels |
 #
-# The middle one exists only because the published coefficients {cite:p}`zhu2016face` come from MATLAB, which counts
-# from one. We visit it inside the pose and leave at once: $x = v_x - 1$, $y = H - v_y$ in a picture of height $H$.
+# The middle one exists only because the published coefficients {cite:p}`zhu2016face` come from MATLAB, which
+# counts from one. We visit it inside the pose and leave at once: $x = v_x - 1$, $y = H - v_y$ in a picture of
+# height $H$.
 
 # %%
 def project(points, pose):
@@ -233,12 +255,13 @@ def to_pixels(points, height):
 
 
 centre = torch.tensor([60.5, 60.5, 0.0])  # of a 120-pixel crop, counted from 1
-pose = torch.cat([scale * torch.eye(3), (centre - scale * middle)[:, None]], dim=1)  # [f R | t] with R = 1
+shift = centre - scale * middle  # the face's middle goes to the crop's
+pose = torch.cat([scale * torch.eye(3), shift[:, None]], dim=1)  # [f R | t], R = 1
 
 torch.testing.assert_close(project(face, pose), camera.project(face, pose))
 pixels = to_pixels(project(face, pose), CROP_SIZE)
 torch.testing.assert_close(pixels, camera.frame_to_pixels(project(face, pose)))
-print("The landmarks' middle lands at pixel", pixels[model.landmarks].mean(dim=0)[:2].tolist())
+print("the landmarks' middle:", pixels[model.landmarks].mean(dim=0)[:2].numpy().round(2))
 
 
 # %% [markdown]
@@ -246,23 +269,26 @@ print("The landmarks' middle lands at pixel", pixels[model.landmarks].mean(dim=0
 #
 # ## Three angles
 #
-# A rotation has three degrees of freedom, and people like to name them: *pitch* (nodding), *yaw* (shaking the head),
-# *roll* (tilting it). The names do not fix the numbers. One must also say in which order the turns are made and which
-# way is positive. The annotations of 300W-LP and AFLW2000-3D, on which the field trains and tests, follow
+# A rotation has three degrees of freedom. People like to name them, as {term}`Euler angles`: *pitch*
+# (nodding), *yaw* (shaking the head), *roll* (tilting it). The names do not fix the numbers. One must also
+# say in which order the turns are made and which way is positive. The annotations of 300W-LP and AFLW2000-3D,
+# on which the field trains and tests, follow
 #
-# $$R = R_x(\text{pitch})\, R_y(\text{yaw})\, R_z(\text{roll}),$$
+# $$\mathbf R = \mathbf R_x(\text{pitch})\, \mathbf R_y(\text{yaw})\, \mathbf R_z(\text{roll}),$$
 #
-# $$R_x = \begin{pmatrix}1&0&0\\0&c&s\\0&-s&c\end{pmatrix},\quad
-# R_y = \begin{pmatrix}c&0&-s\\0&1&0\\s&0&c\end{pmatrix},\quad
-# R_z = \begin{pmatrix}c&s&0\\-s&c&0\\0&0&1\end{pmatrix},$$
+# $$\mathbf R_x = \begin{pmatrix}1&0&0\\0&c&s\\0&-s&c\end{pmatrix},\quad
+# \mathbf R_y = \begin{pmatrix}c&0&-s\\0&1&0\\s&0&c\end{pmatrix},\quad
+# \mathbf R_z = \begin{pmatrix}c&s&0\\-s&c&0\\0&0&1\end{pmatrix},$$
 #
-# with $c$ and $s$ the cosine and sine of the angle. Read from right to left: the face is rolled first, then turned,
-# then nodded. The signs are the opposite of most textbooks'. A positive yaw moves the nose to the *left* of the picture.
+# with $c$ and $s$ the cosine and sine of the angle. Read from right to left: the face is rolled first, then
+# turned, then nodded. The signs are the opposite of most textbooks'. A positive yaw moves the nose to the
+# *left* of the picture.
 
 # %%
 def turns(pitch, yaw, roll):
     """The three elementary rotations."""
-    (cp, cy, cr), (sp, sy, sr) = ([g(a) for a in (pitch, yaw, roll)] for g in (math.cos, math.sin))
+    cp, cy, cr = math.cos(pitch), math.cos(yaw), math.cos(roll)
+    sp, sy, sr = math.sin(pitch), math.sin(yaw), math.sin(roll)
     Rx = torch.tensor([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
     Ry = torch.tensor([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
     Rz = torch.tensor([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]])
@@ -282,19 +308,21 @@ assert (R @ nose)[0] < nose[0]  # positive yaw: the nose goes to the left
 
 
 # %% [markdown]
-# Multiply the three matrices out and the angles can be read off again. With
-# $c_p$ the cosine of the pitch and so on,
+# Multiply the three matrices out and the angles can be read off again. With $c_p$ the cosine of the pitch and
+# so on,
 #
-# $$R = \begin{pmatrix} c_y c_r & c_y s_r & -s_y \\ \cdot & \cdot & s_p c_y \\ \cdot & \cdot & c_p c_y \end{pmatrix}
-# \quad\Rightarrow\quad \text{roll} = \operatorname{atan2}(R_{01}, R_{00}),\;\;
-# \text{pitch} = \operatorname{atan2}(R_{12}, R_{22}),\;\; \text{yaw} = -\arcsin R_{02}.$$
+# $$\mathbf R = \begin{pmatrix} c_y c_r & c_y s_r & -s_y \\ \cdot & \cdot & s_p c_y \\ \cdot & \cdot & c_p c_y \end{pmatrix},$$
 #
-# Code that takes the formulas of one convention to matrices of another does not crash. It returns three plausible angles,
-# right for frontal faces, where the conventions agree, and wrong for the others.
+# $$\text{pitch} = \operatorname{atan2}(R_{12}, R_{22}),\quad \text{yaw} = -\arcsin R_{02},\quad
+# \text{roll} = \operatorname{atan2}(R_{01}, R_{00}).$$
+#
+# Code that takes the formulas of one convention to matrices of another does not crash. It returns three
+# plausible angles, right for frontal faces, where the conventions agree, and wrong for the others.
 
 # %%
 def matrix_to_euler(R):
-    return torch.stack([torch.atan2(R[1, 2], R[2, 2]), -torch.asin(R[0, 2]), torch.atan2(R[0, 1], R[0, 0])])
+    pitch, roll = torch.atan2(R[1, 2], R[2, 2]), torch.atan2(R[0, 1], R[0, 0])
+    return torch.stack([pitch, -torch.asin(R[0, 2]), roll])
 
 
 torch.testing.assert_close(matrix_to_euler(R), angles)
@@ -305,50 +333,57 @@ other = Rz @ Ry @ Rx  # the same three numbers, nodded first and rolled last
 
 
 def angle_between(A, B):
-    """Angle in degrees of the rotation that leads from A to B."""
-    return math.degrees(math.acos(min(1.0, float((torch.trace(A @ B.T) - 1) / 2))))
+    """Degrees of the rotation that leads from A to B."""
+    cosine = float((torch.trace(A @ B.T) - 1) / 2)
+    return math.degrees(math.acos(min(1.0, cosine)))
 
 
-print(f"The same angles in two conventions: {angle_between(R, other):.1f}° apart")
+print(f"the same angles in two conventions: {angle_between(R, other):.1f}° apart")
 
 # %% tags=["hide-input"]
 _, axes = plt.subplots(1, 3, figsize=(8, 3.2), layout="constrained")
+low, high = whole[:, 1].min(), whole[:, 1].max()
 rotations = {"no rotation": torch.eye(3), r"$R_x R_y R_z$ (this field)": R, r"$R_z R_y R_x$": other}
 for ax, (title, rotation) in zip(axes, rotations.items()):
     viz.shaded_mesh(ax, whole @ rotation.T, model.triangles)
-    ax.set(title=title, xlim=(-150, 150), ylim=(-190, 150))
+    ax.set(title=title, xlim=(-170, 170), ylim=(low - 25, high + 25))
 
 # %% [markdown]
-# **Figure 3.2.** Pitch 20°, yaw 50°, roll 25°, in two conventions. The same numbers, two different heads. *Try* other
-# angles in JupyterLab: with only one of them nonzero, the pictures agree.
+# **Figure 3.2.** Pitch 20°, yaw 50°, roll 25°, in two conventions. The same numbers, two different heads.
+# *Try* other angles in JupyterLab: with only one of them nonzero, the pictures agree.
 
 # %% [markdown]
 # ## Where angles fail
 #
-# Look at the formulas again. All four entries that pitch and roll are read from carry the factor $c_y$. At a yaw of
-# ±90°, in full profile, they vanish, and `atan2(0, 0)` means nothing. This is no weakness of the formula. At 90°
-# nodding and tilting have become *the same movement*: the axis of the roll has turned into the axis of the
-# pitch, and only one combination of the two angles can be seen. Engineers call it *gimbal lock*.
+# Look at the formulas again. All four entries that pitch and roll are read from carry the factor $c_y$. At a
+# yaw of ±90°, in full profile, they vanish, and `atan2(0, 0)` means nothing. This is no weakness of the
+# formula. At 90° nodding and tilting have become *the same movement*: the axis of the roll has turned into
+# the axis of the pitch, and only one combination of the two angles can be seen. Engineers call it *gimbal
+# lock*.
 #
-# Near the pole the damage begins already. We add noise of 1 % to the entries of a rotation, and read the angles back:
+# Near the pole the damage begins already. We add noise of 1 % to the entries of a rotation, and read the
+# angles back:
 
 # %%
 generator = torch.Generator().manual_seed(3)
 yaws = torch.cat([torch.arange(0, 85, 5.0), torch.arange(85, 90, 0.5)])  # degrees
 spread = []
-for yaw in yaws:
-    exact = camera.euler_to_matrix(torch.deg2rad(torch.tensor([20.0, float(yaw), -10.0])))
+for yaw in yaws.tolist():
+    true = torch.tensor([20.0, yaw, -10.0])
+    exact = camera.euler_to_matrix(torch.deg2rad(true))
     noisy = exact + 0.01 * torch.randn(2000, 3, 3, generator=generator)
-    seen = torch.rad2deg(camera.matrix_to_euler(noisy)) - torch.tensor([20.0, float(yaw), -10.0])
-    seen = (seen + 180) % 360 - 180  # -179° and 181° are the same error
-    turned = [angle_between(camera.nearest_rotation(sample), exact) for sample in noisy[:100]]
-    spread.append([*seen.pow(2).mean(dim=0).sqrt().tolist(), float(np.mean(turned))])
+    error = torch.rad2deg(camera.matrix_to_euler(noisy)) - true  # (2000, 3)
+    error = (error + 180) % 360 - 180  # -179° and 181° are the same error
+    turned = [angle_between(camera.nearest_rotation(M), exact) for M in noisy[:100]]
+    spread.append([*error.square().mean(dim=0).sqrt().tolist(), np.mean(turned)])
 spread = np.array(spread)  # (yaws, 4): pitch, yaw, roll, whole rotation; degrees
-print(f"roll: {spread[0, 2]:.1f}° of noise at yaw 0°, {spread[-1, 2]:.0f}° at {yaws[-1]:.1f}°;")
-print(f"the rotation itself: {spread[0, 3]:.1f}° and {spread[-1, 3]:.1f}°")
+
+for k in (0, -1):
+    angle, whole_rotation = spread[k, 2:]
+    print(f"yaw {yaws[k]:4.1f}°: roll off by {angle:.1f}°, the rotation by {whole_rotation:.1f}°")
 
 # %% tags=["hide-input"]
-YAWS = [0, 30, 50, 70, 80, 85, 90]  # degrees
+YAWS = [0, 40, 70, 80, 85, 90]  # degrees
 NAMES = {"pitch": CATEGORICAL[0], "yaw": CATEGORICAL[2], "roll": CATEGORICAL[1]}
 
 
@@ -358,14 +393,20 @@ def gimbal(yaw):
     traces = [go.Mesh3d(**clay(whole @ (Rx @ Ry @ Rz).T))]
     for axis, (name, colour) in zip((torch.eye(3)[0], Rx[:, 1], (Rx @ Ry)[:, 2]), NAMES.items()):
         x, y, z = (torch.tensor([[-21000.0], [21000.0]]) * axis).T.round()
-        look = {"line": {"color": colour, "width": 14 if name == "pitch" else 7}, "textfont": {"color": colour, "size": 16}, "hoverinfo": "skip"}
+        look = {
+            "line": {"color": colour, "width": 14 if name == "pitch" else 7},
+            "textfont": {"color": colour, "size": 16},
+            "hoverinfo": "skip",
+        }
         traces.append(go.Scatter3d(x=x, y=y, z=z, mode="lines+text", text=["", name], showlegend=False, **look))
     mark = {"mode": "lines", "line": {"color": "#7F7F7F", "width": 3}, "showlegend": False, "hoverinfo": "skip"}
     return [*traces, go.Scatter(x=[yaw, yaw], y=[0.1, 150], **mark)]
 
 
 # %% tags=["hide-input"]
-fig = make_subplots(2, 1, specs=[[{"type": "scene"}], [{"type": "xy"}]], row_heights=[0.64, 0.36], vertical_spacing=0.06)
+fig = make_subplots(
+    2, 1, specs=[[{"type": "scene"}], [{"type": "xy"}]], row_heights=[0.64, 0.36], vertical_spacing=0.06
+)
 for k, trace in enumerate(gimbal(YAWS[0])):
     fig.add_trace(trace.update(CORNERS | LOOK) if k == 0 else trace, 1 if k < 4 else 2, 1)
 for k, (name, colour) in enumerate((NAMES | {"whole rotation": "#7F7F7F"}).items()):
@@ -374,60 +415,77 @@ for k, (name, colour) in enumerate((NAMES | {"whole rotation": "#7F7F7F"}).items
 fig.frames = [go.Frame(data=gimbal(yaw), traces=[0, 1, 2, 3, 4], name=str(yaw)) for yaw in YAWS]
 limits = {"range": [-22000, 22000], "visible": False}
 side_view = {"eye": {"x": 0.45, "y": 0.35, "z": 1.25}, "up": {"x": 0, "y": 1, "z": 0}}
-fig.update_scenes(xaxis=limits, yaxis=limits, zaxis=limits, camera=side_view, aspectmode="manual",
-                  aspectratio={"x": 1.3, "y": 1.3, "z": 1.3})
+fig.update_scenes(
+    xaxis=limits,
+    yaxis=limits,
+    zaxis=limits,
+    camera=side_view,
+    aspectmode="manual",
+    aspectratio={"x": 1.15, "y": 1.15, "z": 1.15},
+)
 fig.update_xaxes(title="yaw (degrees)", range=[0, 91])
 fig.update_yaxes(title="error (degrees)", type="log", range=[-0.7, 2.1], tickvals=[0.2, 0.5, 1, 2, 5, 10, 20, 50, 100])
-fig.update_layout(height=720, margin={"l": 60, "r": 20, "t": 10, "b": 20}, legend={"orientation": "h", "y": 0.36, "yanchor": "bottom"},
-                  sliders=slider(YAWS, "yaw ", "°"))
+fig.update_layout(
+    height=720,
+    margin={"l": 60, "r": 20, "t": 10, "b": 20},
+    legend={"orientation": "h", "y": 0.36, "yanchor": "bottom"},
+    sliders=slider(YAWS, "yaw ", "°"),
+)
 fig
 
 # %% [markdown]
-# **Figure 3.3.** Above, the three axes about which pitch, yaw and roll turn a face. Below, the error of each angle when
-# the matrix has 1 % noise. *Try* to pull the yaw to 90° and watch the axes of pitch and roll become one line while the two errors
-# explode. The dotted line is the error of the rotation as a whole: it does not care.
-#
-# So the rotation is fine everywhere; only its description by angles breaks. This is one reason why the network
-# is *not* asked for angles. {py:func}`twodasl_lite.camera.matrix_to_euler` returns a valid answer at the pole
-# too (it sets the roll to zero there), but no code can return what is not in the data.
+# **Figure 3.3.** Above, the three axes about which pitch, yaw and roll turn a face. Below, the error of each
+# angle when the matrix has 1 % noise. *Try* to pull the yaw to 90° and watch the axes of pitch and roll
+# become one line while the two errors explode. The dotted line is the error of the rotation as a whole: it
+# does not care.
+
+# %% [markdown]
+# So the rotation is fine everywhere; only its description by angles breaks. This is one reason why the
+# network is *not* asked for angles. {py:func}`twodasl_lite.camera.matrix_to_euler` returns a valid answer at
+# the pole too (it sets the roll to zero there), but no code can return what is not in the data.
 
 # %% [markdown]
 # ## Twelve numbers for six
 #
-# 3DDFA and 2DASL let the network predict the matrix $[fR \mid t]$ itself, entry by entry: twelve numbers for scale (1), rotation (3)
-# and translation (3). Nothing jumps and no angle wraps, but nothing forces the left 3×3 block to be a scaled rotation either.
-# A network's answer is always a little sheared:
+# 3DDFA and 2DASL let the network predict the matrix $[f\mathbf R \mid \mathbf t]$ itself, entry by entry:
+# twelve numbers for scale (1), rotation (3) and translation (3). Nothing jumps and no angle wraps, but
+# nothing forces the left 3×3 block to be a scaled rotation either. A network's answer is always a little
+# sheared:
 
 # %%
 predicted = pose.clone()
-predicted[:, :3] = scale * R + 0.03 * scale * torch.randn(3, 3, generator=generator)
-rows = predicted[:2, :3]
-print("lengths of the first two rows:", rows.norm(dim=1).div(scale).numpy().round(3), "· f")
-print(f"angle between them: {math.degrees(math.acos(torch.cosine_similarity(rows[0], rows[1], dim=0))):.1f}°")
+noise = torch.randn(3, 3, generator=generator)
+predicted[:, :3] = scale * (R + 0.03 * noise)  # what a network might answer
 
+rows = predicted[:2, :3]
 unit = rows / rows.norm(dim=1, keepdim=True)
+apart = math.degrees(math.acos(unit[0] @ unit[1]))
+print("lengths of the first two rows:", rows.norm(dim=1).div(scale).numpy().round(3), "f")
+print(f"angle between them: {apart:.1f}°")
+
 U, _, Vt = torch.linalg.svd(unit, full_matrices=False)
 two = U @ Vt  # the orthonormal pair closest to the two unit rows
-closest = torch.cat([two, torch.linalg.cross(two[0], two[1])[None]])  # the third row follows
+closest = torch.stack([*two, torch.linalg.cross(two[0], two[1])])
 
 f, rotation, t = camera.split_pose(predicted)
 torch.testing.assert_close(rotation, closest)
 print(f"the closest rotation is {angle_between(rotation, R):.1f}° from the true one")
 
 # %% [markdown]
-# Only the first two rows are used, because they alone make the picture. When vertices are decoded, the sheared
-# matrix is used *as it is*, in this package as in 3DDFA; {py:func}`twodasl_lite.camera.split_pose` is for those who
-# want to know an angle.
+# Only the first two rows are used, because they alone make the picture. When vertices are decoded, the
+# sheared matrix is used *as it is*, in this package as in 3DDFA; {py:func}`twodasl_lite.camera.split_pose` is
+# for those who want to know an angle.
 #
 # ## The vector
 #
 # Pose, shape and expression together are the *coefficients*, what the network of this book must answer:
 #
-# $$c = [\;\underbrace{fR \mid t}_{12,\ \text{row by row}} \mid \underbrace{\text{shape}}_{40} \mid
-# \underbrace{\text{expression}}_{10}\;] \in \mathbb{R}^{62}$$
+# $$\mathbf c = [\;\underbrace{f\mathbf R \mid \mathbf t}_{12,\ \text{row by row}} \mid
+# \underbrace{\alpha}_{\text{shape, }40} \mid \underbrace{\beta}_{\text{expression, }10}\;]
+# \in \mathbb{R}^{62}$$
 #
-# That is the layout of 3DDFA {cite:p}`zhu2016face`, kept by 2DASL {cite:p}`tu2021`.
-# Slices like `c[12:52]` scattered over a program are how a layout is forgotten. The package names the parts:
+# That is the layout of 3DDFA {cite:p}`zhu2016face`, kept by 2DASL {cite:p}`tu2021assisted`. Slices like
+# `c[12:52]` scattered over a program are how a layout is forgotten. The package names the parts:
 
 # %%
 shape, expression = model.sample(1, generator=generator)
@@ -436,69 +494,77 @@ by_hand = torch.cat([predicted.flatten(), shape[0], expression[0]])
 coefficients = Coefficients(predicted[None], shape, expression)
 torch.testing.assert_close(coefficients.pack()[0], by_hand)
 again = Coefficients.unpack(by_hand)
-assert by_hand.shape == (62,) and torch.equal(again.pose, predicted) and torch.equal(again.shape, shape[0])
+assert by_hand.shape == (62,)
+assert torch.equal(again.pose, predicted)
+assert torch.equal(again.shape, shape[0])
 
 S = model.decode(shape, expression)[0]  # chapter 1: mean + components
-torch.testing.assert_close(decode(coefficients, model)[0], to_pixels(project(S, predicted), CROP_SIZE))
+pixels = to_pixels(project(S, predicted), CROP_SIZE)
+torch.testing.assert_close(decode(coefficients, model)[0], pixels)
 
 
 # %% [markdown]
-# {py:func}`twodasl_lite.decode.decode` is the one road from 62 numbers to pixels. Everybody takes it: fitting, losses,
-# drawing.
+# {py:func}`twodasl_lite.decode.decode` is the one road from 62 numbers to pixels. Everybody takes it:
+# fitting, losses, drawing.
 #
 # ## Why it is whitened
 #
-# We draw 2,000 faces with random pose, shape and expression (our own choice of distribution). The coefficients are
-# written as the Basel Face Model's are, the model that 3DDFA and 2DASL use: lengths in
-# micrometres, components of unit length. Our model's components come scaled to one standard deviation; rescaling changes the numbers, not the faces.
+# We draw 2,000 faces with random pose, shape and expression (our own choice of distribution). The
+# coefficients are written as the Basel Face Model's are, the model that 3DDFA and 2DASL use: lengths in
+# micrometres, components of unit length. Our model's components come scaled to one standard deviation;
+# rescaling changes the numbers, not the faces.
 
 # %%
 def random_faces(count, generator):
-    degrees = torch.tensor([12.0, 35.0, 10.0]) * torch.randn(count, 3, generator=generator)  # pitch, yaw, roll
+    """Coefficient vectors (count, 62) in the units of our model."""
+    turn = torch.randn(count, 3, generator=generator).clamp(-2.5, 2.5)
+    R = camera.euler_to_matrix(torch.deg2rad(turn * torch.tensor([12.0, 35.0, 10.0])))
     sizes = scale * torch.exp(0.1 * torch.randn(count, generator=generator))
-    fR = sizes[:, None, None] * camera.euler_to_matrix(torch.deg2rad(degrees.clamp(-89, 89)))
-    t = centre + 3 * torch.randn(count, 3, generator=generator) - fR @ middle  # near the middle of the crop
-    shape, expression = model.sample(count, generator=generator)
-    return Coefficients(torch.cat([fR, t[..., None]], dim=2), shape, expression).pack()
+    jitter = 3 * torch.randn(count, 3, generator=generator)
+    fR = sizes[:, None, None] * R
+    t = centre + jitter - fR @ middle  # near the middle of the crop
+    pose = torch.cat([fR, t[..., None]], dim=2)
+    return Coefficients(pose, *model.sample(count, generator=generator)).pack()
 
 
 faces = random_faces(2000, generator)  # (2000, 62)
 
-micrometres = torch.ones(62)
-micrometres[[0, 1, 2, 4, 5, 6, 8, 9, 10]] = 1 / 1000  # f R: pixels per micrometre
-micrometres[12:] = 1000 * model.basis.flatten(0, 1).norm(dim=0)  # shape and expression: component lengths
-raw = faces * micrometres
+unit = Coefficients.unpack(torch.ones(62))  # what the numbers of BFM count
+unit.pose[:, :3] = 1 / 1000  # pixels per micrometre, not per millimetre
+lengths = 1000 * model.basis.flatten(0, 1).norm(dim=0)  # micrometres, (50,)
+unit.shape[:], unit.expression[:] = lengths[:40], lengths[40:]
+raw = faces * unit.pack()
 
 mean, std = raw.mean(dim=0), raw.std(dim=0)
 whitening = Whitening.from_samples(raw)
-torch.testing.assert_close(whitening.std, std, rtol=1e-3, atol=0.0)
-torch.testing.assert_close(whitening.whiten(raw), (raw - mean) / std, rtol=1e-3, atol=1e-3)
+white = whitening.whiten(raw)
+torch.testing.assert_close(white, (raw - mean) / std, rtol=1e-3, atol=1e-3)
 print(f"standard deviations from {std.min():.0e} to {std.max():.0e}")
-print(f"condition number of the variances: {(std.max() / std.min()) ** 2:.0e}; whitened: 1")
+print(f"condition number of the variances {(std.max() / std.min()) ** 2:.0e}")
 
 # %% [markdown]
-# *Whitening* subtracts from each entry its mean and divides by its standard deviation, both estimated over the training set. (Strictly this is
-# standardisation, since correlations remain; the field says whitening.) What happens without it? A mean squared error adds up
-# squared differences, so each entry weighs as much as its variance. And how much does each entry weigh in the *picture*? We move it by
-# one standard deviation and measure how far the landmarks go.
+# {term}`Whitening <whitening>` subtracts from each entry its mean and divides by its standard deviation, both
+# estimated over the training set. (Strictly this is standardisation, since correlations remain; the field
+# says whitening.) What happens without it? A mean squared error adds up squared differences, so each entry
+# weighs as much as its variance. And how much does each entry weigh in the *picture*? We move it by one
+# standard deviation and measure how far the landmarks go.
 
 # %%
-weight = std**2 / (std**2).sum()  # share of each entry in an unwhitened squared error
+weight = std**2 / (std**2).sum()  # share of each entry in an unwhitened error
 
-some = faces[:50]  # raw coefficients in the model's own units
-before = decode_landmarks(some, model)[..., :2]
+some = faces[:50]
+before = decode_landmarks(some, model)[..., :2]  # (50, 68, 2)
 effect = []
 for k in range(62):
     moved = some.clone()
     moved[:, k] += faces[:, k].std()
-    effect.append(float((decode_landmarks(moved, model)[..., :2] - before).norm(dim=-1).mean()))
-effect = np.array(effect)  # pixels
+    after = decode_landmarks(moved, model)[..., :2]
+    effect.append(float((after - before).norm(dim=-1).mean()))  # pixels
 
-names = CoefficientLayout().names
-largest = int(weight.argmax())
-print(f"share of the pose in the unwhitened error: {weight[:12].sum():.0e}")
-print(f"share of {names[largest]} alone: {weight[largest]:.0%}")
-print(f"entries that move no pixel: {', '.join(n for n, e in zip(names, effect) if e == 0)}")
+names, largest = CoefficientLayout().names, int(weight.argmax())
+print(f"the pose's share of the unwhitened error: {weight[:12].sum():.0e}")
+print(f"the share of {names[largest]} alone: {weight[largest]:.0%}")
+print("no pixel moves:", [name for name, e in zip(names, effect) if e == 0])
 
 # %% tags=["hide-input"]
 kinds = {"f R": [0, 1, 2, 4, 5, 6, 8, 9, 10], "t": [3, 7, 11], "shape": range(12, 52), "expression": range(52, 62)}
@@ -515,12 +581,14 @@ _ = axes[2].set_xlabel("entry of the coefficient vector")
 
 
 # %% [markdown]
-# **Figure 3.4.** Above, the size of each entry (note the logarithmic axis). Middle, its say in an unwhitened squared error: a few shapes
-# have almost all of it, the pose none. Below, what it is worth in the picture: there the pose rules. *Try* to find the four entries
-# with no bar below: the third row of the pose, the subject of the next section.
-#
-# It is not only a matter of taste. Here is a small learner, one linear layer from the 68 projected landmarks to the coefficients, trained
-# twice with the same optimiser, the same rate, and the same number of steps:
+# **Figure 3.4.** Above, the size of each entry (note the logarithmic axis). Middle, its say in an unwhitened
+# squared error: a few shapes have almost all of it, the pose none. Below, what it is worth in the picture:
+# there the pose rules. *Try* to find the four entries with no bar below: the third row of the pose, the
+# subject of the next section.
+
+# %% [markdown]
+# It is not only a matter of taste. Here is a small learner, one linear layer from the 68 projected landmarks
+# to the coefficients, trained twice with the same optimiser, the same rate, and the same number of steps:
 
 # %%
 def train(target, steps=400):
@@ -537,45 +605,50 @@ def train(target, steps=400):
 
 points = decode_landmarks(faces, model)[..., :2]  # (2000, 68, 2)
 inputs = Whitening.from_samples(points.flatten(1)).whiten(points.flatten(1))
-answers = {"raw": train(raw), "whitened": whitening.unwhiten(train(whitening.whiten(raw)))}
+answers = {"raw": train(raw), "whitened": whitening.unwhiten(train(white))}
 for name, answer in answers.items():
-    drawn = decode_landmarks(answer / micrometres, model)[..., :2]
-    print(f"{name:>8}: landmarks off by {(drawn - points).norm(dim=-1).mean():,.1f} pixels")
+    drawn = decode_landmarks(answer / unit.pack(), model)[..., :2]
+    error = float((drawn - points).norm(dim=-1).mean())
+    print(f"{name:>8}: landmarks off by {error:,.1f} pixels")
 
 # %% [markdown]
-# A better optimiser and more steps would narrow the gap; whitening closes it for free. It makes all entries equally important,
-# which is still not what the lower panel asks for. That is the subject of chapter 9.
+# A better optimiser and more steps would narrow the gap; whitening closes it for free. It makes all entries
+# equally important, which is still not what the lower panel asks for. That is the subject of chapter 9.
 #
 # ## What no photograph says
 #
-# The third row of $[fR \mid t]$ gives depths. No pixel depends on it. Three of its four entries can be
-# recovered, since the third row of a rotation is the cross product of the other two. The fourth, $t_z$,
-# cannot: a weak-perspective camera has no distance. Any value explains the picture equally well:
+# The third row of $[f\mathbf R \mid \mathbf t]$ gives depths. No pixel depends on it. Three of its four
+# entries can be recovered, since the third row of a rotation is the cross product of the other two. The
+# fourth, $t_z$, cannot: a weak-perspective camera has no distance. Any value explains the picture equally
+# well:
 
 # %%
 deeper = faces[:1].clone()
 deeper[0, 11] += 1000  # t_z is entry 11: row 2, column 3
 here, there = decode(faces[:1], model), decode(deeper, model)
 assert torch.equal(here[..., :2], there[..., :2])
-print("depth changed by", float((there - here)[..., 2].mean()), "and no pixel moved")
+change = float((there - here)[..., 2].mean())
+print(f"the depth changed by {change:.0f}, and no pixel moved")
 
 # %% [markdown]
-# So $t_z$ is a matter of *convention*. Ours puts the middle of the landmarks at depth zero when we make data ourselves. Whoever
-# compares depths between two methods must first subtract each one's mean, or will measure conventions.
+# So $t_z$ is a matter of *convention*. Ours puts the middle of the landmarks at depth zero when we make data
+# ourselves. Whoever compares depths between two methods must first subtract each one's mean, or will measure
+# conventions.
 #
 # ## Half a pixel
 #
-# The coefficients refer to a 120×120 *crop*. A pixel is a little square, not a point: pixel 0 reaches from −0.5 to 0.5. A box that covers
-# the pixels `left` to `right` is therefore $w = \text{right} - \text{left} + 1$ wide and
-# begins at $\text{left} - 0.5$. Resizing it to 120 pixels puts edges on edges:
+# The coefficients refer to a 120×120 *crop*. A pixel is a little square, not a point: pixel 0 reaches from
+# −0.5 to 0.5. A box that covers the pixels `left` to `right` is therefore
+# $w = \text{right} - \text{left} + 1$ wide and begins at $\text{left} - 0.5$. Resizing it to 120 pixels puts
+# edges on edges:
 #
 # $$x_\text{crop} + 0.5 = \tfrac{120}{w} \, (x_\text{image} - \text{left} + 0.5).$$
 #
-# The published benchmark scripts compute $120 / (\text{right} - \text{left})$ and no halves. Whom to believe? We ask the pixels, with a
-# bright spot and a real crop:
+# The published benchmark scripts compute $120 / (\text{right} - \text{left})$ and no halves. Whom to believe?
+# We ask the pixels, with a bright spot and a real crop:
 
 # %%
-left, top, right, bottom = box = torch.tensor([40.0, 30.0, 99.0, 89.0])  # 60 x 60 pixels, enlarged twice
+box = torch.tensor([40.0, 30.0, 99.0, 89.0])  # 60 x 60 pixels, enlarged twice
 spot = torch.tensor([[93.0, 80.0]])
 photo = np.zeros((128, 128, 3), np.uint8)
 photo[80, 93] = 255
@@ -584,40 +657,44 @@ bright = torch.from_numpy(crop_photo(photo, box)[..., 0]).float()  # (120, 120)
 y, x = torch.meshgrid(torch.arange(120.0), torch.arange(120.0), indexing="ij")
 found = torch.stack([(bright * x).sum(), (bright * y).sum()]) / bright.sum()
 
-by_hand = CROP_SIZE / (right - left + 1) * (spot - box[:2] + 0.5) - 0.5
+by_hand = CROP_SIZE / (box[2] - box[0] + 1) * (spot - box[:2] + 0.5) - 0.5
 torch.testing.assert_close(camera.image_to_crop(spot, box), by_hand)
 torch.testing.assert_close(by_hand[0], found, rtol=0, atol=0.05)
 bench = camera.image_to_crop(spot, box, mapping="bench")
-print(f"spot found at {found.numpy().round(2)}, exact mapping {by_hand[0].numpy().round(2)}, "
-      f"bench mapping {bench[0].numpy().round(2)}")
+print("found at", found.numpy().round(2))
+print("exact   ", by_hand[0].numpy().round(2))
+print("bench   ", bench[0].numpy().round(2))
 
 # %% [markdown]
-# The exact mapping is right, by construction; the other is off by up to one and a half pixels of the crop. We use `mapping="exact"` for everything
-# that looks at pixels, and offer `mapping="bench"` because numbers in papers can only be compared with the papers' ruler.
+# The exact mapping is right, by construction; the other is off by up to one and a half pixels of the crop. We
+# use `mapping="exact"` for everything that looks at pixels, and offer `mapping="bench"` because numbers in
+# papers can only be compared with the papers' ruler.
 
 # %% [markdown]
 # ## Summary
 #
-# - Weak perspective draws every point at the same scale $f$. Its error falls with the camera's distance: fine beyond
-#   about a metre, not for selfies.
-# - Three frames: model (mm, y up), crop frame (pixels from 1, y up), pixels (from 0, y down). Only the pose knows the second.
-# - $R = R_x R_y R_z$; the same angles in another convention are another head. At ±90° of yaw, pitch and roll are one movement.
-#   The rotation itself is fine, so networks predict $[fR \mid t]$.
-# - $c = [fR \mid t,\ \text{shape},\ \text{expression}]$, $12 + 40 + 10 = 62$ numbers of very different size. Whitened, each counts
-#   the same; raw, a few shape entries are all that counts.
+# - Weak perspective draws every point at the same scale $f$. Its error falls with the camera's distance: fine
+#   beyond about a metre, not for selfies.
+# - Three frames: model (mm, y up), crop frame (pixels from 1, y up), pixels (from 0, y down). Only the pose
+#   knows the second.
+# - $\mathbf R = \mathbf R_x \mathbf R_y \mathbf R_z$; the same angles in another convention are another head.
+#   At ±90° of yaw, pitch and roll are one movement. The rotation itself is fine, so networks predict
+#   $[f\mathbf R \mid \mathbf t]$.
+# - $\mathbf c = [f\mathbf R \mid \mathbf t \mid \alpha \mid \beta]$, $12 + 40 + 10 = 62$ numbers of very
+#   different size. Whitened, each counts the same; raw, a few shape entries are all that counts.
 # - Depth cannot be seen: $t_z$ is a convention.
 # - Pixels are squares: edges go on edges.
 #
-# The camera, the layout and the whitening are those of 3DDFA, which the paper takes over. The symmetric nearest rotation, the convention for
-# $t_z$ and the random faces of this chapter are ours.
+# The camera, the layout and the whitening are those of 3DDFA, which the paper takes over. The symmetric
+# nearest rotation, the convention for $t_z$ and the random faces of this chapter are ours.
 
 # %% [markdown]
 # ## Exercises
 #
 # ### Exercise 3.1 · How far is far enough?
 #
-# Find the smallest camera distance in mm (to within 5 mm) at which weak perspective at the same scale has an NME of at most 1 %
-# for the average face. Bisection will do.
+# Find the smallest camera distance in mm (to within 5 mm) at which weak perspective at the same scale has an
+# NME of at most 1 % for the average face. Bisection will do.
 
 # %% tags=["exercise"]
 smallest_distance = 500.0
@@ -633,16 +710,17 @@ smallest_distance = high
 # %% tags=["check"]
 error = nme(weak_perspective(centred), perspective(centred, smallest_distance))
 closer = nme(weak_perspective(centred), perspective(centred, smallest_distance - 5))
-assert error <= 0.0101, f"At {smallest_distance:.0f} mm the NME is still {error:.2%}, too much: go further away."
-assert closer > 0.01, f"Correct, but not the smallest: 5 mm closer the NME is {closer:.3%}, which is still at most 1 %."
+assert error <= 0.0101, f"At this distance the NME is still {error:.2%}: go further away."
+assert closer > 0.01, f"Not the smallest: 5 mm closer, {closer:.3%} is still at most 1 %."
 print("✓ far enough, and not further")
 
 
 # %% [markdown]
 # ### Exercise 3.2 · Another convention
 #
-# Write the inverse for the textbook order $R_z(\text{roll})\,R_y(\text{yaw})\,R_x(\text{pitch})$, with the elementary matrices of this
-# chapter. Multiply out on paper first: which row and column are simple now?
+# Write the inverse for the textbook order
+# $\mathbf R_z(\text{roll})\,\mathbf R_y(\text{yaw})\,\mathbf R_x(\text{pitch})$, with the elementary matrices
+# of this chapter. Multiply out on paper first: which row and column are simple now?
 
 # %% tags=["exercise"]
 def textbook_angles(R):
@@ -652,29 +730,32 @@ def textbook_angles(R):
 
 # %% tags=["solution"]
 def textbook_angles(R):
-    """Pitch, yaw, roll of R = Rz Ry Rx: the third row and the first column are simple."""
-    return torch.stack([torch.atan2(-R[2, 1], R[2, 2]), torch.asin(R[2, 0]), torch.atan2(-R[1, 0], R[0, 0])])
+    """Pitch, yaw, roll of R = Rz Ry Rx, from its third row and first column."""
+    pitch, roll = torch.atan2(-R[2, 1], R[2, 2]), torch.atan2(-R[1, 0], R[0, 0])
+    return torch.stack([pitch, torch.asin(R[2, 0]), roll])
 
 
 # %% tags=["check"]
-for wanted in ([0.4, 0.0, 0.0], [0.0, 0.4, 0.0], [0.0, 0.0, 0.4], [0.3, -0.9, 0.5], [-0.2, 1.2, -2.5]):
-    Rx, Ry, Rz = turns(*wanted)
-    found = textbook_angles(Rz @ Ry @ Rx)
-    wrong = [name for name, a, b in zip(("pitch", "yaw", "roll"), found.tolist(), wanted) if abs(a - b) > 1e-4]
-    assert not wrong, f"For pitch, yaw, roll = {wanted} your {' and '.join(wrong)} came out as {found.numpy().round(3)}."
+single = 0.4 * torch.eye(3)
+for wanted in [*single, torch.tensor([0.3, -0.9, 0.5]), torch.tensor([-0.2, 1.2, -2.5])]:
+    Rx, Ry, Rz = turns(*wanted.tolist())
+    error = (textbook_angles(Rz @ Ry @ Rx) - wanted).abs()
+    worst = ("pitch", "yaw", "roll")[int(error.argmax())]
+    assert error.max() < 1e-4, f"At {wanted.numpy()} your {worst} is off by {error.max():.2f}."
 print("✓ the same rotation, read in another convention")
 
 # %% [markdown]
 # ### Exercise 3.3 · Two names for one head
 #
-# At yaw 90°, find two triples of angles (in degrees) whose pitches differ by 50° and which give the same matrix.
+# At yaw 90°, find two triples of angles (in degrees) whose pitches differ by 50° and which give the same
+# matrix.
 
 # %% tags=["exercise"]
 first = [10.0, 90.0, 0.0]
 second = [60.0, 90.0, 0.0]
 
 # %% tags=["solution"]
-first = [10.0, 90.0, 0.0]  # at +90° only the difference pitch - roll is in the matrix
+first = [10.0, 90.0, 0.0]  # at +90° the matrix holds only pitch - roll
 second = [60.0, 90.0, 50.0]
 
 # %% tags=["check"]
@@ -682,16 +763,17 @@ A, B = camera.euler_to_matrix(torch.deg2rad(torch.tensor([first, second])))
 assert first[1] == second[1] == 90, "Both yaws must be 90°."
 assert abs(abs(first[0] - second[0]) - 50) < 1e-6, "The pitches must differ by 50°."
 apart = math.degrees(float((A - B).norm()) / 2**0.5)
-assert apart < 0.1, f"These two rotations are about {apart:.0f}° apart. Which axis has become which?"
+assert apart < 0.1, f"These rotations are about {apart:.0f}° apart: which axes are one?"
 print("✓ gimbal lock")
 
 
 # %% [markdown]
 # ### Exercise 3.4 · The mirror
 #
-# Flipping a photograph doubles the training data, if the coefficients are flipped with it. A picture of width 120 is flipped left to
-# right, so that pixel $x$ goes to $119 - x$; the mesh is mirrored too ($X \to -X$ in the model frame). Write the pose of the mirrored face
-# in the mirrored picture. What has to become of $t_x$ in the crop frame, which counts from 1?
+# Flipping a photograph doubles the training data, if the coefficients are flipped with it. A picture of width
+# 120 is flipped left to right, so that pixel $x$ goes to $119 - x$; the mesh is mirrored too ($X \to -X$ in
+# the model frame). Write the pose of the mirrored face in the mirrored picture. What has to become of $t_x$
+# in the crop frame, which counts from 1?
 
 # %% tags=["exercise"]
 def flip_pose(pose):
@@ -701,7 +783,7 @@ def flip_pose(pose):
 
 # %% tags=["solution"]
 def flip_pose(pose):
-    """v -> (121 - v_x, v_y, v_z) and S -> (-S_x, S_y, S_z): a sign on the first row and on the first column."""
+    """v_x -> 121 - v_x and S_x -> -S_x: signs on the first row and the first column."""
     signs = torch.tensor([-1.0, 1.0, 1.0])
     fR = signs[:, None] * pose[:, :3] * signs
     t = signs * pose[:, 3] + torch.tensor([CROP_SIZE + 1.0, 0.0, 0.0])
@@ -711,22 +793,30 @@ def flip_pose(pose):
 # %% tags=["check"]
 some_pose = Coefficients.unpack(faces[7]).pose
 flipped = flip_pose(some_pose)
-straight = to_pixels(camera.project(face, some_pose), CROP_SIZE)
-mirrored = to_pixels(camera.project(face * torch.tensor([-1.0, 1.0, 1.0]), flipped), CROP_SIZE)
-assert torch.linalg.det(flipped[:, :3]) > 0, "Your 3×3 part turns the mesh inside out; the mesh is mirrored already."
+mirror = torch.tensor([-1.0, 1.0, 1.0])
+straight = to_pixels(project(face, some_pose), CROP_SIZE)
+mirrored = to_pixels(project(face * mirror, flipped), CROP_SIZE)
 off = mirrored[:, 0] - (119 - straight[:, 0])
-assert off.std() < 1e-2, "The mirrored face does not lie where the mirrored picture shows it: look at the signs of f R."
-assert off.abs().max() < 1e-2, f"All is right but a shift of {off.mean():.1f} pixels in x: look at t."
-assert torch.allclose(mirrored[:, 1:], straight[:, 1:], atol=1e-2), "Height or depth changed; they should not."
-yaw = [math.degrees(camera.matrix_to_euler(p[:, :3])[1]) for p in (some_pose, flipped)]
-print(f"✓ yaw {yaw[0]:.0f}° became {yaw[1]:.0f}°")
+assert torch.linalg.det(flipped[:, :3]) > 0, "The 3×3 part must not mirror: the mesh does."
+assert off.std() < 1e-2, "x of the mirrored face is wrong: look at the signs of f R."
+assert off.abs().max() < 1e-2, f"x is right but for a shift of {off.mean():.1f}: look at t."
+assert torch.allclose(mirrored[:, 1:], straight[:, 1:], atol=1e-2), "y or z has changed."
+before, after = (float(camera.matrix_to_euler(p[:, :3])[1]) for p in (some_pose, flipped))
+print(f"✓ a yaw of {math.degrees(before):.0f}° became {math.degrees(after):.0f}°")
 
 # %% [markdown]
 # ## Further reading
 #
-# - {cite:t}`zhu2016face` introduced this coefficient vector, its weights and the training data with its pose convention.
-# - {cite:t}`tu2021`, the paper of this book, section 3.
-# - {cite:t}`hartley2004` on cameras, from affine to projective, and on what can be recovered from pictures.
-# - {cite:t}`zhou2019continuity` show why no three or four numbers can describe all rotations without a jump, and six can.
+# - {cite:t}`zhu2016face` introduced this coefficient vector, its weights and the training data with its pose
+#   convention.
+# - {cite:t}`tu2021assisted`, the paper of this book, section 3.
+# - {cite:t}`hartley2004multiple` on cameras, from affine to projective, and on what can be recovered from
+#   pictures.
+# - A. Bas and W. A. P. Smith,
+#   [What does 2D geometric information really tell us about 3D face shape?](https://arxiv.org/abs/1708.06703)
+#   (2019), on how the camera's distance and the face's shape are mixed up in landmarks.
+# - {cite:t}`zhou2019continuity` show why no three or four numbers can describe all rotations without a jump,
+#   and six can.
 #
-# Next: [chapter 4](04_fit_a_face_to_a_photograph.ipynb) finds the 62 numbers of a real photograph, without a network.
+# Next: [chapter 4](04_fit_a_face_to_a_photograph.ipynb) finds the 62 numbers of a real photograph, without a
+# network.

@@ -18,8 +18,8 @@
 #
 # *How do 68 points on one photograph become a face in 3D?*
 #
-# **You need** [chapter 3](03_sixty_two_numbers.ipynb) (the camera and the 62 numbers), linear least squares, and the
-# idea of a prior.
+# **You need** [chapter 3](03_sixty_two_numbers.ipynb) (the camera and the 62 numbers), linear least squares,
+# and the idea of a prior.
 #
 # **After this chapter you can**
 #
@@ -54,20 +54,21 @@ from twodasl_lite.decode import decode, decode_landmarks
 from twodasl_lite.examples import astronaut
 from twodasl_lite.export import export_mesh
 from twodasl_lite.fitting import fit_landmarks, fit_pose
-from twodasl_lite.images import crop_photo, landmarks_box, photo_to_tensor, sample_colours
+from twodasl_lite.images import crop_photo, landmarks_box, sample_colours
 from twodasl_lite.landmarks import flip_landmarks
 from twodasl_lite.morphable import load_face_model
 from twodasl_lite.viz.palette import CATEGORICAL
 from twodasl_lite.viz.shading import vertex_normals
 
-model = load_face_model(CoefficientLayout())  # 40 shape and 10 expression components
+model = load_face_model(CoefficientLayout())  # 40 shape, 10 expression components
 photo, landmarks, visible = astronaut()
 height, width = photo.shape[:2]
-print(f"{width} x {height} pixels, {len(landmarks)} landmarks, {int(visible.sum())} of them visible")
+print(f"{width} x {height} pixels, {int(visible.sum())} of 68 landmarks visible")
 
 # %% [markdown]
-# The photograph is NASA's portrait of the astronaut Eileen Collins, in the public domain and part of scikit-image
-# {cite:p}`vanderwalt2014`. We have clicked 68 points on it by hand. That is all we start from: 136 numbers.
+# The photograph is NASA's portrait of the astronaut Eileen Collins, in the public domain and part of
+# scikit-image {cite:p}`vanderwalt2014scikit`. We have clicked 68 points on it by hand. That is all we start
+# from: 136 numbers.
 
 # %% tags=["hide-input"]
 _, axes = plt.subplots(1, 2, figsize=(8, 4.1), layout="constrained")
@@ -81,30 +82,35 @@ _ = axes[1].set(xlim=(left, right), ylim=(bottom, top))
 
 
 # %% [markdown]
-# **Figure 4.1.** The photograph, and its landmarks enlarged. Hollow points are hidden by hair; they were placed at the hair's edge. *Try* to
-# say where the jaw runs under the hair.
-#
+# **Figure 4.1.** The photograph, and its landmarks enlarged. Hollow points are hidden by hair; they were
+# placed at the hair's edge. *Try* to say where the jaw runs under the hair.
+
+# %% [markdown]
 # ## First the pose
 #
-# Let $S_i$ be landmark $i$ of the average face (mm) and $v_i$ the point clicked, in the image frame of chapter 3 (pixels from 1,
-# y up). The camera of chapter 3 says $v_i \approx f R S_i + t$ for the first two coordinates. Forget for a moment that $fR$
-# is a scaled rotation, and ask for any 2×4 matrix $M$:
+# Let $\bar{\mathbf S}_i$ be landmark $i$ of the average face (mm) and $\mathbf u_i$ the point clicked, in the
+# image frame of chapter 3 (pixels from 1, y up). The camera says
+# $\mathbf u_i \approx f \mathbf R \bar{\mathbf S}_i + \mathbf t$ for the first two coordinates. Forget for a
+# moment that $f\mathbf R$ is a scaled rotation, and ask for any 2×4 matrix $\mathbf Q$:
 #
-# $$\min_M \; \sum_i w_i \left\| M \begin{pmatrix} S_i \\ 1 \end{pmatrix} - v_i \right\|^2.$$
+# $$\min_{\mathbf Q} \; \sum_i w_i \left\| \mathbf Q \begin{pmatrix} \bar{\mathbf S}_i \\ 1 \end{pmatrix}
+# - \mathbf u_i \right\|^2.$$
 #
-# The weight $w_i$ is 1 for a point that we can see and 0 for one that we cannot. This is linear least squares, solved in one line. Only
-# then do we remember: the first three columns of $M$ should be two rows of a rotation times $f$, so we take the closest ones.
+# The weight $w_i$ is 1 for a point that we can see and 0 for one that we cannot. This is linear least
+# squares, solved in one line. Only then do we remember: the first three columns of $\mathbf Q$ should be two
+# rows of a rotation times $f$, so we take the closest ones.
 
 # %%
 def closed_form_pose(points, target, weights):
     """Pose (3, 4) that takes points (N, 3) to target (N, 2), y up."""
     root = weights.sqrt()[:, None]
     rows = torch.cat([points, torch.ones(len(points), 1)], dim=1)  # (N, 4)
-    M = torch.linalg.lstsq(root * rows, root * target).solution.T  # (2, 4)
-    R = camera.nearest_rotation(M[:, :3])
-    f = M[:, :3].norm(dim=1).mean()
-    middle, seen = (weights @ points) / weights.sum(), (weights @ target) / weights.sum()
-    t = torch.cat([seen, torch.zeros(1)]) - f * (R @ middle)  # middle to middle, at depth 0
+    Q = torch.linalg.lstsq(root * rows, root * target).solution.T  # (2, 4)
+    R = camera.nearest_rotation(Q[:, :3])
+    f = Q[:, :3].norm(dim=1).mean()
+    middle = weights @ points / weights.sum()
+    seen = torch.cat([weights @ target / weights.sum(), torch.zeros(1)])
+    t = seen - f * (R @ middle)  # middle to middle, at depth 0
     return torch.cat([f * R, t[:, None]], dim=1)
 
 
@@ -116,7 +122,8 @@ pose = closed_form_pose(average, target, weights)
 
 def rms(points):
     """Root mean square distance in pixels from the visible landmarks."""
-    return float((weights * (points[..., :2] - landmarks).square().sum(dim=-1)).sum().div(weights.sum()).sqrt())
+    squared = (points[:, :2] - landmarks).square().sum(dim=1)  # (68,)
+    return float((weights @ squared / weights.sum()).sqrt())
 
 
 by_hand = camera.frame_to_pixels(camera.project(average, pose), height)
@@ -127,81 +134,94 @@ assert rms(refined) <= rms(by_hand) + 1e-3
 # %%
 f, R, t = camera.split_pose(pose)
 pitch, yaw, roll = torch.rad2deg(camera.matrix_to_euler(R)).tolist()
-print(f"{f:.3f} pixels per mm, pitch {pitch:.0f}°, yaw {yaw:.0f}°, roll {roll:.0f}°")
-print(f"the average face is {rms(by_hand):.2f} pixels off; {rms(refined):.2f} after the package's refinement")
+print(f"{f:.2f} pixels per mm, pitch {pitch:.0f}°, yaw {yaw:.0f}°, roll {roll:.0f}°")
+print(f"the average face is {rms(by_hand):.2f} pixels off, refined {rms(refined):.2f}")
 
 # %% [markdown]
-# {py:func}`twodasl_lite.fitting.fit_pose` begins in the same way and then walks downhill: a rotation that is closest to the best matrix is
-# not yet the best rotation. The difference is small. Weak perspective cannot see depth, so we *choose* the last entry of $t$: the middle
-# of the landmarks has depth zero.
+# {py:func}`twodasl_lite.fitting.fit_pose` begins in the same way and then walks downhill: a rotation that is
+# closest to the best matrix is not yet the best rotation. The difference is small. Weak perspective cannot
+# see depth, so we *choose* the last entry of $t$: the middle of the landmarks has depth zero.
 #
 # ## Then the face
 #
-# Pose, shape and expression together are $6 + 40 + 10$ unknowns: the scale $f$, three angles, two shifts (not the third!), and the
-# coefficients $c$, which we count in standard deviations. In $f R (\bar S + B c) + t$ the camera multiplies the coefficients, so the
-# problem is no longer linear. *Gauss–Newton* makes it linear again and again: at the present guess $\theta$, replace the residuals $r$
-# by their tangent $r + J \delta$, where $J$ is the matrix of derivatives, solve the linear least-squares problem for the step $\delta$, go
-# there, repeat.
+# Pose, shape and expression together are $6 + 40 + 10$ unknowns $\theta$: the scale $f$, three angles, two
+# shifts (not the third!), and 50 coefficients. We count those in standard deviations and call them $\gamma$:
+# $\gamma_k = \alpha_k / \sigma_k$ for the shape, likewise with $\beta$ for the expression. A landmark is then
 #
-# What shall be small? The distances from the landmarks, surely. But 56 unknowns can explain the errors of 136 clicks as well, so we also say what
-# we know about faces. If the clicks are off by Gaussian noise of standard deviation $\sigma$ pixels and the coefficients of people
-# are independent with standard deviation 1, the most probable face minimises
+# $$\mathbf v_i(\theta) = f\, \mathbf R\, (\bar{\mathbf S}_i + \mathbf B_i \gamma) + \mathbf t,$$
 #
-# $$E(\theta) = \sum_i w_i \left\| v_i(\theta) - v_i \right\|^2 + \lambda\,\sigma^2 \sum_k c_k^2 ,\qquad \lambda = 1.$$
+# with $\mathbf B_i$ (3×50) what one standard deviation of each coefficient does to it. The camera multiplies
+# the coefficients, so the problem is no longer linear. {term}`Gauss–Newton` makes it linear again and again:
+# at the present guess, replace the residuals $r$ by their tangent $r + J \delta$, where $J$ is the matrix of
+# derivatives, solve the linear least-squares problem for the step $\delta$, go there, repeat.
 #
-# This is the *maximum a posteriori* estimate that {cite:t}`blanz1999morphable` introduced for faces. $\lambda$ is our knob: more
-# than 1 trusts the model more, less than 1 the clicks. We take $\sigma = 2$ pixels: a hand is steadier, but no two people agree where on the jaw
-# "point 5" is.
+# What shall be small? The distances from the landmarks, surely. But 56 unknowns can explain the errors of 136
+# numbers as well, so we also say what we know about faces, the {term}`prior`. If the clicks are off by
+# Gaussian noise of standard deviation $\sigma_x$ pixels and the coefficients $\gamma$ of people are
+# independent with standard deviation 1, the most probable face minimises
+#
+# $$E(\theta) = \sum_i w_i \left\| \mathbf v_i(\theta) - \mathbf u_i \right\|^2 +
+# \lambda\,\sigma_x^2 \sum_k \gamma_k^2 ,\qquad \lambda = 1.$$
+#
+# This is the *maximum a posteriori* estimate that {cite:t}`blanz1999morphable` introduced for faces.
+# $\lambda$ is our knob: more than 1 trusts the model more, less than 1 the clicks. We take $\sigma = 2$
+# pixels: a hand is steadier, but no two people agree where on the jaw "point 5" is.
 
 # %%
-NOISE = 2.0  # sigma, pixels
+NOISE = 2.0  # sigma_x, pixels
 landmark_mean = average.double()
-landmark_basis = (model.basis * model.coefficient_std)[model.landmarks].double()  # (68, 3, 50), mm per sigma
+landmark_basis = model.basis[model.landmarks] * model.coefficient_std  # mm per sigma
+landmark_basis = landmark_basis.double()  # (68, 3, 50)
 
 
 def predict(theta):
-    """Landmarks (68, 2) in the image frame from (56,) unknowns: log f, pitch, yaw, roll, t_x, t_y, c."""
-    log_scale, angles, shift, c = theta.split([1, 3, 2, landmark_basis.shape[2]])
-    S = landmark_mean + landmark_basis @ c  # (68, 3)
+    """Landmarks (68, 2) from unknowns (56,): log f, pitch, yaw, roll, t_x, t_y, gamma."""
+    log_scale, angles, shift, gamma = theta.split([1, 3, 2, landmark_basis.shape[2]])
+    S = landmark_mean + landmark_basis @ gamma  # (68, 3)
     return log_scale.exp() * S @ camera.euler_to_matrix(angles)[:2].T + shift
 
 
 def residuals(theta, regularisation):
-    """Everything whose sum of squares is E: weighted distances, then the prior's terms."""
+    """Everything whose sum of squares is E: weighted distances and the prior."""
     misses = weights.double().sqrt()[:, None] * (predict(theta) - target)
-    return torch.cat([misses.flatten(), math.sqrt(regularisation) * NOISE * theta[6:]])
+    prior = math.sqrt(regularisation) * NOISE * theta[6:]
+    return torch.cat([misses.flatten(), prior])
 
 
 def gauss_newton(theta, regularisation, steps=8):
     for _ in range(steps):
+        r = residuals(theta, regularisation)  # (136 + 50,)
         J = torch.func.jacfwd(residuals)(theta, regularisation)  # (136 + 50, 56)
-        theta = theta - torch.linalg.lstsq(J, residuals(theta, regularisation)).solution
+        theta = theta - torch.linalg.lstsq(J, r).solution
     return theta
 
 
 # %% [markdown]
-# The scale enters as its logarithm, so that it cannot become negative. The derivatives come from PyTorch. That is the whole
-# method; start it at the average face in the pose we found:
+# The scale enters as its logarithm, so that it cannot become negative. The derivatives come from PyTorch.
+# That is the whole method; start it at the average face in the pose we found:
 
 # %%
-start = torch.cat([f.log()[None], camera.matrix_to_euler(R), t[:2], torch.zeros(50)]).double()
+angles = camera.matrix_to_euler(R)
+start = torch.cat([f.log()[None], angles, t[:2], torch.zeros(50)]).double()
 theta = gauss_newton(start, regularisation=1.0)
 energy = [float(residuals(guess, 1.0).square().sum()) for guess in (start, theta)]
 print(f"E fell from {energy[0]:.0f} to {energy[1]:.0f}")
 
-fit = fit_landmarks(landmarks[None], model, weights=weights, height=height, noise=NOISE)
+options = {"weights": weights, "height": height, "noise": NOISE}
+fit = fit_landmarks(landmarks[None], model, regularisation=1.0, **options)
 print(fit.summary())
 
-ours, theirs = camera.frame_to_pixels(predict(theta), height), decode_landmarks(fit.coefficients, model, height)[0]
+ours = camera.frame_to_pixels(predict(theta), height)
+theirs = decode_landmarks(fit.coefficients, model, height)[0]
 torch.testing.assert_close(ours.float(), theirs[:, :2], rtol=0, atol=0.1)
 torch.testing.assert_close(energy[1], float(fit.cost[0, -1]), rtol=1e-3, atol=0.0)
 print(f"landmarks: {rms(by_hand):.2f} pixels off before, {rms(theirs):.2f} now")
 
 
 # %% [markdown]
-# The package's {py:func}`twodasl_lite.fitting.fit_landmarks` minimises the same $E$ and arrives at the same place. It
-# adds what a tool needs: damping (a step that makes $E$ worse is shortened), analytic derivatives, many faces at once, and a report
-# whether it converged.
+# The package's {py:func}`twodasl_lite.fitting.fit_landmarks` minimises the same $E$ and arrives at the same
+# place. It adds what a tool needs: damping (a step that makes $E$ worse is shortened), analytic derivatives,
+# many faces at once, and a report whether it converged.
 
 # %% tags=["hide-input"]
 def turned(coefficients, yaw=0.0, pitch=0.0):
@@ -224,37 +244,43 @@ for ax, title in zip(axes, ("average face, posed", "shape and expression fitted"
     ax.axis("off")
 
 # %% [markdown]
-# **Figure 4.2.** Left, the average face in the closed-form pose. Middle, the fitted one. Right, the landmarks. *Try* to see what the
-# second step bought: the smile, the width of the jaw, the height of the brows.
-#
+# **Figure 4.2.** Left, the average face in the closed-form pose. Middle, the fitted one. Right, the
+# landmarks. *Try* to see what the second step bought: the smile, the width of the jaw, the height of the
+# brows.
+
+# %% [markdown]
 # ## Without the prior
 #
-# Now turn the knob. With $\lambda = 0$ the landmarks are matched better than ever, since nothing else is asked for. We
-# compare with how far out the coefficients are: the root mean square of $c$, in standard deviations. Faces drawn from the
-# model have about 1.
+# Now turn the knob. With $\lambda = 0$ the landmarks are matched better than ever, since nothing else is
+# asked for. We compare with how far out the coefficients are: the root mean square of $\gamma$, in standard
+# deviations. Faces drawn from the model have about 1.
 
 # %%
-knob = [0.0, 1e-3, 0.01, 0.1, 1.0, 10.0, 100.0, math.inf]
-fits = [
-    fit_landmarks(landmarks[None], model, weights=weights, height=height, noise=NOISE, regularisation=strength)
-    for strength in knob
-]
-distance = [rms(decode_landmarks(each.coefficients, model, height)[0]) for each in fits]
-oddness = []
-for each in fits:
-    c = torch.cat([each.coefficients.shape, each.coefficients.expression], dim=1) / model.coefficient_std
-    oddness.append(float(c.square().mean().sqrt()))
-assert all(a <= b + 1e-3 for a, b in zip(distance, distance[1:]))  # a stronger prior never fits better
+knob = [0.0, 1e-3, 0.01, 0.1, 1.0, 10.0, math.inf]
+fits, distance, oddness = [], [], []
+for strength in knob:
+    each = fit_landmarks(landmarks[None], model, regularisation=strength, **options)
+    gamma = torch.cat(each.coefficients[1:], dim=1) / model.coefficient_std  # (1, 50)
+    fits.append(each)
+    distance.append(rms(decode_landmarks(each.coefficients, model, height)[0]))
+    oddness.append(float(gamma.square().mean().sqrt()))
+    print(f"λ = {strength:<6g} {distance[-1]:5.2f} pixels, γ {oddness[-1]:5.2f}")
 
-for strength, pixels, deviations in zip(knob, distance, oddness):
-    print(f"lambda {strength:<7g} {pixels:5.2f} pixels, coefficients {deviations:5.2f} sigma")
+steps = zip(distance, distance[1:])
+assert all(less <= more + 1e-3 for less, more in steps)  # more prior never fits better
 
 # %% tags=["hide-input"]
 ONE = knob.index(1.0)
 NAMES = [{0: "0", math.inf: "∞"}.get(strength, f"{strength:g}") for strength in knob]
 CORNERS = dict(zip("ijk", model.triangles.short().numpy().T))
-LOOK = {"colorscale": [[0, "#4d463f"], [0.5, "#a39a90"], [1, "#efe8df"]], "cmin": -20, "cmax": 100, "showscale": False,
-        "lighting": {"ambient": 1, "diffuse": 0, "specular": 0}, "hoverinfo": "skip"}
+LOOK = {
+    "colorscale": [[0, "#4d463f"], [0.5, "#a39a90"], [1, "#efe8df"]],
+    "cmin": -20,
+    "cmax": 100,
+    "showscale": False,
+    "lighting": {"ambient": 1, "diffuse": 0, "specular": 0},
+    "hoverinfo": "skip",
+}
 
 
 def setting(k):
@@ -266,7 +292,10 @@ def setting(k):
     return [go.Mesh3d(place | {"intensity": (100 * shade).astype(np.int8)}), go.Scatter(marker)]
 
 
-fig = make_subplots(2, 1, specs=[[{"type": "scene"}], [{"type": "xy"}]], row_heights=[0.68, 0.32], vertical_spacing=0.03)
+# %% tags=["hide-input"]
+fig = make_subplots(
+    2, 1, specs=[[{"type": "scene"}], [{"type": "xy"}]], row_heights=[0.68, 0.32], vertical_spacing=0.03
+)
 mesh, dot = setting(ONE)
 fig.add_trace(mesh.update(CORNERS | LOOK), 1, 1)
 curve = {"mode": "lines+markers", "line": {"color": CATEGORICAL[0]}, "showlegend": False, "hovertext": NAMES}
@@ -274,28 +303,29 @@ fig.add_trace(go.Scatter(x=distance, y=oddness, **curve), 2, 1)
 look = {"marker": {"color": CATEGORICAL[1], "size": 13}, "mode": "markers+text", "textposition": "top right"}
 fig.add_trace(dot.update(look | {"showlegend": False}), 2, 1)
 fig.frames = [go.Frame(data=setting(k), traces=[0, 2], name=str(k)) for k in range(len(knob))]
-
-# %% tags=["hide-input"]
 play = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
 steps = [{"label": name, "method": "animate", "args": [[str(k)], play]} for k, name in enumerate(NAMES)]
 limits = {"visible": False, "range": [-20000, 20000]}
 ratio = {"aspectmode": "manual", "aspectratio": {"x": 1.9, "y": 1.9, "z": 1.9}}
 view = {"eye": {"x": 0, "y": 0, "z": 2}, "up": {"x": 0, "y": 1, "z": 0}, "projection": {"type": "orthographic"}}
 fig.update_scenes(xaxis=limits, yaxis=limits, zaxis=limits, camera=view, **ratio)
-fig.update_xaxes(title="distance from the clicked landmarks (pixels, rms)", range=[0, 1.15 * max(distance)])
-fig.update_yaxes(title="coefficients (σ, rms)", range=[-0.05 * max(oddness), 1.25 * max(oddness)])
+fig.update_xaxes(title="landmarks off by (pixels)", range=[0, 1.15 * max(distance)])
+fig.update_yaxes(title="coefficients γ", range=[-0.05 * max(oddness), 1.25 * max(oddness)])
 slider = {"active": ONE, "steps": steps, "currentvalue": {"prefix": "λ = "}, "pad": {"t": 50, "b": 10}}
 fig.update_layout(height=720, margin={"l": 60, "r": 20, "t": 10, "b": 20}, sliders=[slider])
 fig
 
 # %% [markdown]
-# **Figure 4.3.** The fitted face from the side, and the price of each fit: pixels against plausibility. *Try* $\lambda = 0$, where the
-# landmarks fit best and the rest of the face does whatever helps them. Then go to the other end, where every face is the
-# average one. In between, each step to the left buys fewer pixels for more deviation.
-#
-# The landmarks *always* fit better with less prior. Reprojection error alone cannot tell a good reconstruction from a monster:
-# between the landmarks nothing is measured, and whatever moves along the line of sight is free. Nothing in the later chapters changes this: a network trained
-# on 2D landmarks alone learns monsters, and the prior comes back as 3D examples, as consistency, or as a critic.
+# **Figure 4.3.** The fitted face from the side, and the price of each fit: pixels against plausibility. *Try*
+# $\lambda = 0$, where the landmarks fit best and the rest of the face does whatever helps them. Then go to
+# the other end, where every face is the average one. In between, each step to the left buys fewer pixels for
+# more deviation.
+
+# %% [markdown]
+# The landmarks *always* fit better with less prior. Reprojection error alone cannot tell a good
+# reconstruction from a monster: between the landmarks nothing is measured, and whatever moves along the line
+# of sight is free. Nothing in the later chapters changes this: a network trained on 2D landmarks alone may
+# learn monsters, and the prior comes back as 3D examples, as consistency, or as a critic.
 
 # %% tags=["hide-input"]
 _, axes = plt.subplots(2, 3, figsize=(8, 5.6), layout="constrained")
@@ -305,15 +335,17 @@ for column, k, name in zip(axes.T, (0, ONE, -1), ("no prior", "λ = 1", "average
     viz.shaded_mesh(column[1], turned(fits[k].coefficients, yaw=-70.0), model.triangles)
 
 # %% [markdown]
-# **Figure 4.4.** The same three fits on the photograph and from the side. *Try* to rank them by the upper row, then by the lower.
-#
+# **Figure 4.4.** The same three fits on the photograph and from the side. *Try* to rank them by the upper
+# row, then by the lower.
+
+# %% [markdown]
 # ## Paint it
 #
-# The fit is dense: not 68 points but every vertex of the mesh now has a place in the photograph, and with it a colour.
-# Two things stand in the way. A vertex on the far side lands on a pixel that shows something nearer. A simple test
-# is the direction of the surface: its normal, turned into the camera's view, must point towards the viewer. And where we
-# see a surface at a flat angle, a small error of the fit picks the colour of the background, so we fade out
-# towards the edge.
+# The fit is dense: not 68 points but every vertex of the mesh now has a place in the photograph, and with it
+# a colour. Two things stand in the way. A vertex on the far side lands on a pixel that shows something
+# nearer. A simple test is the direction of the surface: its normal, turned into the camera's view, must point
+# towards the viewer. And where we see a surface at a flat angle, a small error of the fit picks the colour of
+# the background, so we fade out towards the edge.
 
 # %%
 found = fit.coefficients
@@ -321,31 +353,35 @@ pixels = decode(found, model, height)[0]  # (V, 3)
 face = model.decode(found.shape, found.expression)[0]  # (V, 3) mm
 _, R, _ = camera.split_pose(found.pose[0])
 
-normals = torch.from_numpy(vertex_normals((face @ R.T).numpy(), model.triangles.numpy())).float()
-trust = ((normals[:, 2:] - 0.15) / 0.35).clamp(0, 1)  # (V, 1): 0 turned away, 1 facing us
+normals = vertex_normals((face @ R.T).numpy(), model.triangles.numpy())  # (V, 3)
+facing = torch.from_numpy(normals[:, 2:]).float()  # cosine to the line of sight
+trust = ((facing - 0.15) / 0.35).clamp(0, 1)  # (V, 1): 0 turned away, 1 facing us
 seen = sample_colours(photo, pixels)  # (V, 3) sRGB
 skin = (trust * seen).sum(dim=0) / trust.sum()  # what to paint where we see nothing
 colours = (trust * seen + (1 - trust) * skin).clamp(0, 1)
-print(f"{float((trust > 0).float().mean()):.0%} of the vertices see the camera")
+print(f"{(trust > 0).float().mean():.0%} of the vertices face the camera")
 
 # %% tags=["hide-input"]
 viz.mesh_figure(face, model.triangles, colours, yaw=20, height=520)
 
 # %% [markdown]
-# **Figure 4.5.** The photograph on the mesh. *Try* to turn it. From the front it is a portrait; turn it to see where the paint
-# ends, where hair was painted on a cheek, and what the lamps of the studio did: their shadows are
-# now part of the skin.
+# **Figure 4.5.** The photograph on the mesh. *Try* to turn it. From the front it is a portrait; turn it to
+# see where the paint ends, where hair was painted on a cheek, and what the lamps of the studio did: their
+# shadows are now part of the skin.
+
+# %% [markdown]
+# The test by normals does not know that the nose may hide the cheek behind it, or hair the forehead. For that
+# one needs to draw the mesh and see which surface comes first at each pixel, a {term}`z-buffer`, which we
+# build in chapter 6. Separating skin from light is harder still.
 #
-# The test by normals does not know that the nose may hide the cheek behind it, or hair the forehead. For that one needs
-# to draw the mesh and see which surface comes first at each pixel, a *z-buffer*, which we build in chapter 6. Separating skin from light is
-# harder still.
-#
-# Any 3D program opens these files; positions are in the model frame, in millimetres (metres in the GLB, as its standard wants):
+# Any 3D program opens these files; positions are in the model frame, in millimetres (metres in the GLB, as
+# its standard wants):
 
 # %%
 folder = Path("downloads")
+mesh = (face, model.triangles, colours)
 for suffix in ("glb", "obj", "ply"):
-    path = export_mesh(folder / f"astronaut.{suffix}", face, model.triangles, colours, units=model.units)
+    path = export_mesh(folder / f"astronaut.{suffix}", *mesh, units=model.units)
     print(f"{path.name}: {path.stat().st_size / 1024:.0f} kB")
 
 # %% [markdown]
@@ -354,8 +390,9 @@ for suffix in ("glb", "obj", "ply"):
 #
 # ## The sixty-two numbers
 #
-# A network will not see this photograph but a crop of 120×120 pixels. The field's crop is a square round the middle of the landmarks' box,
-# its side the box's diagonal. The face stays the same; the pose must be told in the crop's frame (chapter 3):
+# A network will not see this photograph but a crop of 120×120 pixels. The field's crop is a square round the
+# middle of the landmarks' box, its side the box's diagonal. The face stays the same; the pose must be told in
+# the crop's frame (chapter 3):
 
 # %%
 box = landmarks_box(landmarks)
@@ -363,16 +400,15 @@ crop = crop_photo(photo, box)  # (120, 120, 3)
 crop_pose = camera.image_pose_to_crop(found.pose, box, height)
 answer = Coefficients(crop_pose, found.shape, found.expression)
 c = answer.pack()[0]
+assert c.shape == (62,)
 
-in_crop = decode_landmarks(answer, model)[0]
 in_photo = decode_landmarks(found, model, height)[0]
-torch.testing.assert_close(in_crop, camera.image_to_crop(in_photo, box), rtol=0, atol=1e-2)
-assert c.shape == (62,) and photo_to_tensor(crop).shape == (3, 120, 120)
+in_crop = decode_landmarks(answer, model)[0]
+expected = camera.image_to_crop(in_photo, box)
+torch.testing.assert_close(in_crop, expected, rtol=0, atol=1e-2)
 
-with np.printoptions(precision=2, suppress=True, linewidth=100):
-    print("pose\n", answer.pose[0].numpy())
-    print("shape\n", answer.shape[0].numpy())
-    print("expression\n", answer.expression[0].numpy())
+with np.printoptions(precision=2, suppress=True, linewidth=80):
+    print(c.numpy())
 
 # %% tags=["hide-input"]
 _, axes = plt.subplots(1, 3, figsize=(8, 2.8), layout="constrained")
@@ -385,35 +421,41 @@ for ax, title in zip(axes, ("what a network sees", "what 62 numbers draw", "thei
     ax.axis("off")
 
 # %% [markdown]
-# **Figure 4.6.** The end of the road, and the beginning of the next: given the left picture, a network should answer with the 62 numbers printed
-# above, which draw the other two. *Try* to change one number of `c` in JupyterLab and draw again.
-#
-# We needed 68 clicks, some linear algebra, and a prior. A network will need no clicks. But who tells it the 62 numbers of a hundred thousand
-# photographs? Fits like this one do, for the data sets with 3D labels that the field trains on {cite:p}`zhu2016face`. For all other
-# photographs nobody has the numbers, only landmarks, and noisy ones. What to do with those is the idea of 2DASL.
+# **Figure 4.6.** The end of the road, and the beginning of the next: given the left picture, a network should
+# answer with the 62 numbers printed above, which draw the other two. *Try* to change one number of `c` in
+# JupyterLab and draw again.
+
+# %% [markdown]
+# We needed 68 clicks, some linear algebra, and a prior. A network will need no clicks. But who tells it the
+# 62 numbers of a hundred thousand photographs? Fits like this one do, for the data sets with 3D labels that
+# the field trains on {cite:p}`zhu2016face`. For all other photographs nobody has the numbers, only landmarks,
+# and noisy ones. What to do with those is the idea of 2DASL.
 
 # %% [markdown]
 # ## Summary
 #
 # - The pose is linear least squares for a 2×4 matrix, and the nearest rotation afterwards.
-# - Shape and expression follow by Gauss–Newton on reprojection error plus prior. With $\lambda = 1$ it is the most probable face.
-# - Without the prior the landmarks fit better and the face is worse. Reprojection error is no measure of a reconstruction.
+# - Shape and expression follow by Gauss–Newton on reprojection error plus prior. With $\lambda = 1$ it is the
+#   most probable face.
+# - Without the prior the landmarks fit better and the face is worse. Reprojection error is no measure of a
+#   reconstruction.
 # - A dense fit gives each vertex a pixel, hence a colour; visibility decides whether to believe it.
 # - In the crop's frame, the face is the 62 numbers that a network should predict.
 #
-# The cost function is that of the classical literature. The choice of $\sigma$, the fading of the colours and the default of the
-# package (noise proportional to the face's size) are ours.
+# The cost function is that of the classical literature. The choice of $\sigma_x$, the fading of the colours
+# and the default of the package (noise proportional to the face's size) are ours.
 
 # %% [markdown]
 # ## Exercises
 #
 # ### Exercise 4.1 · Choose the knob by hiding points
 #
-# Nobody told us that $\sigma$ is 2 pixels. Hide every third landmark of the visible ones from the fit, measure the rms distance at the hidden ones, and
-# find the $\lambda$ among `grid` with the smallest. Write `hidden_error(strength)` in pixels.
+# Nobody told us that $\sigma_x$ is 2 pixels. Hide every third landmark of the visible ones from the fit,
+# measure the rms distance at the hidden ones, and find the $\lambda$ among `grid` with the smallest. Write
+# `hidden_error(strength)` in pixels.
 
 # %% tags=["exercise"]
-grid = [1e-3, 0.01, 0.1, 1.0, 10.0, 100.0]
+grid = [1e-3, 0.01, 0.1, 1.0, 10.0]
 held_out = visible & (torch.arange(68) % 3 == 0)
 
 
@@ -428,91 +470,92 @@ best_strength = min(grid, key=hidden_error)
 # %% tags=["solution"]
 def hidden_error(strength):
     """Rms distance in pixels at the landmarks that the fit did not see."""
-    blind = weights * ~held_out
-    each = fit_landmarks(landmarks[None], model, weights=blind, height=height, noise=NOISE, regularisation=strength)
+    blind = options | {"weights": weights * ~held_out}
+    each = fit_landmarks(landmarks[None], model, regularisation=strength, **blind)
     points = decode_landmarks(each.coefficients, model, height)[0, :, :2]
     return float((points - landmarks)[held_out].square().sum(dim=1).mean().sqrt())
 
 
 best_strength = min(grid, key=hidden_error)
-print(f"lambda = {best_strength:g} at sigma = {NOISE:g} is the same as lambda = 1 at sigma = {NOISE * best_strength**0.5:.2f} pixels")
-
-# %% [markdown] tags=["solution"]
-# Only the product $\lambda \sigma^2$ matters, so the experiment measures $\sigma$. Do not trust the number too far: a hidden point of a
-# smooth contour is easily guessed from its neighbours, whose errors it shares.
+# Only lambda * sigma_x^2 matters: the experiment measured sigma_x. Do not trust it
+# too far: a hidden point of a smooth contour is easily guessed from its neighbours.
+print(f"as if sigma_x were {NOISE * best_strength**0.5:.2f} pixels")
 
 # %% tags=["check"]
 errors = [hidden_error(strength) for strength in grid]
-assert len(set(errors)) > 1, "Your error is the same for every strength: does the fit use it?"
-peeked = decode_landmarks(fits[knob.index(grid[0])].coefficients, model, height)[0, :, :2]
-peeked = float((peeked - landmarks)[held_out].square().sum(dim=1).mean().sqrt())
-assert errors[0] > 1.2 * peeked, "With little prior you are as good as a fit that saw these points: are they really hidden?"
-assert best_strength == grid[errors.index(min(errors))], "There is a strength in the grid with a smaller error than yours."
-print(f"✓ best: lambda = {best_strength:g}, {min(errors):.2f} pixels at points never seen")
+weakest = fits[knob.index(grid[0])].coefficients
+peeked = (decode_landmarks(weakest, model, height)[0, :, :2] - landmarks)[held_out]
+peeked = float(peeked.square().sum(dim=1).mean().sqrt())
+assert len(set(errors)) > 1, "Your error does not depend on the strength."
+assert errors[0] > 1.2 * peeked, "As good as a fit that saw these points: are they hidden?"
+assert best_strength == grid[errors.index(min(errors))], "Another strength is better."
+print(f"✓ best: λ = {best_strength:g}, {min(errors):.2f} pixels at points never seen")
 
 
 # %% [markdown]
 # ### Exercise 4.2 · One line of Gauss–Newton
 #
-# With the pose held fixed, $v_i = f R (\bar S_i + B_i c) + t$ is linear in $c$ and no iteration is needed. Find the 50 coefficients that minimise
-# $E$ for $\lambda = 1$ in the pose `theta[:6]`, by one linear solve.
+# With the pose held fixed, $\mathbf v_i$ is linear in $\gamma$ and no iteration is needed. Find the 50
+# coefficients that minimise $E$ for $\lambda = 1$ in the pose `theta[:6]`, by one linear solve.
 
 # %% tags=["exercise"]
 def coefficients_in_pose(six):
-    """(50,) coefficients in standard deviations that minimise E in the pose six = log f, pitch, yaw, roll, t_x, t_y."""
+    """Coefficients (50,) that minimise E; six = log f, pitch, yaw, roll, t_x, t_y."""
     return torch.zeros(50, dtype=torch.float64)
 
 
 # %% tags=["solution"]
 def coefficients_in_pose(six):
-    """(50,) coefficients in standard deviations that minimise E in the pose six = log f, pitch, yaw, roll, t_x, t_y."""
+    """Coefficients (50,) that minimise E; six = log f, pitch, yaw, roll, t_x, t_y."""
     fR = six[0].exp() * camera.euler_to_matrix(six[1:4])[:2]  # (2, 3)
     root = weights.double().sqrt()
-    A = torch.einsum("n,ij,njk->nik", root, fR, landmark_basis).flatten(0, 1)  # (136, 50)
-    b = (root[:, None] * (target - landmark_mean @ fR.T - six[4:])).flatten()
-    return torch.linalg.solve(A.T @ A + NOISE**2 * torch.eye(50, dtype=A.dtype), A.T @ b)
+    A = torch.einsum("n,ij,njk->nik", root, fR, landmark_basis)  # (68, 2, 50)
+    b = root[:, None] * (target - landmark_mean @ fR.T - six[4:])  # (68, 2)
+    A, b = A.flatten(0, 1), b.flatten()
+    return torch.linalg.solve(A.T @ A + NOISE**2 * torch.eye(50).double(), A.T @ b)
 
 
 # %% tags=["check"]
 guess = coefficients_in_pose(theta[:6])
 assert guess.shape == (50,), f"Expected 50 coefficients, found {tuple(guess.shape)}."
 value = float(residuals(torch.cat([theta[:6], guess]), 1.0).square().sum())
-assert value < energy[0], f"E = {value:.0f} is no better than the average face."
 prior = float((NOISE * guess).square().sum())
-assert abs(value - energy[1]) < 1e-3 * energy[1], (
-    f"E = {value:.1f}, of which the prior has {prior:.1f}; possible in this pose is {energy[1]:.1f}. "
-    + ("Did you forget the prior?" if prior > energy[1] else "Are weights, shift and noise in the right places?")
-)
+assert value < energy[0], f"E = {value:.0f} is no better than the average face's."
+assert prior < energy[1], f"The prior alone has {prior:.0f} of E: was it forgotten?"
+assert value < 1.001 * energy[1], f"E = {value:.1f}; in this pose {energy[1]:.1f} is possible."
 print("✓ the same face in one solve")
 
 # %% [markdown]
 # ### Exercise 4.3 · Through the mirror
 #
-# Flip the photograph left to right and fit again. Predict pitch, yaw and roll first (exercise 3.4). Beware: the left eye of the flipped
-# picture was the right eye. {py:func}`twodasl_lite.landmarks.flip_landmarks` knows.
+# Flip the photograph left to right and fit again. Predict pitch, yaw and roll first (exercise 3.4). Beware:
+# the left eye of the flipped picture was the right eye. {py:func}`twodasl_lite.landmarks.flip_landmarks`
+# knows.
 
 # %% tags=["exercise"]
 mirrored_fit = fit
 
 # %% tags=["solution"]
 mirrored = flip_landmarks(landmarks, width)
-mirrored_weights = flip_landmarks(torch.stack([weights, weights], dim=1), width)  # the order changes, not only the places
-mirrored_weights = (mirrored_weights[:, 1] > 0.5).float()
-mirrored_fit = fit_landmarks(mirrored[None], model, weights=mirrored_weights, height=height, noise=NOISE)
+pairs = flip_landmarks(torch.stack([weights, weights], dim=1), width)  # reordered too
+flipped = options | {"weights": (pairs[:, 1] > 0.5).float()}
+mirrored_fit = fit_landmarks(mirrored[None], model, **flipped)
 
 # %% tags=["check"]
-before, after = (torch.rad2deg(camera.matrix_to_euler(p.coefficients.pose[0, :, :3])) for p in (fit, mirrored_fit))
+poses = (fit.coefficients.pose[0], mirrored_fit.coefficients.pose[0])
+before, after = (torch.rad2deg(camera.matrix_to_euler(p[:, :3])) for p in poses)
 assert not torch.equal(before, after), "This is the fit of the photograph itself."
-assert float(mirrored_fit.rms[0]) < 2 * float(fit.rms[0]) + 1, "The fit is bad: are the landmarks in the order of the markup?"
-expected = before * torch.tensor([1.0, -1.0, -1.0])
-for name, a, b in zip(("pitch", "yaw", "roll"), after.tolist(), expected.tolist()):
-    assert abs(a - b) < 1.5, f"The {name} came out as {a:.1f}°, more than 1.5° from what a mirror makes of it."
+assert mirrored_fit.rms[0] < 2 * fit.rms[0] + 1, "A bad fit: are the landmarks in order?"
+error = (after - before * torch.tensor([1.0, -1.0, -1.0])).abs()
+worst = ("pitch", "yaw", "roll")[int(error.argmax())]
+assert error.max() < 1.5, f"The {worst} is {error.max():.1f}° from what a mirror makes of it."
 print("✓ pitch stays, yaw and roll change their signs")
 
 # %% [markdown]
 # ### Exercise 4.4 · Take the smile away
 #
-# Identity and expression are separate coefficients. Make the mesh (V, 3) of the same person with a neutral expression, in millimetres.
+# Identity and expression are separate coefficients. Make the mesh (V, 3) of the same person with a neutral
+# expression, in millimetres.
 
 # %% tags=["exercise"]
 neutral = face
@@ -521,17 +564,24 @@ neutral = face
 neutral = model.decode(found.shape)[0]
 
 # %% tags=["check"]
-assert neutral.shape == face.shape, f"Expected {tuple(face.shape)}, found {tuple(neutral.shape)}."
+assert neutral.shape == face.shape, f"Expected {tuple(face.shape)}: one mesh."
 moved = (neutral - face).norm(dim=1)
 assert moved.max() > 0.1, "Nothing has moved: this face still has its expression."
-assert not torch.allclose(neutral, model.mean, atol=1e-3), "That is the average face: keep who she is."
-torch.testing.assert_close(neutral, model.decode(shape=found.shape)[0], msg="Only the expression should go.")
+offset = (neutral - model.mean).flatten()[:, None]  # should be made of shape components
+weights_found = torch.linalg.lstsq(model.shape_basis.flatten(0, 1), offset).solution
+rest = offset - model.shape_basis.flatten(0, 1) @ weights_found
+assert weights_found.abs().max() > 1e-3, "This is the average face: keep who she is."
+assert rest.abs().max() < 0.1, "Some of the expression is left."
+assert torch.allclose(weights_found[:, 0], found.shape[0], atol=1e-2), "This is someone else."
 print(f"✓ neutral; the vertices moved by up to {moved.max():.0f} mm")
 
 # %% [markdown]
 # ## Further reading
 #
-# - {cite:t}`blanz1999morphable` fit a morphable model to photographs by analysis of every pixel, not of 68 points.
-# - {cite:t}`bas2017` ask what landmarks and contours alone can tell, and why the jaw of a turned face slides.
-# - {cite:t}`egger2020` review twenty years of morphable models and of fitting them.
+# - {cite:t}`blanz1999morphable` fit a morphable model to photographs by analysis of every pixel, not of 68
+#   points.
+# - A. Bas and W. A. P. Smith,
+#   [What does 2D geometric information really tell us about 3D face shape?](https://arxiv.org/abs/1708.06703)
+#   (2019): less than one would like, even with a perfect fit.
+# - {cite:t}`egger2020morphable` review twenty years of morphable models and of fitting them.
 # - {cite:t}`zhu2016face` fitted the thousands of photographs from which the field's networks learn.

@@ -52,7 +52,7 @@ class FaceExplorer(anywidget.AnyWidget):
         model: The face model; its first components get a slider each.
         num_shape: Number of shape sliders; all components if ``None``.
         num_expression: Number of expression sliders; all if ``None``.
-        region: Show only this region of the model, which must hold all landmarks; a smaller page.
+        region: Show only this region of the model, or these; they must hold all landmarks. A smaller page.
         max_error: The coordinates that the browser computes differ from the package's by at most this, in mm,
             whatever the sliders say.
         colours: ``(V, 3)`` sRGB in [0, 1] for the skin colouring, for instance ``model.decode_albedo(...)[0]``; the
@@ -61,9 +61,11 @@ class FaceExplorer(anywidget.AnyWidget):
             more if there are more sliders.
         shape: Initial shape coefficients in standard deviations; missing ones are zero.
         expression: Initial expression coefficients in standard deviations (blendshapes: activations 0 to 1).
+        albedo: Initial colour coefficients in standard deviations, if the model has colours and none are given.
         angles: Initial pitch, yaw, roll in degrees.
         second_shape: Shape of the second face.
         second_expression: Expression of the second face.
+        second_albedo: Colour of the second face.
         two_faces: Show both faces side by side.
         colouring: ``"skin"``, ``"clay"``, ``"normals"``, ``"pncc"``, ``"distance"`` (from the mean face) or
             ``"difference"`` (between the two faces).
@@ -73,6 +75,7 @@ class FaceExplorer(anywidget.AnyWidget):
     Attributes:
         shape: Shape coefficients of the first face, in standard deviations; follows the sliders and moves them.
         expression: Expression coefficients likewise.
+        albedo: Colour coefficients likewise; they have no sliders, the random button draws them.
         angles: Pitch, yaw, roll in degrees likewise.
 
     Raises:
@@ -88,16 +91,18 @@ class FaceExplorer(anywidget.AnyWidget):
     _esm = traitlets.Unicode().tag(sync=True)
     shape = traitlets.List(traitlets.Float()).tag(sync=True)
     expression = traitlets.List(traitlets.Float()).tag(sync=True)
+    albedo = traitlets.List(traitlets.Float()).tag(sync=True)
     angles = traitlets.List(traitlets.Float()).tag(sync=True)
     second_shape = traitlets.List(traitlets.Float()).tag(sync=True)
     second_expression = traitlets.List(traitlets.Float()).tag(sync=True)
+    second_albedo = traitlets.List(traitlets.Float()).tag(sync=True)
     two_faces = traitlets.Bool(False).tag(sync=True)
     colouring = traitlets.Unicode("clay").tag(sync=True)
     landmarks = traitlets.Bool(False).tag(sync=True)
     wireframe = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, model: MorphableModel, **settings) -> None:
-        self._packed, options, self._colours = prepare(model, **settings)
+        self._packed, options = prepare(model, **settings)
         self._model = model
         self._still: StaticExplorer | None = None
         super().__init__(_esm=script_source(), **options)
@@ -113,12 +118,12 @@ class FaceExplorer(anywidget.AnyWidget):
         if isinstance(message, dict) and message.get("kind") == "request-model":
             self.send({"kind": "model", "header": self._packed.header}, buffers=[self._packed.data])
 
-    @traitlets.validate("shape", "second_shape", "expression", "second_expression", "angles")
+    @traitlets.validate("shape", "expression", "albedo", "second_shape", "second_expression", "second_albedo", "angles")
     def _check_coefficients(self, proposal: dict) -> list[float]:
         name = proposal["trait"].name
-        header = self._packed.header
-        length = 3 if name == "angles" else header["numShape" if name.endswith("shape") else "numExpression"]
-        return check_coefficients(name, proposal["value"], length)
+        sizes = {"shape": "numShape", "expression": "numExpression", "albedo": "numAlbedo"}
+        size = sizes.get(name.removeprefix("second_"))
+        return check_coefficients(name, proposal["value"], self._packed.header[size] if size else 3)
 
     @traitlets.validate("colouring")
     def _check_colour(self, proposal: dict) -> str:
@@ -158,10 +163,10 @@ class FaceExplorer(anywidget.AnyWidget):
 
     def to_html(self) -> StaticExplorer:
         """The explorer in its present state, for pages without a kernel."""
-        names = ("shape", "expression", "angles", "second_shape", "second_expression")
+        names = ("shape", "expression", "albedo", "second_shape", "second_expression", "second_albedo", "angles")
         options = {name: list(getattr(self, name)) for name in names}
         options |= {name: getattr(self, name) for name in ("two_faces", "colouring", "landmarks", "wireframe")}
-        return make_static(self._packed, self._model, options, self._colours)
+        return make_static(self._packed, options)
 
     def _repr_mimebundle_(self, **kwargs):
         if self._still is None:  # a picture takes a second to draw; the first state is what a page begins with

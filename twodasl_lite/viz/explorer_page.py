@@ -68,6 +68,8 @@ def _options(packed: PackedModel, **given) -> dict:
         "expression": check_coefficients("expression", given["expression"], ke),
         "second_shape": check_coefficients("second_shape", given["second_shape"], ks),
         "second_expression": check_coefficients("second_expression", given["second_expression"], ke),
+        "albedo": check_coefficients("albedo", given["albedo"], packed.header["numAlbedo"]),
+        "second_albedo": check_coefficients("second_albedo", given["second_albedo"], packed.header["numAlbedo"]),
         "angles": check_coefficients("angles", given["angles"], 3),
         "two_faces": bool(given["two_faces"]),
         "landmarks": bool(given["landmarks"]),
@@ -81,25 +83,25 @@ def prepare(
     *,
     num_shape: int | None = 12,
     num_expression: int | None = None,
-    region: str | None = None,
+    region: str | Sequence[str] | None = None,
     max_error: float = DEFAULT_MAX_ERROR,
     colours: np.ndarray | torch.Tensor | None = None,
     layout: CoefficientLayout | None = None,
     shape=None,
     expression=None,
     angles=None,
+    albedo=None,
     second_shape=None,
     second_expression=None,
+    second_albedo=None,
     two_faces: bool = False,
     colouring: str | None = None,
     landmarks: bool = False,
     wireframe: bool = False,
-) -> tuple[PackedModel, dict, np.ndarray | None]:
+) -> tuple[PackedModel, dict]:
     """Pack the model and check the settings."""
     if isinstance(colours, torch.Tensor):
         colours = colours.detach().cpu().numpy()
-    if colours is None and model.albedo_mean is not None:
-        colours = model.decode_albedo()[0].cpu().numpy()
     packed = pack_model(
         model, num_shape, num_expression, region=region, max_error=max_error, colours=colours, layout=layout
     )
@@ -108,18 +110,20 @@ def prepare(
         shape=shape,
         expression=expression,
         angles=angles,
+        albedo=albedo,
         second_shape=second_shape,
         second_expression=second_expression,
+        second_albedo=second_albedo,
         two_faces=two_faces,
         colouring=colouring,
         landmarks=landmarks,
         wireframe=wireframe,
     )
-    return packed, options, colours
+    return packed, options
 
 
 # --------------------------------------------------------------------------------------------------- the still picture
-def _portrait(packed: PackedModel, model: MorphableModel, options: dict, colours: np.ndarray | None) -> bytes:
+def _portrait(packed: PackedModel, options: dict) -> bytes:
     """PNG of the explorer's first state, for print."""
     require("matplotlib", "book", "the explorer's still picture")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -140,7 +144,7 @@ def _portrait(packed: PackedModel, model: MorphableModel, options: dict, colours
     turned = [points @ rotation.T for points in vertices]
     low, high = np.min(turned, axis=(0, 1)), np.max(turned, axis=(0, 1))
     middle, half = (low + high) / 2, 0.53 * float((high - low)[:2].max())
-    for position, paint in enumerate(_still_colours(packed, options, vertices, turned, colours)):
+    for position, paint in enumerate(_still_colours(packed, options, vertices, turned)):
         axes = figure.add_axes((position / len(faces), 0, 1 / len(faces), 1))
         lit = options["colouring"] in ("skin", "clay")
         shaded_mesh(axes, turned[position], triangles, paint, lit=lit)
@@ -156,11 +160,7 @@ def _portrait(packed: PackedModel, model: MorphableModel, options: dict, colours
 
 
 def _still_colours(
-    packed: PackedModel,
-    options: dict,
-    vertices: list[np.ndarray],
-    turned: list[np.ndarray],
-    colours: np.ndarray | None,
+    packed: PackedModel, options: dict, vertices: list[np.ndarray], turned: list[np.ndarray]
 ) -> list[np.ndarray | None]:
     """Vertex colours of each face in the still picture, as the script chooses them."""
     from twodasl_lite.viz.figures import colour_by
@@ -168,7 +168,8 @@ def _still_colours(
 
     colouring = options["colouring"]
     if colouring == "skin":
-        return [np.asarray(colours)[packed.vertex_indices]] * len(vertices)
+        both = [packed.decode_colours(np.asarray(options[name])) for name in ("albedo", "second_albedo")]
+        return both[: len(vertices)]
     if colouring == "clay":
         return [None] * len(vertices)
     if colouring == "normals":
@@ -198,6 +199,7 @@ def _javascript_options(options: dict) -> dict:
     renamed = {
         "second_shape": "secondShape",
         "second_expression": "secondExpression",
+        "second_albedo": "secondAlbedo",
         "two_faces": "twoFaces",
     }
     return {renamed.get(name, name): value for name, value in options.items()}
@@ -251,12 +253,10 @@ class StaticExplorer:
         Path(path).write_text(page, encoding="utf-8")
 
 
-def make_static(
-    packed: PackedModel, model: MorphableModel, options: dict, colours: np.ndarray | None
-) -> StaticExplorer:
+def make_static(packed: PackedModel, options: dict) -> StaticExplorer:
     """Draw the still picture and write the HTML."""
-    png = _portrait(packed, model, options, colours)
-    alt = f"Shaded picture of {model.name}: the first state of an interactive face with sliders"
+    png = _portrait(packed, options)
+    alt = f"Shaded picture of {packed.header['name']}: the first state of an interactive face with sliders"
     return StaticExplorer(_figure_html(packed, options, png, alt), png, packed)
 
 
@@ -270,5 +270,5 @@ def face_explorer_html(model: MorphableModel, **settings) -> StaticExplorer:
     Returns:
         An object that a notebook displays; its ``html`` can be put into any page, and ``save`` writes a whole one.
     """
-    packed, options, colours = prepare(model, **settings)
-    return make_static(packed, model, options, colours)
+    packed, options = prepare(model, **settings)
+    return make_static(packed, options)

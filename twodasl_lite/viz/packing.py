@@ -1,16 +1,17 @@
 """A morphable model small enough for a web page, with a guaranteed precision.
 
-A page can carry a few megabytes. The first components of a model are therefore written as 16-bit integers with one
-step for all of them, the step being as coarse as the wanted precision allows: if every slider stands at its limit and
-every rounding error adds up, a vertex is still no further than ``max_error`` mm from where the package puts it.
-Coarse steps leave small numbers; stored as differences from vertex to vertex and with high and low bytes apart, they
-compress well. The browser unpacks this with its own ``DecompressionStream``. Explained in chapter 1.
+A page can carry a few megabytes. The first components of a model are therefore written as 16-bit integers, in steps
+that are as coarse as the wanted precision allows: if every slider stands at its limit and every rounding error adds up,
+a vertex is still no further than ``max_error`` mm from where the package puts it. Coarse steps leave small numbers;
+stored as differences from vertex to vertex and with high and low bytes apart, they compress well. The browser unpacks
+this with its own ``DecompressionStream``. Explained in chapter 1.
 """
 
 from __future__ import annotations
 
 import base64
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,6 +31,9 @@ DEFAULT_MAX_ERROR = 0.05
 CROP_MARGIN = 1.58
 """Side of a crop over the mean of the width and height of the landmarks' box, as 3DDFA crops faces."""
 
+ALBEDO_STEP = 1 / 510
+"""Quantisation step of colour components: half a level of an 8-bit picture."""
+
 _INT16_MAX = 32767
 _MIN_PRECISION = 1e-4
 _FORMAT_VERSION = 1
@@ -43,23 +47,25 @@ class PackedModel:
     Attributes:
         header: Everything that is small, ready for JSON: names, ranges, steps, landmarks.
         data: The zlib stream of all arrays.
-        step: Quantisation step of all components, in mm.
         max_error: Bound in mm on the distance along one axis between a packed and an original vertex, for every
             setting of the sliders.
         vertex_indices: Which vertices of the model were packed, ``(V,)``.
         mean: ``(V, 3)`` integers; times ``header["meanStep"]``, plus ``header["offset"]``, the mean face in mm.
-        basis: ``(Ks + Ke, V, 3)`` integers; times ``step``, displacements in mm per standard deviation.
+        basis: ``(Ks + Ke, V, 3)`` integers; times ``header["steps"]``, displacements in mm per standard deviation.
         triangles: ``(T, 3)`` indices into the packed vertices.
+        colours: ``(V, 3)`` 8-bit average colours, or ``None``.
+        albedo: ``(Ka, V, 3)`` integers; times :data:`ALBEDO_STEP`, colour changes per standard deviation, or ``None``.
     """
 
     header: dict
     data: bytes = field(repr=False)
-    step: float
     max_error: float
     vertex_indices: np.ndarray = field(repr=False)
     mean: np.ndarray = field(repr=False)
     basis: np.ndarray = field(repr=False)
     triangles: np.ndarray = field(repr=False)
+    colours: np.ndarray | None = field(repr=False)
+    albedo: np.ndarray | None = field(repr=False)
 
     @property
     def base64_size(self) -> int:
@@ -84,8 +90,24 @@ class PackedModel:
         weights = np.zeros(num_shape + num_expression)
         weights[: len(shape)] = shape
         weights[num_shape : num_shape + len(expression)] = expression
-        moved = np.tensordot(weights, self.basis, axes=1) * self.step
+        moved = np.tensordot(weights * self.header["steps"], self.basis, axes=1)
         return np.asarray(self.header["offset"]) + self.mean * self.header["meanStep"] + moved
+
+    def decode_colours(self, albedo: np.ndarray) -> np.ndarray:
+        """The skin colours that the browser computes.
+
+        Args:
+            albedo: Up to ``Ka`` coefficients in standard deviations.
+
+        Returns:
+            ``(V, 3)`` sRGB in [0, 1]; clay if the model has no colours.
+        """
+        if self.colours is None:
+            return np.broadcast_to(np.asarray(CLAY), self.mean.shape)
+        colours = self.colours / 255.0
+        if self.albedo is not None and len(albedo):
+            colours = colours + np.tensordot(albedo, self.albedo[: len(albedo)], axes=1) * ALBEDO_STEP
+        return colours.clip(0, 1)
 
 
 def checksum(vertices: np.ndarray) -> float:
@@ -114,22 +136,54 @@ def _differences(integers: np.ndarray) -> np.ndarray:
     return np.diff(wide, axis=-1, prepend=0) & 0xFFFF
 
 
-def _select(model: MorphableModel, region: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vertex indices, triangles and landmarks of a region, the last two in the region's own numbering."""
+def _component_steps(largest: np.ndarray, reach: np.ndarray, budget: float) -> np.ndarray:
+    """Quantisation steps whose rounding errors add up to the budget: one for all, but no finer than 16 bits allow.
+
+    Args:
+        largest: ``(K,)`` largest displacement of each component.
+        reach: ``(K,)`` largest coefficient of each.
+        budget: The largest admissible ``sum(reach * steps)``, twice the precision.
+
+    Raises:
+        ValueRangeError: If 16 bits are too few.
+    """
+    floor = largest / _INT16_MAX
+    bound = np.zeros(len(floor), dtype=bool)  # components that need a coarser step than the others
+    while True:
+        rest = budget - float(reach[bound] @ floor[bound])
+        common = rest / max(float(reach[~bound].sum()), 1e-12)
+        more = ~bound & (floor > common)
+        if rest <= 0 or not more.any():
+            break
+        bound |= more
+    if rest <= 0:
+        raise ValueRangeError(
+            f"max_error: found {(budget / 2):.2g} mm left for {len(floor)} components; expected at least "
+            f"{float(reach @ floor) / 2:.2g} mm, the finest that 16 bits allow"
+        )
+    return np.where(bound, floor, common)
+
+
+def _select(model: MorphableModel, region: str | Sequence[str] | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Vertex indices, triangles and landmarks of one or more regions, the last two in their own numbering."""
     triangles = model.triangles.cpu().numpy()
     landmarks = model.landmarks.cpu().numpy()
     if region is None:
         return np.arange(model.num_vertices), triangles, landmarks
-    if region not in model.regions:
-        known = ", ".join(sorted(model.regions)) or "none"
-        raise ValueRangeError(f"region: found {region!r}; expected one of the model's regions ({known})")
-    kept = np.unique(model.regions[region].cpu().numpy())
+    names = [region] if isinstance(region, str) else list(region)
+    for name in names:
+        if name not in model.regions:
+            known = ", ".join(sorted(model.regions)) or "none"
+            raise ValueRangeError(f"region: found {name!r}; expected one or more of the model's regions ({known})")
+    kept = np.unique(np.concatenate([model.regions[name].cpu().numpy() for name in names]))
     new_index = np.full(model.num_vertices, -1)
     new_index[kept] = np.arange(len(kept))
     inside = (new_index[triangles] >= 0).all(axis=1)
     if (new_index[landmarks] < 0).any():
         outside = int((new_index[landmarks] < 0).sum())
-        raise ValueRangeError(f"region: found {outside} landmarks outside {region!r}; expected all of them inside")
+        raise ValueRangeError(
+            f"region: found {outside} landmarks outside {' and '.join(names)!r}; expected regions that hold all of them"
+        )
     return kept, new_index[triangles[inside]], new_index[landmarks]
 
 
@@ -166,7 +220,7 @@ def pack_model(
     num_shape: int | None = 12,
     num_expression: int | None = None,
     *,
-    region: str | None = None,
+    region: str | Sequence[str] | None = None,
     max_error: float = DEFAULT_MAX_ERROR,
     colours: np.ndarray | None = None,
     layout: CoefficientLayout | None = None,
@@ -177,7 +231,7 @@ def pack_model(
         model: The face model.
         num_shape: How many shape components; all if ``None``, and never more than there are.
         num_expression: How many expression components; all if ``None``.
-        region: Keep only this region of the face; every landmark must lie in it.
+        region: Keep only this region of the face, or these; every landmark must lie in one.
         max_error: Bound on the error of a coordinate, in the model's unit (mm).
         colours: ``(V, 3)`` sRGB of all the model's vertices; by default the model's average albedo, if it has one.
         layout: Sizes of the coefficient vector that the explorer copies: by default 40 shape and 10 expression
@@ -221,18 +275,15 @@ def pack_model(
     mean = model.mean.double().cpu().numpy()[kept]
     offset = (mean.min(axis=0) + mean.max(axis=0)) / 2
     mean_step = float(np.abs(mean - offset).max(initial=0)) / _INT16_MAX or 1.0  # as fine as 16 bits allow
-    finest = float(np.abs(basis).max(initial=0)) / _INT16_MAX  # finer would not fit into 16 bits
-    step = 2 * (max_error - mean_step / 2) / max(1.0, float(reach.sum()))
-    if step <= finest:
-        raise ValueRangeError(
-            f"max_error: found {max_error} mm; expected at least {(mean_step + finest * reach.sum()) / 2:.2g} mm, the "
-            f"finest that 16 bits allow for {ks + ke} components of this model"
-        )
+    steps = _component_steps(np.abs(basis).max(axis=(1, 2), initial=0), reach, 2 * max_error - mean_step)
     mean_integers = np.rint((mean - offset) / mean_step).astype(np.int16)  # (V, 3)
-    basis_integers = np.rint(basis / step).astype(np.int16)  # (K, V, 3)
+    basis_integers = np.rint(basis / steps[:, None, None]).astype(np.int16)  # (K, V, 3)
 
+    albedo = None
     if colours is None and model.albedo_mean is not None:
         colours = model.decode_albedo()[0].cpu().numpy()
+        changes = (model.albedo_basis * model.albedo_std).double().cpu().numpy()[kept].transpose(2, 0, 1)
+        albedo = np.rint(changes / ALBEDO_STEP).clip(-128, 127).astype(np.int8)  # (Ka, V, 3)
     if colours is not None:
         colours = np.asarray(colours, dtype=np.float64)
         if colours.shape != (model.num_vertices, 3):
@@ -251,6 +302,11 @@ def pack_model(
     if colours is not None:
         add("colours", np.diff(colours.T.astype(np.int64), axis=-1, prepend=0).astype(np.uint8).tobytes())
 
+    if albedo is not None:
+        add(
+            "albedo", np.diff(albedo.transpose(0, 2, 1).astype(np.int64), axis=-1, prepend=0).astype(np.uint8).tobytes()
+        )
+
     layout = layout or CoefficientLayout(
         max(ks, min(NUM_SHAPE, model.num_shape)), max(ke, min(NUM_EXPRESSION, model.num_expression))
     )
@@ -268,7 +324,7 @@ def pack_model(
         "numShape": ks,
         "numExpression": ke,
         "meanStep": mean_step,
-        "step": step,
+        "steps": steps.tolist(),
         "maxError": max_error,
         "offset": [float(x) for x in offset],
         "sections": sections,
@@ -284,15 +340,18 @@ def pack_model(
         "layout": {"shape": layout.num_shape, "expression": layout.num_expression},
         "camera": _crop_camera(mean[landmarks]),
         "hasColours": colours is not None,
+        "numAlbedo": 0 if albedo is None else len(albedo),
+        "albedoStep": ALBEDO_STEP,
         "clay": list(CLAY),
     }
     return PackedModel(
         header,
         zlib.compress(b"".join(parts), _ZLIB_LEVEL),
-        step,
         max_error,
         kept,
         mean_integers,
         basis_integers,
         triangles,
+        colours,
+        albedo,
     )

@@ -174,6 +174,8 @@ def shade(normals: np.ndarray, colours: np.ndarray, gloss: float = 1.0, light=KE
     highlight = np.maximum(normals @ halfway, 0)[..., None] ** 22 * (0.035 + 0.04 * gloss)
     rim = (1 - np.clip(normals[..., 2:3], 0, 1)) ** 4 * 0.10
     base = np.clip(colours, 0, 1) ** _GAMMA
+    bright = np.clip((base @ np.array([0.3, 0.5, 0.2]) - 0.02) / 0.23, 0, 1)[..., None]
+    highlight = highlight * (0.2 + 0.8 * bright**2 * (3 - 2 * bright))  # hair is matt
     return np.clip(base * (lit + rim) + highlight, 0, 1) ** (1 / _GAMMA)
 
 

@@ -118,7 +118,20 @@ async function unpackModel(header, compressed) {
       }
     }
   }
-  return { header, mean, basis, triangles, colours, V, T };
+  const albedo = []; // Int8Array(3V) per colour component
+  for (let k = 0; k < header.numAlbedo; k++) {
+    const component = new Int8Array(3 * V);
+    for (let channel = 0; channel < 3; channel++) {
+      const at = (3 * k + channel) * V;
+      let sum = 0;
+      for (let v = 0; v < V; v++) {
+        sum = (sum + section.albedo[at + v]) & 0xff;
+        component[3 * v + channel] = sum;
+      }
+    }
+    albedo.push(component);
+  }
+  return { header, mean, basis, triangles, colours, albedo, V, T };
 }
 
 /** S = mean + sum_k coefficient_k component_k, into `out`. */
@@ -126,12 +139,22 @@ function decodeFace(model, coefficients, out) {
   out.set(model.mean);
   const length = out.length;
   for (let k = 0; k < coefficients.length; k++) {
-    const weight = coefficients[k] * model.header.step;
+    const weight = coefficients[k] * model.header.steps[k];
     if (weight === 0) continue;
     const component = model.basis[k];
     for (let i = 0; i < length; i++) out[i] += weight * component[i];
   }
   return out;
+}
+
+/** Average colours plus weighted colour components, clamped to 8 bits. */
+function decodeColours(model, coefficients, out) {
+  const sum = Float32Array.from(model.colours);
+  coefficients.forEach((coefficient, k) => {
+    const weight = 255 * model.header.albedoStep * coefficient;
+    if (weight !== 0) model.albedo[k].forEach((change, i) => (sum[i] += weight * change));
+  });
+  new Uint8ClampedArray(out.buffer).set(sum);
 }
 
 /** Vertex normals: sum of the adjacent triangles' normals, weighted by area; not normalised (the shader does that). */
@@ -210,6 +233,7 @@ void main() {
            + vec3(0.70, 0.82, 1.0) * 0.20 * max(dot(n, fill), 0.0)
            + vec3(0.125, 0.135, 0.155) * (0.70 + 0.30 * n.y);
   float highlight = pow(max(dot(n, normalize(key + vec3(0.0, 0.0, 1.0))), 0.0), 22.0) * mix(0.035, 0.075, gloss);
+  highlight *= 0.2 + 0.8 * smoothstep(0.02, 0.25, dot(base, vec3(0.3, 0.5, 0.2))); // hair is matt
   float rim = pow(1.0 - clamp(n.z, 0.0, 1.0), 4.0) * 0.10;
   vec3 linear = (base * lit + highlight + rim * base) * inside;
   result = vec4(pow(clamp(linear, 0.0, 1.0), vec3(1.0 / 2.2)), 1.0);
@@ -494,7 +518,7 @@ html[data-theme="dark"] .face-explorer, body[data-jp-theme-light="false"] .face-
 .fx-panel { max-height: var(--fx-panel-height, 560px); overflow-y: auto; overflow-x: hidden; scrollbar-width: thin; padding: 0 6px 4px 2px; min-width: 0; }
 .fx-panel details { border: 0; margin: 0 0 6px; padding: 0; background: none; box-shadow: none; }
 .fx-panel summary { cursor: pointer; font-weight: 600; padding: 2px 0 3px; color: var(--fx-ink); list-style-position: inside; }
-.fx-slider { display: grid; grid-template-columns: 9.7em minmax(60px, 1fr) 4.1em; break-inside: avoid; align-items: center; gap: 8px; min-height: 25px; }
+.fx-slider { display: grid; grid-template-columns: 10.3em minmax(60px, 1fr) 4.1em; break-inside: avoid; align-items: center; gap: 8px; min-height: 25px; }
 .fx-slider label { margin: 0; font-weight: 400; color: var(--fx-ink); overflow: hidden; text-overflow: ellipsis; white-space: nowrap; cursor: pointer; }
 .fx-slider input[type="range"] { appearance: none; -webkit-appearance: none; width: 100%; min-width: 0; margin: 0; height: 20px; background: transparent; cursor: pointer; border: 0; padding: 0;
   --fx-track: linear-gradient(to right, var(--fx-line) var(--fx-from), var(--fx-accent) var(--fx-from) var(--fx-to), var(--fx-line) var(--fx-to)); }
@@ -579,10 +603,11 @@ class Explorer {
     this.header = model.header;
     this.onChange = null; // called with the names of what a person changed
     this.id = `fx${++serial}-${Math.random().toString(36).slice(2, 7)}`;
-    const { numShape, numExpression, hasColours } = this.header;
+    const { numShape, numExpression, numAlbedo, hasColours } = this.header;
     const blank = () => ({
       shape: new Array(numShape).fill(0),
       expression: new Array(numExpression).fill(0),
+      albedo: new Array(numAlbedo).fill(0),
       vertices: new Float32Array(3 * model.V),
       normals: new Float32Array(3 * model.V),
       colours: new Uint8Array(3 * model.V),
@@ -620,6 +645,7 @@ class Explorer {
     this.initial = {
       shape: this.faces.map((face) => [...face.shape]),
       expression: this.faces.map((face) => [...face.expression]),
+      albedo: this.faces.map((face) => [...face.albedo]),
       angles: [...this.angles],
     };
     this.#draw();
@@ -636,6 +662,7 @@ class Explorer {
     return {
       shape: [...face.shape],
       expression: [...face.expression],
+      albedo: [...face.albedo],
       angles: [...this.angles],
       vertexCount: this.model.V,
       checksum: this.#checksum(face.vertices),
@@ -667,14 +694,16 @@ class Explorer {
     return [...pose, ...pad(face.shape, shapeStd, layout.shape), ...pad(face.expression, expressionStd, layout.expression)];
   }
 
-  /** Change anything: shape, expression, angles, secondShape, secondExpression, twoFaces, colouring, landmarks, wireframe. */
+  /** Change anything: shape, expression, albedo (also secondShape, ...), angles, zoom, twoFaces, activeFace, colouring, ... */
   set(changes) {
-    const { numShape, numExpression } = this.header;
+    const { numShape, numExpression, numAlbedo } = this.header;
     const targets = [
       ["shape", 0, "shape", numShape],
       ["expression", 0, "expression", numExpression],
+      ["albedo", 0, "albedo", numAlbedo],
       ["secondShape", 1, "shape", numShape],
       ["secondExpression", 1, "expression", numExpression],
+      ["secondAlbedo", 1, "albedo", numAlbedo],
     ];
     for (const [key, index, kind, length] of targets) {
       if (changes[key] === undefined || changes[key] === null) continue;
@@ -725,6 +754,7 @@ class Explorer {
     this.faces.forEach((face, i) => {
       face.shape = [...this.initial.shape[i]];
       face.expression = [...this.initial.expression[i]];
+      face.albedo = [...this.initial.albedo[i]];
       face.stale = true;
     });
     this.angles = [...this.initial.angles];
@@ -734,11 +764,13 @@ class Explorer {
     this.redraw();
   }
 
-  /** A random identity: each shape coefficient from N(0, 1), clipped; the expression stays. */
+  /** A random identity: each shape and colour coefficient from N(0, 1), clipped; the expression stays. */
   random() {
     const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
     const face = this.faces[this.active];
-    face.shape = face.shape.map(() => Math.round(100 * clamp(normal(), [-RANDOM_CLIP, RANDOM_CLIP])) / 100);
+    const draw = () => Math.round(100 * clamp(normal(), [-RANDOM_CLIP, RANDOM_CLIP])) / 100;
+    face.shape = face.shape.map(draw);
+    face.albedo = face.albedo.map(draw);
     face.stale = true;
     this.recolour = true;
     this.#refresh();
@@ -802,7 +834,7 @@ class Explorer {
 
   #colour(shown) {
     const { colouring } = this.options;
-    const { mean, V, colours } = this.model;
+    const { mean, V } = this.model;
     const length = (face, other, i) =>
       Math.hypot(face[i] - other[i], face[i + 1] - other[i + 1], face[i + 2] - other[i + 2]);
     let reach = 0;
@@ -826,7 +858,7 @@ class Explorer {
         const values = distances.get(index);
         for (let v = 0; v < V; v++) viridis(values[v] / this.reach, face.colours, 3 * v);
       } else if (colouring === "skin") {
-        face.colours.set(colours);
+        decodeColours(this.model, face.albedo, face.colours);
       } else if (colouring === "pncc") {
         // Projected normalised coordinate code: the mean face's own coordinates, scaled to [0, 1] per axis.
         for (let i = 0; i < 3 * V; i++) {
@@ -1013,7 +1045,7 @@ class Explorer {
     this.root.id = id;
     this.root.setAttribute("data-face-explorer", "");
     this.root.setAttribute("role", "group");
-    this.root.setAttribute("data-lm-suppress-shortcuts", "true"); // keys belong to the sliders, not to JupyterLab
+    this.root.setAttribute("data-lm-suppress-shortcuts", "true"); // no JupyterLab shortcuts inside
     this.root.setAttribute("aria-label", `Face explorer: ${header.name}`);
     this.root.replaceChildren(frame, hint);
   }
@@ -1037,6 +1069,10 @@ class Explorer {
       this.redraw();
     });
 
+    this.root.addEventListener("keydown", (event) => {
+      const passes = event.ctrlKey || event.metaKey || event.altKey || ["Tab", "Escape"].includes(event.key);
+      if (!passes) event.stopPropagation(); // JupyterLab would take the arrow keys away from the sliders
+    });
     let last = null;
     this.view.addEventListener("pointerdown", (event) => {
       if (event.button !== 0) return;
@@ -1085,7 +1121,6 @@ class Explorer {
     this.view.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey || !keys[event.key]) return;
       event.preventDefault();
-      event.stopPropagation(); // JupyterLab would move to another cell
       keys[event.key]();
     });
   }
@@ -1112,13 +1147,13 @@ class Explorer {
   #act(action, message) {
     action();
     this.status.textContent = message;
-    this.#tell("shape", "expression", "angles");
+    this.#tell("shape", "expression", "albedo", "angles");
   }
 
   #tell(...names) {
     if (!this.onChange) return;
     // The sliders move whichever face is chosen; the first and the second have traits of their own.
-    const second = { shape: "secondShape", expression: "secondExpression" };
+    const second = { shape: "secondShape", expression: "secondExpression", albedo: "secondAlbedo" };
     this.onChange(names.flatMap((name) => (this.active && second[name] ? [second[name]] : [name])));
   }
 
@@ -1127,7 +1162,8 @@ class Explorer {
     if (name === "angles") return [...this.angles];
     if (name === "activeFace") return this.active;
     if (name in this.options) return this.options[name];
-    return [...this.faces[name.startsWith("second") ? 1 : 0][name.toLowerCase().endsWith("shape") ? "shape" : "expression"]];
+    const second = name.startsWith("second");
+    return [...this.faces[second ? 1 : 0][second ? name.slice("second".length).toLowerCase() : name]];
   }
 
   #refresh() {
@@ -1188,8 +1224,10 @@ const TRAITS = {
   shape: "shape",
   expression: "expression",
   angles: "angles",
+  albedo: "albedo",
   second_shape: "secondShape",
   second_expression: "secondExpression",
+  second_albedo: "secondAlbedo",
   two_faces: "twoFaces",
   colouring: "colouring",
   landmarks: "landmarks",

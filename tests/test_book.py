@@ -1,0 +1,91 @@
+"""The book itself: each chapter runs, the site builds without a warning, every page works offline.
+
+The chapters run under nbmake; what they give is shared with `make book` (see ``bookkit.execute``), so that a
+chapter which has not changed since its last good run is not executed again.
+"""
+
+import os
+
+import pytest
+from bookkit import browser as check
+from bookkit import execute
+from bookkit.config import HTML, road_map, written_chapters
+from bookkit.site import build
+
+pytestmark = pytest.mark.book
+
+CHAPTERS = written_chapters()
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.file)
+def test_chapter_runs(chapter):
+    run = execute.execute(chapter)
+    state = "unchanged since it ran" if run.cached else "executed"
+    print(f"{chapter.file}: {state}, {run.seconds:.1f} s of {chapter.budget:g} s")
+
+
+@pytest.fixture(scope="module")
+def site():
+    """The site, built anew with warnings as errors."""
+    build(CHAPTERS, strict=True)
+    return HTML
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    path = check.find_browser() or check.install_browser()
+    if path is None:
+        if os.environ.get("TWODASL_REQUIRE_BROWSER") == "1":
+            pytest.fail("TWODASL_REQUIRE_BROWSER=1, and there is no Chromium or Chrome to open the pages with")
+        pytest.skip("NO BROWSER FOUND AND NONE COULD BE INSTALLED: THE PAGES WERE NOT OPENED")
+    with check.open_browser(path) as browser:
+        yield browser
+
+
+def test_site_builds_without_warnings(site):
+    pages = check.list_pages(site)
+    for page in (
+        "index.html",
+        "book/notation.html",
+        "book/glossary.html",
+        "book/bibliography.html",
+        "book/api/index.html",
+    ):
+        assert page in pages
+    for chapter in CHAPTERS:
+        assert f"notebooks/{chapter.file}.html" in pages
+
+
+def test_start_page_shows_the_whole_road_map(site):
+    text = (site / "index.html").read_text(encoding="utf-8")
+    for chapter in road_map():
+        assert chapter.title in text
+        assert (f'href="notebooks/{chapter.file}.html"' in text) == chapter.written
+
+
+@pytest.mark.skipif(not CHAPTERS, reason="no chapter has been written")
+def test_launch_buttons_follow_the_repository_address(site):
+    from bookkit.config import repository
+
+    url, branch = repository()
+    text = (site / "notebooks" / f"{CHAPTERS[0].file}.html").read_text(encoding="utf-8")
+    owner_and_name = url.removeprefix("https://github.com/")
+    assert f"mybinder.org/v2/gh/{owner_and_name}/{branch}?urlpath=lab/tree/notebooks/{CHAPTERS[0].file}.ipynb" in text
+    assert f"colab.research.google.com/github/{owner_and_name}/blob/{branch}/notebooks/{CHAPTERS[0].file}.ipynb" in text
+
+
+@pytest.mark.skipif(not CHAPTERS, reason="no chapter has been written")
+def test_page_weight(site):
+    """A page stays below 3 MB beside the scripts that all pages share."""
+    for chapter in CHAPTERS:
+        size = (site / "notebooks" / f"{chapter.file}.html").stat().st_size
+        assert size <= 3_000_000, f"{chapter.file}.html has {size / 1e6:.1f} MB"
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+def test_every_page_works_offline(site, chromium, scheme):
+    done = check.check_site(chromium, site, scheme)
+    print(f"{len(check.list_pages(site))} pages over {scheme}, {done.moved} controls moved")
+    assert not done.problems, "\n" + "\n".join(done.problems)
+    if CHAPTERS:
+        assert done.moved >= 1, "no control was operated on any page"
