@@ -8,6 +8,8 @@
       // These are inside embed-amd.js; the paths are where they look for their fonts.
       "@jupyter-widgets/base": base + "vendor/html-manager/base",
       "@jupyter-widgets/controls": base + "vendor/html-manager/controls",
+      "@jupyter-widgets/output": base + "vendor/html-manager/output",
+      "@jupyter-widgets/html-manager": base + "vendor/html-manager/html-manager",
       "@jupyter-widgets/html-manager/dist": base + "vendor/html-manager",
     },
   });

@@ -155,6 +155,8 @@ UNFOLD = """() => {
   for (const folded of document.querySelectorAll(".toggle-hidden")) folded.classList.remove("toggle-hidden");
 }"""
 
+STARTED = "(e) => !e.matches('.book-plotly') || Boolean(e.dataset.state)"
+
 UNDRAWN = """() => {
   const problems = [];
   const name = (e) => e.id ? "#" + e.id : e.outerHTML.slice(0, 120);
@@ -163,7 +165,9 @@ UNDRAWN = """() => {
       problems.push(`figure ${name(figure)} is not drawn (${figure.dataset.state || "not started"})`);
   for (const script of document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]')) {
     const area = script.parentElement.querySelector(".widget-subarea");
-    if (!area || !area.childElementCount || !area.innerHTML.trim())
+    const view = area && area.firstElementChild;
+    const shows = (e) => e.childElementCount || e.textContent.trim() || e.shadowRoot || e.matches("img, canvas, input");
+    if (!view || !shows(view))
       problems.push("a widget is not there: " + script.textContent.trim().slice(0, 120));
   }
   for (const explorer of document.querySelectorAll("[data-face-explorer]"))
@@ -281,7 +285,9 @@ class PageCheck:
             # Figures are drawn when they come near the screen.
             for figure in page.locator(".book-plotly, [data-face-explorer], .widget-subarea").all():
                 figure.evaluate("(e) => e.scrollIntoView({ block: 'center', behavior: 'instant' })")
-                page.wait_for_timeout(50)
+                started = time.monotonic()
+                while not figure.evaluate(STARTED) and time.monotonic() - started < DRAW_SECONDS:
+                    page.wait_for_timeout(50)
             undrawn = self._wait_drawn(page)
             for problem in [*undrawn, *page.evaluate(TOO_WIDE)]:
                 self._note(problem)

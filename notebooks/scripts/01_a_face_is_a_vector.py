@@ -33,9 +33,12 @@
 # %% tags=["install"]
 # On a machine without the package (Google Colab, for example), fetch it first. Elsewhere this does nothing.
 import importlib.util
+import subprocess
+import sys
 
 if importlib.util.find_spec("twodasl_lite") is None:
-    # %pip install -q "twodasl_lite[book] @ git+https://github.com/twodasl-lite/twodasl_lite@main"
+    package = "twodasl_lite[book] @ git+https://github.com/twodasl-lite/twodasl_lite@main"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", package], check=True)
 
 # %%
 import timeit
@@ -182,7 +185,8 @@ for axes, title in zip(panels, titles, strict=True):
 # ## Mean plus shape plus expression
 #
 # Not every vector of $3V$ numbers is a face; almost none is. Faces fill a small neighbourhood of their mean, and they
-# leave it in few directions. The model lists these directions. With $\bar{\mathbf S}$ the **mean** face,
+# leave it in few directions. The model lists these directions, of two kinds. With $\bar{\mathbf S}$ the **mean** face, $K_s$ components of the first
+# kind and $K_e$ of the second,
 #
 # $$ \mathbf S = \bar{\mathbf S} + \sum_{k=1}^{K_s} \alpha_k \mathbf A_k + \sum_{k=1}^{K_e} \beta_k \mathbf E_k . $$
 #

@@ -33,9 +33,12 @@
 # %% tags=["install"]
 # On a machine without the package (Google Colab, for example), fetch it first. Elsewhere this does nothing.
 import importlib.util
+import subprocess
+import sys
 
 if importlib.util.find_spec("twodasl_lite") is None:
-    # %pip install -q "twodasl_lite[book] @ git+https://github.com/twodasl-lite/twodasl_lite@main"
+    package = "twodasl_lite[book] @ git+https://github.com/twodasl-lite/twodasl_lite@main"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", package], check=True)
 
 # %%
 import tempfile
@@ -117,11 +120,11 @@ panels[0].set(xlim=limits[:, 0], ylim=limits[:, 1]);
 #
 # $$ \mathbf R = \mathbf U \operatorname{diag}(1, 1, \det(\mathbf U \mathbf W^\top))\, \mathbf W^\top . $$
 #
-# The determinant guards against a mirror image, which would often fit better: faces are nearly symmetric. The solution is due to {cite:t}`kabsch1976solution`.
+# The determinant guards against a mirror image, which a plain least-squares fit would return for a mirrored scan, or for a flat one with enough noise. The solution is due to {cite:t}`kabsch1976solution`.
 
 # %%
 def kabsch(source, target):
-    """Rotation (3, 3) and translation (3,) that bring source (V, 3) closest to target (V, 3)."""
+    """Rotation (3, 3) and translation (3,) from source (V, 3) to target (V, 3)."""
     a, b = source - source.mean(dim=0), target - target.mean(dim=0)
     u, _, wt = torch.linalg.svd(b.T @ a)
     sign = torch.ones(3, dtype=source.dtype)
@@ -203,7 +206,8 @@ components = principal_components(aligned)
 torch.testing.assert_close(sigma[:60], components.std[:60], rtol=1e-6, atol=0)
 by_hand, by_package = basis[..., :60].abs(), components.basis[..., :60].abs()
 torch.testing.assert_close(by_hand, by_package, rtol=0, atol=1e-4)
-print(f"C would take {8 * (3 * num_vertices) ** 2 / 1e9:.1f} GB, G takes {8 * num**2 / 1e6:.2f} MB")
+sizes = 8 * (3 * num_vertices) ** 2 / 1e9, 8 * num**2 / 1e6  # 8 bytes a number
+print(f"C would take {sizes[0]:.1f} GB, G takes {sizes[1]:.2f} MB")
 
 # %% [markdown]
 # We compared magnitudes because $-\mathbf e_k$ is an eigenvector as good as $\mathbf e_k$; the package picks the sign that makes the largest entry positive.
@@ -439,7 +443,7 @@ print(f"✓ scan 1 must be scaled by {f:.3f} to match scan 0")
 # %% [markdown]
 # ### Exercise 2.2 · Enough is enough
 #
-# How many components explain 95 % of the variance? Write `components_for(share_wanted, sigma)`: the smallest $k$ whose compactness reaches the share.
+# How many components explain 95 % of the variance? Write `components_for(share_wanted, sigma)`: the smallest $n$ whose compactness reaches the share.
 
 # %% tags=["exercise"]
 def components_for(share_wanted, sigma):
@@ -458,7 +462,7 @@ def components_for(share_wanted, sigma):
 toy = torch.tensor([3.0, 2.0, 1.0])  # variances 9, 4 and 1, together 14
 answers = [components_for(wanted, toy) for wanted in (0.6, 0.8, 0.95)]
 assert answers[0] is not None, "components_for returns nothing yet"
-assert answers != [0, 1, 2], "one too few: a model of one component has k = 1"
+assert answers != [0, 1, 2], "one too few: a model of one component has n = 1"
 assert answers != [2, 2, 3], "it is not the deviations that add up"
 assert answers == [1, 2, 3], f"60, 80 and 95 % of the toy take 1, 2 and 3 components, not {answers}"
 print(f"✓ 95 % of the variance: {components_for(0.95, sigma)} components")

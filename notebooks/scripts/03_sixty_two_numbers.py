@@ -34,9 +34,12 @@
 # %% tags=["install"]
 # On a machine without the package (Google Colab, for example), fetch it first. Elsewhere this does nothing.
 import importlib.util
+import subprocess
+import sys
 
 if importlib.util.find_spec("twodasl_lite") is None:
-    # %pip install -q "twodasl_lite[book] @ git+https://github.com/twodasl-lite/twodasl_lite@main"
+    package = "twodasl_lite[book] @ git+https://github.com/twodasl-lite/twodasl_lite@main"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", package], check=True)
 
 # %%
 import math
@@ -99,8 +102,8 @@ def perspective(points, distance):
 # %% [markdown]
 # How large is the error? The field divides the mean distance between two sets of landmarks by $\sqrt{wh}$,
 # with $w$ and $h$ the width and height of the landmarks' bounding box, and calls it the *normalised mean
-# error* (NME). Could a fit hide it, by shifting, turning or stretching the face? No weak-perspective camera
-# can do better than the best *affine* map from 3D to 2D, which least squares finds.
+# error* ({term}`NME`). Could a fit hide it, by shifting, turning or stretching the face? No weak-perspective
+# camera can do better than the best *affine* map from 3D to 2D, which least squares finds.
 
 # %%
 def nme(points, target):
@@ -143,7 +146,6 @@ def clay(points):
     return place | {"intensity": (100 * shade).astype(np.int8)}
 
 
-# %% tags=["hide-input"]
 CORNERS = dict(zip("ijk", model.triangles.short().numpy().T))
 LOOK = {
     "colorscale": [[0, "#4d463f"], [0.5, "#a39a90"], [1, "#efe8df"]],
@@ -153,12 +155,6 @@ LOOK = {
     "lighting": {"ambient": 1, "diffuse": 0, "specular": 0},
     "hoverinfo": "skip",
 }
-
-
-def slider(values, prefix, unit):
-    play = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
-    steps = [{"label": f"{v:g}{unit}", "method": "animate", "args": [[f"{v:g}"], play]} for v in values]
-    return [{"steps": steps, "currentvalue": {"prefix": prefix}, "pad": {"t": 50, "b": 10}}]
 
 
 # %% tags=["hide-input"]
@@ -189,7 +185,14 @@ fig.add_trace(go.Scatter(x=distances / 1000, y=errors, line={"color": CATEGORICA
 fig.add_trace(dot.update(marker={"color": CATEGORICAL[1], "size": 12}, showlegend=False), 2, 1)
 fig.frames = [go.Frame(data=at_distance(d), traces=[0, 1, 4], name=f"{d / 1000:g}") for d in STOPS]
 
+
 # %% tags=["hide-input"]
+def slider(values, prefix, unit):
+    play = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
+    steps = [{"label": f"{v:g}{unit}", "method": "animate", "args": [[f"{v:g}"], play]} for v in values]
+    return [{"steps": steps, "currentvalue": {"prefix": prefix}, "pad": {"t": 50, "b": 10}}]
+
+
 hidden = {"visible": False}
 span = whole.amax(dim=0) - whole.amin(dim=0)
 flat_view = {"eye": {"x": 0, "y": 0, "z": 2}, "up": {"x": 0, "y": 1, "z": 0}, "projection": {"type": "orthographic"}}
@@ -231,15 +234,15 @@ fig
 # ear behind the head. Before any code, the three frames, because half of all bugs in this field live between
 # them:
 #
-# | frame | origin | axes | unit |
+# | frame | origin | $y$ | unit |
 # |---|---|---|---|
-# | model | near the head's centre | x right, **y up**, z towards the viewer | mm |
-# | crop frame | centre of the lower left pixel is (1, 1) | x right, **y up**, z towards the viewer | pixels |
-# | pixels | centre of the upper left pixel is (0, 0) | x right, **y down**, z towards the viewer | pixels |
+# | model | near the head's centre | up | mm |
+# | crop frame | the centre of the lower left pixel is (1, 1) | up | pixels |
+# | pixels | the centre of the upper left pixel is (0, 0) | down | pixels |
 #
-# The middle one exists only because the published coefficients {cite:p}`zhu2016face` come from MATLAB, which
-# counts from one. We visit it inside the pose and leave at once: $x = v_x - 1$, $y = H - v_y$ in a picture of
-# height $H$.
+# In all three, $x$ points to the right of the picture and $z$ towards the viewer. The crop frame exists only
+# because the published coefficients {cite:p}`zhu2016face` come from MATLAB, which counts from one. We visit
+# it inside the pose and leave at once: $x = v_x - 1$, $y = H - v_y$ in a picture of height $H$.
 
 # %%
 def project(points, pose):
@@ -311,13 +314,15 @@ assert (R @ nose)[0] < nose[0]  # positive yaw: the nose goes to the left
 # Multiply the three matrices out and the angles can be read off again. With $c_p$ the cosine of the pitch and
 # so on,
 #
-# $$\mathbf R = \begin{pmatrix} c_y c_r & c_y s_r & -s_y \\ \cdot & \cdot & s_p c_y \\ \cdot & \cdot & c_p c_y \end{pmatrix},$$
+# $$\mathbf R = \begin{pmatrix} c_y c_r & c_y s_r & -s_y \\
+# \cdot & \cdot & s_p c_y \\ \cdot & \cdot & c_p c_y \end{pmatrix},$$
 #
 # $$\text{pitch} = \operatorname{atan2}(R_{12}, R_{22}),\quad \text{yaw} = -\arcsin R_{02},\quad
 # \text{roll} = \operatorname{atan2}(R_{01}, R_{00}).$$
 #
 # Code that takes the formulas of one convention to matrices of another does not crash. It returns three
-# plausible angles, right for frontal faces, where the conventions agree, and wrong for the others.
+# plausible angles, almost right for almost frontal faces, where the conventions agree, and wrong for the
+# others.
 
 # %%
 def matrix_to_euler(R):
@@ -445,7 +450,7 @@ fig
 # the pole too (it sets the roll to zero there), but no code can return what is not in the data.
 
 # %% [markdown]
-# ## Twelve numbers for six
+# ## Twelve numbers for seven
 #
 # 3DDFA and 2DASL let the network predict the matrix $[f\mathbf R \mid \mathbf t]$ itself, entry by entry:
 # twelve numbers for scale (1), rotation (3) and translation (3). Nothing jumps and no angle wraps, but
@@ -582,7 +587,7 @@ _ = axes[2].set_xlabel("entry of the coefficient vector")
 
 # %% [markdown]
 # **Figure 3.4.** Above, the size of each entry (note the logarithmic axis). Middle, its say in an unwhitened
-# squared error: a few shapes have almost all of it, the pose none. Below, what it is worth in the picture:
+# squared error: a few entries have almost all of it, the pose none. Below, what it is worth in the picture:
 # there the pose rules. *Try* to find the four entries with no bar below: the third row of the pose, the
 # subject of the next section.
 
@@ -649,9 +654,9 @@ print(f"the depth changed by {change:.0f}, and no pixel moved")
 
 # %%
 box = torch.tensor([40.0, 30.0, 99.0, 89.0])  # 60 x 60 pixels, enlarged twice
-spot = torch.tensor([[93.0, 80.0]])
+spot = torch.tensor([[46.0, 36.0]])
 photo = np.zeros((128, 128, 3), np.uint8)
-photo[80, 93] = 255
+photo[36, 46] = 255
 
 bright = torch.from_numpy(crop_photo(photo, box)[..., 0]).float()  # (120, 120)
 y, x = torch.meshgrid(torch.arange(120.0), torch.arange(120.0), indexing="ij")
@@ -666,9 +671,9 @@ print("exact   ", by_hand[0].numpy().round(2))
 print("bench   ", bench[0].numpy().round(2))
 
 # %% [markdown]
-# The exact mapping is right, by construction; the other is off by up to one and a half pixels of the crop. We
-# use `mapping="exact"` for everything that looks at pixels, and offer `mapping="bench"` because numbers in
-# papers can only be compared with the papers' ruler.
+# The exact mapping is right, by construction; the other is off by up to half a pixel of the crop plus half a
+# pixel of the image. We use `mapping="exact"` for everything that looks at pixels, and offer
+# `mapping="bench"` because numbers in papers can only be compared with the papers' ruler.
 
 # %% [markdown]
 # ## Summary
@@ -681,7 +686,7 @@ print("bench   ", bench[0].numpy().round(2))
 #   At ±90° of yaw, pitch and roll are one movement. The rotation itself is fine, so networks predict
 #   $[f\mathbf R \mid \mathbf t]$.
 # - $\mathbf c = [f\mathbf R \mid \mathbf t \mid \alpha \mid \beta]$, $12 + 40 + 10 = 62$ numbers of very
-#   different size. Whitened, each counts the same; raw, a few shape entries are all that counts.
+#   different size. Whitened, each counts the same; raw, a few entries are all that counts.
 # - Depth cannot be seen: $t_z$ is a convention.
 # - Pixels are squares: edges go on edges.
 #

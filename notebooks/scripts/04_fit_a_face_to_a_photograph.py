@@ -34,9 +34,12 @@
 # %% tags=["install"]
 # On a machine without the package (Google Colab, for example), fetch it first. Elsewhere this does nothing.
 import importlib.util
+import subprocess
+import sys
 
 if importlib.util.find_spec("twodasl_lite") is None:
-    # %pip install -q "twodasl_lite[book] @ git+https://github.com/twodasl-lite/twodasl_lite@main"
+    package = "twodasl_lite[book] @ git+https://github.com/twodasl-lite/twodasl_lite@main"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", package], check=True)
 
 # %%
 import math
@@ -55,7 +58,7 @@ from twodasl_lite.examples import astronaut
 from twodasl_lite.export import export_mesh
 from twodasl_lite.fitting import fit_landmarks, fit_pose
 from twodasl_lite.images import crop_photo, landmarks_box, sample_colours
-from twodasl_lite.landmarks import flip_landmarks
+from twodasl_lite.landmarks import MIRROR, flip_landmarks
 from twodasl_lite.morphable import load_face_model
 from twodasl_lite.viz.palette import CATEGORICAL
 from twodasl_lite.viz.shading import vertex_normals
@@ -140,7 +143,7 @@ print(f"the average face is {rms(by_hand):.2f} pixels off, refined {rms(refined)
 # %% [markdown]
 # {py:func}`twodasl_lite.fitting.fit_pose` begins in the same way and then walks downhill: a rotation that is
 # closest to the best matrix is not yet the best rotation. The difference is small. Weak perspective cannot
-# see depth, so we *choose* the last entry of $t$: the middle of the landmarks has depth zero.
+# see depth, so we *choose* the last entry of $\mathbf t$: the middle of the landmarks has depth zero.
 #
 # ## Then the face
 #
@@ -164,7 +167,7 @@ print(f"the average face is {rms(by_hand):.2f} pixels off, refined {rms(refined)
 # \lambda\,\sigma_x^2 \sum_k \gamma_k^2 ,\qquad \lambda = 1.$$
 #
 # This is the *maximum a posteriori* estimate that {cite:t}`blanz1999morphable` introduced for faces.
-# $\lambda$ is our knob: more than 1 trusts the model more, less than 1 the clicks. We take $\sigma = 2$
+# $\lambda$ is our knob: more than 1 trusts the model more, less than 1 the clicks. We take $\sigma_x = 2$
 # pixels: a hand is steadier, but no two people agree where on the jaw "point 5" is.
 
 # %%
@@ -530,15 +533,14 @@ print("✓ the same face in one solve")
 #
 # Flip the photograph left to right and fit again. Predict pitch, yaw and roll first (exercise 3.4). Beware:
 # the left eye of the flipped picture was the right eye. {py:func}`twodasl_lite.landmarks.flip_landmarks`
-# knows.
+# knows, and `MIRROR` says which landmark takes whose place: the weights move too.
 
 # %% tags=["exercise"]
 mirrored_fit = fit
 
 # %% tags=["solution"]
 mirrored = flip_landmarks(landmarks, width)
-pairs = flip_landmarks(torch.stack([weights, weights], dim=1), width)  # reordered too
-flipped = options | {"weights": (pairs[:, 1] > 0.5).float()}
+flipped = options | {"weights": weights[MIRROR]}  # the left eye was the right one
 mirrored_fit = fit_landmarks(mirrored[None], model, **flipped)
 
 # %% tags=["check"]

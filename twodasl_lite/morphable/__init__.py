@@ -1,9 +1,11 @@
-"""The face: the linear morphable model, how it is built from scans, and the embedded one.
+"""The face: the linear morphable model, how it is built from scans, the embedded one, and readers of other people's.
 
-``load_face_model()`` returns the embedded face, or the file that ``TWODASL_FACE_MODEL`` names.
+``load_face_model()`` returns the embedded face, or the file that ``TWODASL_FACE_MODEL`` names; ``read_face_model(path)``
+reads any known format.
 """
 
 from twodasl_lite.morphable.embedded import generate_face_model, load_face_model
 from twodasl_lite.morphable.model import MorphableModel
+from twodasl_lite.morphable.readers import read_face_model, read_whitening
 
-__all__ = ["MorphableModel", "generate_face_model", "load_face_model"]
+__all__ = ["MorphableModel", "generate_face_model", "load_face_model", "read_face_model", "read_whitening"]

@@ -207,7 +207,8 @@ def generalisation(scans: torch.Tensor, counts: list[int], *, folds: int | None 
         folds: Number of groups left out in turn; one scan at a time by default.
 
     Returns:
-        ``(len(counts),)`` mean distance between corresponding vertices, in the scans' unit.
+        ``(len(counts),)`` mean over the scans of the root-mean-square distance between corresponding vertices, in the
+        scans' unit; the same distance as in :func:`specificity`.
 
     Raises:
         ValueRangeError: If a count or the number of folds is out of range.
@@ -228,7 +229,7 @@ def generalisation(scans: torch.Tensor, counts: list[int], *, folds: int | None 
         coefficients = components.coefficients(unseen)
         for position, count in enumerate(counts):
             rebuilt = components.reconstruct(coefficients[:, :count])
-            errors[position] += (rebuilt - unseen).norm(dim=-1).mean(dim=-1).sum()
+            errors[position] += (rebuilt - unseen).square().sum(dim=-1).mean(dim=-1).sqrt().sum()
     return errors / num
 
 

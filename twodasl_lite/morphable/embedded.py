@@ -5,7 +5,8 @@ The Basel Face Model may not be redistributed, so the package makes a face of it
 principal component analysis, and completed with named expressions and skin colours. It is generated once, in a few
 seconds, and then cached. It describes measurements of adults, not real persons. Explained in chapter 2.
 
-Environment variables: ``TWODASL_FACE_MODEL`` names a model file to use instead; ``TWODASL_CACHE`` the cache folder.
+Environment variables: ``TWODASL_FACE_MODEL`` names a model to use instead, of any format that can be read;
+``TWODASL_CACHE`` the cache folder.
 """
 
 from __future__ import annotations
@@ -156,10 +157,12 @@ def load_face_model(layout: CoefficientLayout | None = None, *, device: torch.de
         device: Where to put it.
 
     Returns:
-        The embedded face, or the model in the file that the environment variable ``TWODASL_FACE_MODEL`` names.
+        The embedded face, or the model in the file or folder that the environment variable ``TWODASL_FACE_MODEL``
+        names, of any format that :mod:`twodasl_lite.morphable.readers` knows.
 
     Raises:
         FileFormatError: If that file is missing or no model.
+        MissingDependencyError: If its format needs a package that is not installed.
         ValueRangeError: If the layout asks for more components than the model has.
 
     Example:
@@ -167,7 +170,12 @@ def load_face_model(layout: CoefficientLayout | None = None, *, device: torch.de
         62
     """
     path = os.environ.get(MODEL_VARIABLE)
-    model = MorphableModel.load(path) if path else embedded_face_model()
+    if path:
+        from twodasl_lite.morphable.readers import read_face_model  # some readers need the embedded face
+
+        model = read_face_model(path)
+    else:
+        model = embedded_face_model()
     if layout is not None:
         model = model.with_layout(layout)
     return model.to(device)

@@ -183,6 +183,11 @@ class MorphableModel(nn.Module):
         return self.mean.shape[0]
 
     @property
+    def num_triangles(self) -> int:
+        """T."""
+        return self.triangles.shape[0]
+
+    @property
     def layout(self) -> CoefficientLayout:
         """Sizes of the coefficient vector that this model reads."""
         return CoefficientLayout(self.num_shape, self.num_expression)
@@ -215,7 +220,7 @@ class MorphableModel(nn.Module):
     def extra_repr(self) -> str:
         """One line about the model."""
         return (
-            f"{self.name!r}, {self.num_vertices:,} vertices, {self.triangles.shape[0]:,} triangles, "
+            f"{self.name!r}, {self.num_vertices:,} vertices, {self.num_triangles:,} triangles, "
             f"{self.num_shape} shape + {self.num_expression} expression {self.expression_kind}, {self.units}"
         )
 

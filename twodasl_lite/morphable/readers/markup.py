@@ -68,9 +68,7 @@ def resolve_landmarks(
             raise ValueRangeError(
                 f"landmarks: found vertices from {published.min()} to {published.max()}; expected 0 to {len(mean) - 1}"
             )
-        return torch.from_numpy(published.astype(np.int64)), (
-            "of the distribution" if chosen is None else origin
-        )
+        return torch.from_numpy(published.astype(np.int64)), ("of the distribution" if chosen is None else origin)
     outside = [vertex for vertex in known.values() if not 0 <= vertex < len(mean)]
     if outside or any(not 0 <= landmark < NUM_LANDMARKS for landmark in known):
         raise ValueRangeError(f"landmarks: found a mapping to vertices {outside[:3]}; expected 0 to {len(mean) - 1}")
@@ -111,7 +109,9 @@ def read_landmark_file(path: str | os.PathLike[str]) -> np.ndarray | dict[int, i
             mapping = {int(m[1]) - 1: int(m[2]) for line in text.splitlines() if (m := _MAPPING.match(line))}
             if mapping:
                 return mapping
-            values = np.asarray(json.loads(text) if suffix == ".json" else [int(n) for n in re.split(r"[\s,]+", text.strip())])
+            values = np.asarray(
+                json.loads(text) if suffix == ".json" else [int(n) for n in re.split(r"[\s,]+", text.strip())]
+            )
     except (ValueError, KeyError, EOFError, OSError, TypeError, NotImplementedError) as error:
         raise FileFormatError(path, f"no indices ({error})", _EXPECTED) from error
     values = values.reshape(-1)

@@ -89,7 +89,9 @@ def derive_landmarks(mean: np.ndarray, triangles: np.ndarray, known: Mapping[int
     if len(known) >= _MIN_KNOWN:
         places = np.fromiter(known, np.int64, len(known))
         start = align(
-            torch.from_numpy(template[marks[places]]), torch.from_numpy(mean[[known[k] for k in places]]), with_scale=True
+            torch.from_numpy(template[marks[places]]),
+            torch.from_numpy(mean[[known[k] for k in places]]),
+            with_scale=True,
         )
         rotation, scale, shift = start.rotation.numpy(), float(start.scale), start.translation.numpy()
 

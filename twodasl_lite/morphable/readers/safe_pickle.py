@@ -41,6 +41,10 @@ SPARSE = frozenset(f"scipy.sparse.{module}.{name}" for name in ("csc_matrix", "c
                    for module in (name[:3], f"_{name[:3]}"))  # fmt: skip
 """Compressed sparse matrices of scipy; turned into dense arrays."""
 
+TORCH = frozenset({"torch._utils._rebuild_tensor_v2", "torch.storage._load_from_bytes", "torch._utils._rebuild_tensor"})
+"""How tensors are made; FLAME's landmark file holds some, which nobody here needs. They become ``None``."""
+
+_NPY_MAGIC = b"\x93NUMPY"  # an .npy of objects is a short header and a pickle
 _PLAIN_KINDS = "biufc"  # numbers and booleans; never objects
 _MAX_DENSE = 2**28  # entries of a sparse matrix that is made dense
 
@@ -160,6 +164,8 @@ class _Resolver:
         try:
             if name in _RECONSTRUCT:
                 _, shape, dtype, fortran, data = state
+                if isinstance(data, list):  # an array of objects
+                    return [self(item) for item in data]
                 return _array(self._bytes(data), _dtype(dtype), shape, "F" if fortran else "C")
             if name in _FROM_BUFFER:
                 data, dtype, shape, order = args
@@ -172,6 +178,8 @@ class _Resolver:
                 return [self(item) for item in args[0]] if args else []
             if name in _ORDERED:
                 return {key: self(item) for key, item in (args[0] if args else value.items.items())}
+            if name in TORCH:
+                return None
             # An instance: made by its class (protocol 2 on), or by a helper that names the class.
             kind = args[0].qualified if name in _NEW_OBJECT else name
         except (AttributeError, IndexError, TypeError, UnicodeError) as error:
@@ -203,10 +211,11 @@ def load_pickle(path: str | os.PathLike[str], also: Iterable[str] = ()) -> objec
 
     Args:
         path: The file.
-        also: Further classes whose instances are unwrapped to arrays: names from :data:`CHUMPY` and :data:`SPARSE`.
+        also: Further names that are tolerated: from :data:`CHUMPY` and :data:`SPARSE`, whose instances are unwrapped
+            to arrays, and from :data:`TORCH`, whose are left out.
 
     Returns:
-        What the file holds: dictionaries, lists, numbers, strings and arrays.
+        What the file holds: dictionaries, lists, numbers, strings and arrays. An ``.npy`` of objects is a list.
 
     Raises:
         FileFormatError: If the file is missing, too large, damaged, or mentions any other function or class; that
@@ -218,18 +227,20 @@ def load_pickle(path: str | os.PathLike[str], also: Iterable[str] = ()) -> objec
         raise FileFormatError(path, "a folder" if path.is_dir() else "no such file", expected)
     if path.stat().st_size > MAX_BYTES:
         raise FileFormatError(path, f"{path.stat().st_size} bytes", f"{expected}, at most {MAX_BYTES} bytes")
-    allowed = frozenset(_ARRAYS) | (frozenset(also) & (CHUMPY | SPARSE))
+    allowed = frozenset(_ARRAYS) | (frozenset(also) & (CHUMPY | SPARSE | TORCH))
     try:
-        return _Resolver()(_Unpickler(path.read_bytes(), allowed).load())
+        data = path.read_bytes()
+        if data.startswith(_NPY_MAGIC):
+            start = (
+                10 + int.from_bytes(data[8:10], "little") if data[6] == 1 else 12 + int.from_bytes(data[8:12], "little")
+            )
+            data = data[start:]
+        return _Resolver()(_Unpickler(data, allowed).load())
     except _Refused as refused:
-        raise FileFormatError(
-            path, f"the name {refused}, which was not looked up or called", expected
-        ) from None
+        raise FileFormatError(path, f"the name {refused}, which was not looked up or called", expected) from None
     except _Damaged as damaged:
         raise FileFormatError(path, f"{damaged}", expected) from damaged
     # Arbitrary bytes make the unpickler fail in many ways; all mean that this is no such file.
     except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, MemoryError, OverflowError,
             RecursionError, TypeError, ValueError, ImportError) as error:  # fmt: skip
-        raise FileFormatError(
-            path, f"no readable pickle ({type(error).__name__}: {error})", expected
-        ) from error
+        raise FileFormatError(path, f"no readable pickle ({type(error).__name__}: {error})", expected) from error

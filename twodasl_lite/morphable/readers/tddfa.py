@@ -1,0 +1,281 @@
+"""The Basel Face Model as the 3DDFA family publishes it, in raw coefficients.
+
+* 3DDFA's and 2DASL's folder ``train.configs`` (Zhu et al. 2016; Tu et al. 2019): ``u_shp.npy``, ``u_exp.npy``,
+  ``w_shp_sim.npy`` (40 components), ``w_exp_sim.npy`` (10), ``keypoints_sim.npy``, ``param_whitening.pkl``.
+* 3DDFA_V2's ``bfm_noneck_v3.pkl`` (Guo et al. 2020) with ``param_mean_std_62d_120x120.pkl`` beside it.
+
+In both lengths are micrometres, the average face is the average shape plus the average expression, and
+coefficients are *raw*: multiples of the published components, not of standard deviations. (The shape components have
+unit length, so their coefficients are in micrometres, up to millions; those of expression are some 2e5 long, and their
+coefficients about 1.) The deviations come from the whitening, over 300W-LP. In millimetres the coefficients keep their
+values, but the pose, which maps lengths to pixels, grows by 1000: :func:`read_whitening` converts that with it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from twodasl_lite.coefficients import POSE_SHAPE, POSE_SIZE, CoefficientLayout, Coefficients, Whitening
+from twodasl_lite.errors import FileFormatError, ValueRangeError
+from twodasl_lite.landmarks import NUM_LANDMARKS
+from twodasl_lite.morphable.model import MorphableModel
+from twodasl_lite.morphable.readers.arrays import (
+    basis_of,
+    beside,
+    deviations_of,
+    indices_of,
+    read_mat,
+    read_npy,
+    triangles_of,
+    vertices_of,
+)
+from twodasl_lite.morphable.readers.markup import LandmarkChoice
+from twodasl_lite.morphable.readers.parts import MILLIMETRES, Parts, assemble
+from twodasl_lite.morphable.readers.safe_pickle import load_pickle
+
+PathLike = str | os.PathLike[str]
+
+NATIVE_UNIT = "um"
+LICENSE = "Basel Face Model: non-commercial research only (University of Basel); arrays as published with 3DDFA (MIT)"
+
+FOLDER_FILES = (
+    "u_shp.npy",
+    "u_exp.npy",
+    "w_shp_sim.npy",
+    "w_exp_sim.npy",
+    "keypoints_sim.npy",
+    "param_whitening.pkl",
+)
+_WHITENING_FILES = ("param_whitening.pkl", "param_mean_std_62d_120x120.pkl")
+_WHITENING_KEYS = (("param_mean", "param_std"), ("mean", "std"))
+# Where the repositories keep the triangles that belong to these vertices.
+_TRIANGLE_FILES = (
+    "tri.mat",
+    "tri.pkl",
+    "Model_Shape.mat",
+    "Model_Shape_Sim.mat",
+    "../visualize/tri.mat",
+    "../configs/tri.pkl",
+    "../test.data/AFLW-2000-3D/Code/Model_Shape_Sim.mat",
+)
+
+
+# --------------------------------------------------------------------------------------------------------- whitening
+def read_whitening(path: PathLike, *, units: str = "mm") -> Whitening:
+    """Mean and deviation of the 62 coefficients, as published with 3DDFA, 2DASL and 3DDFA_V2.
+
+    Args:
+        path: ``param_whitening.pkl``, ``param_mean_std_62d_120x120.pkl``, or a folder with one of them.
+        units: Unit of length of the face model that the pose is to fit; the files are for micrometres.
+
+    Returns:
+        The whitening. Whitened vectors are the same in every unit.
+
+    Raises:
+        FileFormatError: If there is no such file or it holds anything else.
+        ValueRangeError: If the unit is unknown.
+    """
+    if units not in MILLIMETRES:
+        raise ValueRangeError(f"units: found {units!r}; expected one of {', '.join(MILLIMETRES)}")
+    path = Path(path)
+    expected = "the mean and deviation of 62 coefficients"
+    if path.is_dir():
+        path = beside(path, _WHITENING_FILES) or path / _WHITENING_FILES[0]
+    content = load_pickle(path)
+    content = content if isinstance(content, dict) else {}
+    for mean_name, std_name in _WHITENING_KEYS:
+        if mean_name in content and std_name in content:
+            break
+    else:
+        raise FileFormatError(path, f"a pickle with {', '.join(map(str, content)) or 'no names'}", expected)
+    size = CoefficientLayout().size
+    mean, std = (np.asarray(content[name]).reshape(-1) for name in (mean_name, std_name))
+    if mean.size != size or not np.isfinite(mean).all():
+        raise FileFormatError(path, f"a mean of {mean.size} values", expected)
+    std = deviations_of(path, std_name, std, size)
+    factor = MILLIMETRES[units] / MILLIMETRES[NATIVE_UNIT]
+    mean, std = torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(std.astype(np.float32))
+    return Whitening(_pose_scaled(mean, factor), _pose_scaled(std, factor))
+
+
+def _pose_scaled(vector: torch.Tensor, factor: float) -> torch.Tensor:
+    """The vector with the 3x3 part of its pose multiplied; the translation is in pixels and stays."""
+    matrix = vector[:POSE_SIZE].reshape(POSE_SHAPE).clone()
+    matrix[:, :3] *= factor
+    return torch.cat([matrix.flatten(), vector[POSE_SIZE:]])
+
+
+def convert_pose(coefficients: Coefficients, units: str = "mm") -> Coefficients:
+    """Coefficients for a model in micrometres, as 3DDFA's files give them, for the same model in another unit.
+
+    Args:
+        coefficients: Any batch; shape and expression stay as they are.
+        units: Unit of the other model.
+    """
+    pose = coefficients.pose.clone()
+    pose[..., :3] *= MILLIMETRES[units] / MILLIMETRES[NATIVE_UNIT]
+    return coefficients._replace(pose=pose)
+
+
+# ----------------------------------------------------------------------------------------------------------- parts
+def _triangles(path: Path, folder: Path, given: PathLike | None, count: int) -> np.ndarray:
+    """The triangles from the given file, or from where the repositories keep them."""
+    source = Path(given) if given is not None else beside(folder, _TRIANGLE_FILES)
+    if source is None:
+        raise FileFormatError(
+            path,
+            "no triangles: the folder holds none, and neither tri.mat nor tri.pkl lies beside it",
+            "triangles=FILE, for instance visualize/tri.mat of 3DDFA",
+        )
+    if source.suffix == ".mat":
+        array = read_mat(source, ["tri"])["tri"]
+    elif source.suffix == ".npy":
+        array = read_npy(source)
+    else:
+        array = load_pickle(source)
+    return triangles_of(source, "tri", array, count)
+
+
+def _keypoints(path: Path, array: np.ndarray, count: int) -> np.ndarray:
+    """Landmark vertices from 204 indices into the flattened array, three per landmark, or from 68 vertices."""
+    array = np.asarray(array).reshape(-1)
+    if array.size == 3 * NUM_LANDMARKS:
+        flat = indices_of(path, "keypoints", array, 3 * count, first=0).reshape(-1, 3)
+        if not (flat == 3 * (flat[:, :1] // 3) + np.arange(3)).all():
+            raise FileFormatError(path, "keypoints that are not x, y, z of vertices", "three indices per landmark")
+        return flat[:, 0] // 3
+    if array.size != NUM_LANDMARKS:
+        raise FileFormatError(path, f"{array.size} keypoints", f"{NUM_LANDMARKS}, or three indices for each")
+    return indices_of(path, "keypoints", array, count, first=0)
+
+
+def _deviations(whitening: Whitening, num_shape: int, num_expression: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Deviations of shape and expression out of a whitening of the paper's 40 + 10."""
+    layout = CoefficientLayout()
+    if num_shape > layout.num_shape or num_expression > layout.num_expression:
+        raise FileFormatError(
+            path,
+            f"{num_shape} + {num_expression} components",
+            f"at most the {layout.num_shape} + {layout.num_expression} that the whitening has deviations for",
+        )
+    _, shape, expression = Coefficients.unpack(whitening.std)
+    return shape[:num_shape].numpy(), expression[:num_expression].numpy()
+
+
+# ---------------------------------------------------------------------------------------------------------- readers
+def read_tddfa_folder(
+    path: PathLike,
+    *,
+    landmarks: LandmarkChoice = None,
+    units: str = "mm",
+    triangles: PathLike | None = None,
+) -> MorphableModel:
+    """Read ``train.configs`` of 3DDFA or 2DASL.
+
+    Args:
+        path: The folder.
+        landmarks: Instead of the folder's own 68.
+        units: Unit of length of the result; coefficients stay raw.
+        triangles: File with the triangles (``tri.mat``, ``tri.pkl``, ``.npy``), which the folder lacks; by default
+            looked for where the repositories keep it.
+
+    Raises:
+        FileFormatError: If a file is missing, damaged, or does not fit the others.
+    """
+    folder = Path(path)
+    missing = [name for name in FOLDER_FILES if not (folder / name).is_file()]
+    if missing:
+        raise FileFormatError(folder, f"no {', '.join(missing)}", f"a folder with {', '.join(FOLDER_FILES)}")
+    mean = vertices_of(folder / "u_shp.npy", "u_shp", read_npy(folder / "u_shp.npy"))
+    count = len(mean)
+    mean = mean + vertices_of(folder / "u_exp.npy", "u_exp", read_npy(folder / "u_exp.npy"), count)
+    shape = basis_of(folder / "w_shp_sim.npy", "w_shp", read_npy(folder / "w_shp_sim.npy"), count)
+    expression = basis_of(folder / "w_exp_sim.npy", "w_exp", read_npy(folder / "w_exp_sim.npy"), count)
+    whitening = read_whitening(folder, units=NATIVE_UNIT)
+    shape_std, expression_std = _deviations(whitening, shape.shape[-1], expression.shape[-1], folder)
+    parts = Parts(
+        mean,
+        shape,
+        _triangles(folder, folder, triangles, count),
+        NATIVE_UNIT,
+        expression_basis=expression,
+        shape_std=shape_std,
+        expression_std=expression_std,
+        published=_keypoints(folder / "keypoints_sim.npy", read_npy(folder / "keypoints_sim.npy"), count),
+    )
+    return assemble(
+        folder,
+        parts,
+        units=units,
+        landmarks=landmarks,
+        name="Basel Face Model 2009, 3DDFA's selection",
+        license=LICENSE,
+        source="3DDFA/2DASL train.configs; raw coefficients, deviations over 300W-LP; zero is the mean expression",
+    )
+
+
+def read_tddfa_v2(
+    path: PathLike,
+    *,
+    landmarks: LandmarkChoice = None,
+    units: str = "mm",
+    triangles: PathLike | None = None,
+    whitening: PathLike | None = None,
+) -> MorphableModel:
+    """Read ``bfm_noneck_v3.pkl`` of 3DDFA_V2.
+
+    Args:
+        path: The pickle; read without running it.
+        landmarks: Instead of the file's own 68.
+        units: Unit of length of the result; coefficients stay raw.
+        triangles: File with the triangles; by default ``tri.pkl`` beside it, which was rebuilt for these vertices,
+            then the pickle's own.
+        whitening: File with the coefficients' deviations; by default ``param_mean_std_62d_120x120.pkl`` beside it.
+
+    Raises:
+        FileFormatError: If a file is missing, damaged, or does not fit the others.
+    """
+    path = Path(path)
+    expected = "3DDFA_V2's pickle with u, w_shp, w_exp and keypoints"
+    content = load_pickle(path)
+    missing = [k for k in ("u", "w_shp", "w_exp", "keypoints") if not isinstance(content, dict) or k not in content]
+    if missing:
+        raise FileFormatError(path, f"a pickle without {', '.join(missing)}", expected)
+    mean = vertices_of(path, "u", content["u"])
+    count = len(mean)
+    layout = CoefficientLayout()
+    shape = basis_of(path, "w_shp", content["w_shp"], count)[..., : layout.num_shape]
+    expression = basis_of(path, "w_exp", content["w_exp"], count)[..., : layout.num_expression]
+    deviations = _deviations(
+        read_whitening(path.parent if whitening is None else whitening, units=NATIVE_UNIT),
+        shape.shape[-1],
+        expression.shape[-1],
+        path,
+    )
+    if triangles is None and not (path.parent / "tri.pkl").is_file() and content.get("tri") is not None:
+        faces = triangles_of(path, "tri", content["tri"], count)
+    else:
+        faces = _triangles(path, path.parent, triangles, count)
+    parts = Parts(
+        mean,
+        shape,
+        faces,
+        NATIVE_UNIT,
+        expression_basis=expression,
+        shape_std=deviations[0],
+        expression_std=deviations[1],
+        published=_keypoints(path, content["keypoints"], count),
+    )
+    return assemble(
+        path,
+        parts,
+        units=units,
+        landmarks=landmarks,
+        name="Basel Face Model 2009, 3DDFA_V2's selection",
+        license=LICENSE,
+        source="3DDFA_V2 configs; raw coefficients, deviations over 300W-LP; zero is the mean expression",
+    )

@@ -1,0 +1,155 @@
+"""The z-buffer as one short loop, compiled by numba: triangle by triangle, row by row, pixel by pixel.
+
+:func:`draw_band` is plain Python and does the same uncompiled, slowly: read it first. Images (and bands of rows, when
+there are fewer images than threads) are drawn side by side by ordinary threads, because compiled code lets go of
+Python's lock; unlike numba's own threads they survive the forks of a data loader. The rules are those of
+:mod:`twodasl_lite.render.rasterizer`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from twodasl_lite.errors import require
+from twodasl_lite.render.rasterizer import SUBPIXEL_BITS, Cull, ScreenMesh
+
+_STEP = 1 << SUBPIXEL_BITS
+_CULLED_SIGN: dict[Cull, int] = {"back": 1, "front": -1, "none": 0}
+"""Sign of the area, with y down, of the triangles that are left out."""
+
+
+def draw_band(x, y, z, triangles, culled, first, last, triangle, barycentric, depth):  # pragma: no cover - compiled
+    """Draw the rows ``first`` to ``last`` (exclusive) of one picture.
+
+    Args:
+        x: ``(V,)`` int32 in 1/256 pixels.
+        y: ``(V,)`` likewise.
+        z: ``(V,)`` float32.
+        triangles: ``(T, 3)`` int64.
+        culled: Sign of the area of triangles to leave out; 0 for none.
+        first: First row.
+        last: Row after the last.
+        triangle: ``(H, W)`` int64, written.
+        barycentric: ``(H, W, 3)`` written.
+        depth: ``(H, W)`` written.
+    """
+    width = triangle.shape[1]
+    nearest = np.full((last - first, width), -np.inf, np.float32)
+    triangle[first:last] = -1
+
+    for t in range(triangles.shape[0]):
+        i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        x0, x1, x2 = np.int64(x[i]), np.int64(x[j]), np.int64(x[k])
+        y0, y1, y2 = np.int64(y[i]), np.int64(y[j]), np.int64(y[k])
+        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+        if area == 0 or area * culled > 0:
+            continue
+        left = max((min(x0, x1, x2) + _STEP - 1) >> SUBPIXEL_BITS, 0)
+        right = min(max(x0, x1, x2) >> SUBPIXEL_BITS, width - 1)
+        top = max((min(y0, y1, y2) + _STEP - 1) >> SUBPIXEL_BITS, first)
+        bottom = min(max(y0, y1, y2) >> SUBPIXEL_BITS, last - 1)
+        if left > right or top > bottom:
+            continue
+
+        # Edge functions, positive inside: each is zero on the edge opposite its corner.
+        turn = 1 if area > 0 else -1
+        right0, right1, right2 = turn * (y1 - y2), turn * (y2 - y0), turn * (y0 - y1)
+        down0, down1, down2 = turn * (x2 - x1), turn * (x0 - x2), turn * (x1 - x0)
+        # Left edges, and horizontal ones at the top, are inside themselves: the others begin one unit further in.
+        least0 = 0 if right0 > 0 or (right0 == 0 and down0 > 0) else 1
+        least1 = 0 if right1 > 0 or (right1 == 0 and down1 > 0) else 1
+        least2 = 0 if right2 > 0 or (right2 == 0 and down2 > 0) else 1
+        scale = 1.0 / (turn * area)
+        slope0, slope1, slope2 = z[i] * scale, z[j] * scale, z[k] * scale
+
+        px = left * _STEP
+        for row in range(top, bottom + 1):
+            py = row * _STEP
+            e0 = right0 * (px - x1) + down0 * (py - y1)
+            e1 = right1 * (px - x2) + down1 * (py - y2)
+            e2 = right2 * (px - x0) + down2 * (py - y0)
+            for column in range(left, right + 1):
+                if e0 >= least0 and e1 >= least1 and e2 >= least2:
+                    here = np.float32(e0 * slope0 + e1 * slope1 + e2 * slope2)
+                    if here > nearest[row - first, column]:
+                        nearest[row - first, column] = here
+                        triangle[row, column] = t
+                e0 += right0 * _STEP
+                e1 += right1 * _STEP
+                e2 += right2 * _STEP
+
+    for row in range(first, last):
+        for column in range(width):
+            t = triangle[row, column]
+            if t < 0:
+                barycentric[row, column] = 0
+                depth[row, column] = -np.inf
+                continue
+            i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            x0, x1, x2 = np.int64(x[i]), np.int64(x[j]), np.int64(x[k])
+            y0, y1, y2 = np.int64(y[i]), np.int64(y[j]), np.int64(y[k])
+            px, py = column * _STEP, row * _STEP
+            area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+            turn = 1 if area > 0 else -1
+            e0 = turn * ((x2 - x1) * (py - y1) - (y2 - y1) * (px - x1))
+            e1 = turn * ((x0 - x2) * (py - y2) - (y0 - y2) * (px - x2))
+            e2 = turn * ((x1 - x0) * (py - y0) - (y1 - y0) * (px - x0))
+            scale = 1.0 / (turn * area)
+            barycentric[row, column, 0] = e0 * scale
+            barycentric[row, column, 1] = e1 * scale
+            barycentric[row, column, 2] = e2 * scale
+            depth[row, column] = e0 * (z[i] * scale) + e1 * (z[j] * scale) + e2 * (z[k] * scale)
+
+
+@functools.cache
+def _compiled() -> Callable[..., None]:
+    """:func:`draw_band` as machine code; compiled at its first call (seconds) and kept on disk for the next process."""
+    numba = require("numba", "render", 'drawing with backend "numba"')
+    return numba.njit(draw_band, nogil=True, cache=True)
+
+
+def draw(mesh: ScreenMesh) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Draw a batch on the CPU.
+
+    Args:
+        mesh: Checked and rounded.
+
+    Returns:
+        Triangle ``(B, H, W)``, weights ``(B, H, W, 3)`` and depth ``(B, H, W)``.
+
+    Raises:
+        MissingDependencyError: If numba is not installed.
+    """
+    kernel = _compiled()
+    batch, threads = mesh.x.shape[0], torch.get_num_threads()
+    size = (batch, mesh.height, mesh.width)
+    out = (
+        torch.empty(size, dtype=torch.int64),
+        torch.empty(*size, 3, dtype=mesh.dtype),
+        torch.empty(size, dtype=mesh.dtype),
+    )
+    inputs = [part.numpy() for part in (mesh.x, mesh.y, mesh.z)]
+    triangles, pictures = mesh.triangles.numpy(), [part.numpy() for part in out]
+    culled = _CULLED_SIGN[mesh.cull]
+    bands = min(-(-threads // max(batch, 1)), mesh.height)
+
+    def work(task: int) -> None:
+        image, band = divmod(task, bands)
+        first, last = band * mesh.height // bands, (band + 1) * mesh.height // bands
+        kernel(
+            *(part[image] for part in inputs), triangles, culled, first, last, *(part[image] for part in pictures)
+        )
+
+    tasks = batch * bands
+    if threads == 1 or tasks < 2:
+        for task in range(tasks):
+            work(task)
+    else:
+        with ThreadPoolExecutor(min(threads, tasks)) as pool:
+            list(pool.map(work, range(tasks)))  # the list re-raises what went wrong in a thread
+    return out

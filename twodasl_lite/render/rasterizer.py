@@ -1,0 +1,276 @@
+"""Which triangle does each pixel show? One question, one interface, two answers that agree to the pixel.
+
+Frame: pixels as everywhere in this package: 0-based, pixel centres at integers, x right, y down, z towards the viewer,
+so that the larger depth is nearer. A triangle whose corners run counter-clockwise seen from outside (model frame, y up)
+faces the viewer if they also run counter-clockwise on the screen.
+
+The rules that make pictures repeatable, whichever backend draws them:
+
+* Corners are rounded to 1/256 of a pixel. Edge functions are then integers, computed without rounding, and triangles
+  that share an edge leave neither gaps nor pixels drawn twice.
+* A pixel whose centre lies exactly on an edge belongs to the triangle for which this is a top or a left edge. A
+  triangle without area covers nothing.
+* The largest depth wins; depths are compared in single precision. Of equal depths the lowest triangle index wins.
+
+The method is the z-buffer (Catmull 1974) with edge functions (Pineda 1988). Explained in the chapter "From mesh to
+picture".
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Literal, NamedTuple, get_args
+
+import torch
+
+from twodasl_lite.errors import InputTypeError, ShapeError, ValueRangeError, check_shape, check_tensor
+
+Backend = Literal["auto", "torch", "numba"]
+Cull = Literal["back", "front", "none"]
+
+SUBPIXEL_BITS = 8
+"""Corners are rounded to 1 / 2 ** SUBPIXEL_BITS pixels."""
+
+MAX_COORDINATE = 2**15
+"""Largest |x| and |y| of a vertex and largest side of a picture, in pixels. Edge functions then stay below 2 ** 49 and
+are exact integers in double precision too."""
+
+
+class Fragments(NamedTuple):
+    """What each pixel of a batch of pictures shows.
+
+    Attributes:
+        triangle: ``(B, H, W)`` int64 index of the visible triangle, -1 where there is none.
+        barycentric: ``(B, H, W, 3)`` weights of its three corners, non-negative, adding up to 1; 0 where there is none.
+        depth: ``(B, H, W)`` z of the surface; minus infinity where there is none.
+    """
+
+    triangle: torch.Tensor
+    barycentric: torch.Tensor
+    depth: torch.Tensor
+
+    @property
+    def covered(self) -> torch.Tensor:
+        """``(B, H, W)`` booleans: where there is a triangle."""
+        return self.triangle >= 0
+
+
+class ScreenMesh(NamedTuple):
+    """A checked mesh, ready to be drawn: what both backends start from.
+
+    Attributes:
+        x: ``(B, V)`` int32 in 1/256 pixels.
+        y: ``(B, V)`` int32 likewise.
+        z: ``(B, V)`` float32.
+        triangles: ``(T, 3)`` int64.
+        height: Rows of the picture.
+        width: Its columns.
+        cull: Which triangles to leave out.
+        dtype: Wanted type of weights and depths.
+    """
+
+    x: torch.Tensor
+    y: torch.Tensor
+    z: torch.Tensor
+    triangles: torch.Tensor
+    height: int
+    width: int
+    cull: Cull
+    dtype: torch.dtype
+
+
+def check_triangles(triangles: object, num_vertices: int, device: torch.device | str | None = None) -> torch.Tensor:
+    """Checked indices of corners.
+
+    Args:
+        triangles: ``(T, 3)`` integers; tensor, array or nested list.
+        num_vertices: How many vertices there are.
+        device: Where the result is wanted.
+
+    Returns:
+        ``(T, 3)`` int64.
+
+    Raises:
+        InputTypeError: If they are no integers.
+        ShapeError: If the shape differs.
+        ValueRangeError: If an index points to no vertex.
+    """
+    try:
+        index = torch.as_tensor(triangles, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputTypeError(f"triangles: found {type(triangles).__name__}; expected an array of indices") from error
+    if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+        raise InputTypeError(f"triangles: found {index.dtype}; expected integers")
+    check_shape("triangles", index, ("T", 3))
+    if index.numel():
+        low, high = (int(bound) for bound in index.aminmax())
+        if low < 0 or high >= num_vertices:
+            raise ValueRangeError(
+                f"triangles: found indices from {low} to {high}; expected 0 to {num_vertices - 1}"
+            )
+    return index.long()
+
+
+def _check_side(name: str, value: object) -> int:
+    """A side of the picture, in pixels."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise InputTypeError(f"{name}: found {type(value).__name__}; expected a whole number of pixels")
+    side = value.__index__()
+    if not 1 <= side <= MAX_COORDINATE:
+        raise ValueRangeError(f"{name}: found {side}; expected 1 to {MAX_COORDINATE} pixels")
+    return side
+
+
+def _to_screen(vertices: object, triangles: object, height: int, width: int, cull: Cull) -> ScreenMesh:
+    """Check everything, round the corners."""
+    height, width = _check_side("height", height), _check_side("width", width)
+    if cull not in get_args(Cull):
+        raise ValueRangeError(f"cull: found {cull!r}; expected one of {get_args(Cull)}")
+    vertices = check_tensor("vertices", vertices, ("B", "V", 3)).detach()
+    triangles = check_triangles(triangles, vertices.shape[1], vertices.device)
+    if vertices.numel():
+        reach = vertices[..., :2].abs().amax()
+        if reach > MAX_COORDINATE:
+            raise ValueRangeError(
+                f"vertices: found x or y up to {float(reach):.6g} pixels from the origin; expected at most {MAX_COORDINATE}"
+            )
+        if vertices.dtype == torch.float64 and vertices[..., 2].abs().amax() > torch.finfo(torch.float32).max:
+            raise ValueRangeError("vertices: found depths beyond single precision; expected |z| below 3e38")
+    fixed = (vertices[..., :2] * 2**SUBPIXEL_BITS).round().to(torch.int32)  # (B, V, 2)
+    x, y = fixed.permute(2, 0, 1).contiguous()
+    z = vertices[..., 2].float().contiguous()
+    return ScreenMesh(x, y, z, triangles.contiguous(), height, width, cull, vertices.dtype)
+
+
+def numba_available() -> bool:
+    """Whether the compiled backend can be used here."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def rasterize(
+    vertices: torch.Tensor,
+    triangles: torch.Tensor,
+    height: int,
+    width: int,
+    *,
+    backend: Backend = "auto",
+    cull: Cull = "back",
+) -> Fragments:
+    """Find the nearest triangle at every pixel of a batch of pictures.
+
+    No gradient passes through it: which triangle a pixel shows is no smooth function of the vertices. Gradients within
+    the visible triangles are those of :func:`interpolate` and :func:`barycentric_of`.
+
+    Args:
+        vertices: ``(B, V, 3)`` in pixels, z towards the viewer; may lie outside the picture.
+        triangles: ``(T, 3)`` vertex indices, the same for the whole batch.
+        height: Rows of the pictures.
+        width: Their columns.
+        backend: ``"torch"`` draws on the device of the vertices; ``"numba"`` is compiled, several times as fast on a
+            CPU, and needs ``pip install "twodasl_lite[render]"``; ``"auto"`` takes numba for vertices on the CPU where
+            it is installed. Both use ``torch.get_num_threads()`` threads.
+        cull: Leave out triangles that turn their ``"back"`` to the viewer, their ``"front"``, or ``"none"``. A closed
+            surface looks the same with ``"back"`` and ``"none"``; an open one shows its inside with ``"none"``.
+
+    Returns:
+        The visible triangles; weights and depths have the vertices' type.
+
+    Raises:
+        InputTypeError: If an argument is of the wrong type, or numba is asked to draw on a GPU.
+        MissingDependencyError: If numba is asked for and not installed.
+        ShapeError: If a shape differs from the above.
+        ValueRangeError: If a coordinate is not finite or too far away, an index points to no vertex, a side is below 1
+            or too long, or ``backend`` or ``cull`` is not one of the words above.
+    """
+    if backend not in get_args(Backend):
+        raise ValueRangeError(f"backend: found {backend!r}; expected one of {get_args(Backend)}")
+    mesh = _to_screen(vertices, triangles, height, width, cull)
+    on_cpu = mesh.z.device.type == "cpu"
+    if backend == "numba" and not on_cpu:
+        raise InputTypeError(f'vertices: found them on {mesh.z.device}; expected the CPU for backend "numba"')
+    if backend == "numba" or (backend == "auto" and on_cpu and numba_available()):
+        from twodasl_lite.render import numba_backend as chosen
+    else:
+        from twodasl_lite.render import torch_backend as chosen
+    return Fragments(*chosen.draw(mesh))
+
+
+def _flat_corners(triangles: torch.Tensor, triangle: torch.Tensor, pixels: torch.Tensor, num_vertices: int):
+    """Rows ``(P, 3)`` into ``(B * V, ...)`` of the corners that the given flat pixels show."""
+    image = pixels // (triangle.shape[1] * triangle.shape[2])  # (P,)
+    corners = triangles.index_select(0, triangle.reshape(-1).index_select(0, pixels))  # (P, 3)
+    return corners + (image * num_vertices)[:, None]
+
+
+def interpolate(attributes: torch.Tensor, triangles: torch.Tensor, fragments: Fragments) -> torch.Tensor:
+    """Values at the vertices to values at the pixels, linear within each triangle.
+
+    Differentiable with respect to the attributes and to ``fragments.barycentric``.
+
+    Args:
+        attributes: ``(B, V, C)``, or ``(V, C)`` for the whole batch: colours, normals, coordinates, ...
+        triangles: ``(T, 3)``, those that were drawn.
+        fragments: What :func:`rasterize` returned.
+
+    Returns:
+        ``(B, H, W, C)``; zero where there is no triangle.
+
+    Raises:
+        ShapeError: If there are too few vertices or the batches differ.
+    """
+    if attributes.ndim == 2:
+        attributes = attributes[None].expand(fragments.triangle.shape[0], -1, -1)
+    check_shape("attributes", attributes, (fragments.triangle.shape[0], "V", "C"))
+    triangles = check_triangles(triangles, attributes.shape[1], attributes.device)
+    batch, height, width = fragments.triangle.shape
+    channels = attributes.shape[2]
+    pixels = fragments.covered.reshape(-1).nonzero()[:, 0]  # (P,)
+    if pixels.numel() and int(fragments.triangle.max()) >= len(triangles):
+        raise ShapeError(f"triangles: found {len(triangles)}; expected those that the fragments show, which are more")
+    corners = _flat_corners(triangles, fragments.triangle, pixels, attributes.shape[1])
+    weights = fragments.barycentric.reshape(-1, 3).index_select(0, pixels).to(attributes.dtype)  # (P, 3)
+    flat = attributes.reshape(-1, channels)  # (B V, C)
+    values = sum(flat.index_select(0, corners[:, k]) * weights[:, k, None] for k in range(3))  # (P, C)
+    picture = attributes.new_zeros(batch * height * width, channels)
+    return picture.index_copy(0, pixels, values).reshape(batch, height, width, channels)
+
+
+def barycentric_of(fragments: Fragments, vertices: torch.Tensor, triangles: torch.Tensor) -> Fragments:
+    """The same fragments with weights and depths that are differentiable functions of the vertices.
+
+    The visible triangles are taken as they are; the weights of the pixel centres in them follow the vertices. They are
+    those of the exact corners, not the rounded ones, so at the rim of a triangle they may be below zero by a trifle.
+
+    Args:
+        fragments: What :func:`rasterize` returned.
+        vertices: ``(B, V, 3)``, those that were drawn.
+        triangles: ``(T, 3)`` likewise.
+
+    Returns:
+        New fragments.
+
+    Raises:
+        ShapeError: If the batches differ.
+    """
+    batch, height, width = fragments.triangle.shape
+    vertices = check_tensor("vertices", vertices, (batch, "V", 3))
+    triangles = check_triangles(triangles, vertices.shape[1], vertices.device)
+    pixels = fragments.covered.reshape(-1).nonzero()[:, 0]  # (P,)
+    corners = _flat_corners(triangles, fragments.triangle, pixels, vertices.shape[1])
+    a, b, c = (vertices.reshape(-1, 3).index_select(0, corners[:, k]) for k in range(3))  # (P, 3)
+    column, row = pixels % width, pixels // width % height
+    point = torch.stack([column, row], dim=1).to(vertices.dtype)  # (P, 2)
+
+    def area(first: torch.Tensor, second: torch.Tensor, third: torch.Tensor) -> torch.Tensor:
+        u, v = second[:, :2] - first[:, :2], third[:, :2] - first[:, :2]
+        return u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
+
+    weights = torch.stack([area(point, b, c), area(point, c, a), area(point, a, b)], dim=1)  # (P, 3)
+    weights = weights / weights.sum(dim=1, keepdim=True)  # their sum is the triangle's area, wherever the point
+    depth = (weights * torch.stack([a[:, 2], b[:, 2], c[:, 2]], dim=1)).sum(dim=1)
+    size = batch * height * width
+    barycentric = vertices.new_zeros(size, 3).index_copy(0, pixels, weights)
+    depths = vertices.new_full((size,), -torch.inf).index_copy(0, pixels, depth)
+    return Fragments(
+        fragments.triangle, barycentric.reshape(batch, height, width, 3), depths.reshape(batch, height, width)
+    )
