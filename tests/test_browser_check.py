@@ -55,7 +55,8 @@ def test_good_page_passes_and_its_controls_are_moved(chromium, tmp_path, scheme)
     (tmp_path / "index.html").write_text(GOOD)
     done = check.check_site(chromium, tmp_path, scheme)
     assert done.problems == []
-    assert done.moved == 2
+    assert done.moved.total() == 2
+    assert done.interactive["index.html"] == 1
 
 
 @pytest.mark.parametrize("fault", BROKEN)

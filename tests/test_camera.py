@@ -180,6 +180,16 @@ def test_poses_and_points_go_through_a_crop_alike(mapping: str) -> None:
     torch.testing.assert_close(camera.crop_pose_to_image(crop_pose, box, height, mapping), pose)
 
 
+def test_points_have_two_or_three_coordinates() -> None:
+    for function in (camera.frame_to_pixels, camera.pixels_to_frame):
+        with pytest.raises(ShapeError, match=r"points: found shape \(4, 5\); expected \(..., 2 or 3\)"):
+            function(torch.zeros(4, 5))
+    with pytest.raises(ShapeError, match=r"expected \(..., N, 2 or 3\)"):
+        camera.image_to_crop(torch.zeros(4, 5), torch.tensor([0.0, 0.0, 10.0, 20.0]))
+    assert camera.frame_to_pixels([1.0, 120.0]).tolist() == [0, 0]
+    assert camera.project(torch.zeros(1, 3).double(), torch.zeros(3, 4)).dtype == torch.float64
+
+
 def test_bad_boxes_and_mappings_are_named() -> None:
     points = torch.zeros(4, 2)
     with pytest.raises(ValueRangeError, match="left < right"):

@@ -32,6 +32,11 @@ def test_decode_is_model_then_camera_then_pixels(small_model: MorphableModel, de
     torch.testing.assert_close(decode_landmarks(face, model), expected[:, model.landmarks])
 
 
+def test_one_face_needs_no_batch(small_model: MorphableModel) -> None:
+    vector = random_face(small_model).pack()
+    torch.testing.assert_close(decode(vector[1], small_model), decode(vector, small_model)[1])
+
+
 def test_height_sets_where_y_starts(small_model: MorphableModel) -> None:
     face = random_face(small_model)
     lower = decode(face, small_model, height=450) - decode(face, small_model, height=120)
@@ -52,7 +57,7 @@ def test_gradients_reach_every_coefficient(small_model: MorphableModel) -> None:
 
 
 def test_wrong_sizes_are_named(small_model: MorphableModel) -> None:
-    with pytest.raises(ShapeError, match=r"coefficients: found shape \(2, 62\); expected \(B, 20\)"):
+    with pytest.raises(ShapeError, match=r"coefficients: found shape \(2, 62\); expected \(\.\.\., 20\)"):
         decode(torch.zeros(2, 62), small_model)
     with pytest.raises(InputTypeError, match="coefficients: found list"):
         decode([1.0, 2.0], small_model)

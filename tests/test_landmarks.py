@@ -26,7 +26,7 @@ from twodasl_lite.landmarks import (
     write_landmarks,
 )
 
-ASTRONAUT = Path(__file__).parents[1] / "notebooks" / "data" / "astronaut_landmarks.csv"
+ASTRONAUT = Path(__file__).parents[1] / "twodasl_lite" / "assets" / "astronaut_landmarks.csv"
 NAN, INF = float("nan"), float("inf")
 
 

@@ -176,7 +176,7 @@ def project(points: torch.Tensor, pose: torch.Tensor) -> torch.Tensor:
         ``(..., N, 3)`` in the crop frame.
     """
     points = check_tensor("points", points, ("...", "N", 3), finite=False)
-    pose = check_tensor("pose", pose, ("...", *POSE_SHAPE), finite=False)
+    pose = check_tensor("pose", pose, ("...", *POSE_SHAPE), finite=False, dtype=points.dtype)
     return points @ pose[..., :3].transpose(-1, -2) + pose[..., None, :, 3]
 
 
@@ -189,13 +189,18 @@ def frame_to_pixels(points: torch.Tensor, height: float = CROP_SIZE) -> torch.Te
 
     Returns:
         Points of the same shape.
+
+    Raises:
+        ShapeError: If the points have neither two nor three coordinates.
     """
+    points = check_tensor("points", points, ("...", (2, 3)), finite=False)
     x, y, *depth = points.unbind(-1)
     return torch.stack([x - 1, height - y, *depth], dim=-1)
 
 
 def pixels_to_frame(points: torch.Tensor, height: float = CROP_SIZE) -> torch.Tensor:
     """Pixels (0-based, y down) to the crop frame (1-based, y up); the inverse of :func:`frame_to_pixels`."""
+    points = check_tensor("points", points, ("...", (2, 3)), finite=False)
     x, y, *depth = points.unbind(-1)
     return torch.stack([x + 1, height - y, *depth], dim=-1)
 
@@ -226,13 +231,14 @@ def image_to_crop(
         points: ``(..., N, 2)`` or ``(..., N, 3)``, 0-based, y down; a depth is scaled by the mean of both axes.
         box: ``(..., 4)`` left, top, right, bottom, 0-based and inclusive; not clamped to the image.
         mapping: ``"exact"``: where image content really lands (pixel edges on pixel edges). ``"bench"``: what the
-            published benchmark scripts compute, up to 1.5 pixels away; use it only to compare with papers.
+            published benchmark scripts compute, up to half a crop pixel plus half an image pixel away; use it only to
+            compare with papers.
         size: Side of the crop in pixels.
 
     Returns:
         Points of the same shape.
     """
-    points = check_tensor("points", points, ("...", "N", "2 or 3"), finite=False)
+    points = check_tensor("points", points, ("...", "N", (2, 3)), finite=False)
     k, offset = _box_mapping(box, mapping, size, points.dtype)
     plane = points[..., :2] * k[..., None, :] + offset[..., None, :]
     return torch.cat([plane, points[..., 2:] * k.mean(dim=-1)[..., None, None]], dim=-1)
@@ -242,7 +248,7 @@ def crop_to_image(
     points: torch.Tensor, box: torch.Tensor, mapping: Mapping = "exact", size: int = CROP_SIZE
 ) -> torch.Tensor:
     """Crop pixels back to image pixels; the inverse of :func:`image_to_crop`."""
-    points = check_tensor("points", points, ("...", "N", "2 or 3"), finite=False)
+    points = check_tensor("points", points, ("...", "N", (2, 3)), finite=False)
     k, offset = _box_mapping(box, mapping, size, points.dtype)
     plane = (points[..., :2] - offset[..., None, :]) / k[..., None, :]
     return torch.cat([plane, points[..., 2:] / k.mean(dim=-1)[..., None, None]], dim=-1)

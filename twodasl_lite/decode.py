@@ -25,7 +25,7 @@ def _unpacked(coefficients: Coefficients | torch.Tensor, model: MorphableModel) 
         raise InputTypeError(
             f"coefficients: found {type(coefficients).__name__}; expected Coefficients or a tensor"
         )
-    check_tensor("coefficients", coefficients, ("B", model.layout.size), finite=False)
+    check_tensor("coefficients", coefficients, ("...", model.layout.size), finite=False)
     return Coefficients.unpack(coefficients, model.layout)
 
 
@@ -35,12 +35,12 @@ def decode(
     """All vertices in pixels.
 
     Args:
-        coefficients: A batch of :class:`Coefficients`, or packed raw vectors ``(B, 12 + Ks + Ke)``.
+        coefficients: :class:`Coefficients`, or packed raw vectors ``(..., 12 + Ks + Ke)``.
         model: The face model.
         height: Height in pixels of the crop (or image) that the pose refers to.
 
     Returns:
-        ``(B, V, 3)``: x right, y down, z towards the viewer, in pixels, 0-based.
+        ``(..., V, 3)``: x right, y down, z towards the viewer, in pixels, 0-based.
 
     Raises:
         ShapeError: If the number of coefficients is not the model's.
@@ -52,6 +52,6 @@ def decode(
 def decode_landmarks(
     coefficients: Coefficients | torch.Tensor, model: MorphableModel, height: float = CROP_SIZE
 ) -> torch.Tensor:
-    """The 68 landmarks in pixels, ``(B, 68, 3)``, without computing other vertices. Arguments as for :func:`decode`."""
+    """The 68 landmarks in pixels, ``(..., 68, 3)``, without computing other vertices. Arguments as for :func:`decode`."""
     pose, shape, expression = _unpacked(coefficients, model)
     return frame_to_pixels(project(model.decode_landmarks(shape, expression), pose), height)

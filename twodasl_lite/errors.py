@@ -88,14 +88,20 @@ def require(module: str, extra: str, purpose: str):
         ) from error
 
 
-def check_shape(name: str, value: torch.Tensor, expected: Sequence[int | str | None]) -> None:
+def _fits(size: int, wanted: int | tuple[int, ...] | str | None) -> bool:
+    if isinstance(wanted, tuple):
+        return size in wanted
+    return not isinstance(wanted, int) or size == wanted
+
+
+def check_shape(name: str, value: torch.Tensor, expected: Sequence[int | tuple[int, ...] | str | None]) -> None:
     """Compare a tensor's shape with a pattern.
 
     Args:
         name: The argument's name, for the message.
         value: The tensor.
-        expected: One entry per dimension: a number must match, a word (or ``None``) names a free dimension. A
-            leading ``...`` string admits any number of leading dimensions.
+        expected: One entry per dimension: a number must match, of a tuple of numbers one must, a word (or ``None``)
+            names a free dimension. A leading ``...`` string admits any number of leading dimensions.
 
     Raises:
         ShapeError: If the shape does not fit.
@@ -105,13 +111,10 @@ def check_shape(name: str, value: torch.Tensor, expected: Sequence[int | str | N
     tail = pattern[1:] if free_front else pattern
     fits = len(shape) >= len(tail) if free_front else len(shape) == len(tail)
     if fits and tail:
-        fits = all(
-            not isinstance(want, int) or have == want
-            for have, want in zip(shape[-len(tail) :], tail, strict=True)
-        )
+        fits = all(_fits(size, wanted) for size, wanted in zip(shape[-len(tail) :], tail, strict=True))
     if not fits:
-        wanted = ", ".join("any" if want is None else str(want) for want in pattern)
-        raise ShapeError(f"{name}: found shape {shape}; expected ({wanted})")
+        words = [" or ".join(map(str, w)) if isinstance(w, tuple) else "any" if w is None else str(w) for w in pattern]
+        raise ShapeError(f"{name}: found shape {shape}; expected ({', '.join(words)})")
 
 
 def check_finite(name: str, value: torch.Tensor) -> None:
@@ -132,7 +135,7 @@ def check_finite(name: str, value: torch.Tensor) -> None:
 def check_tensor(
     name: str,
     value: object,
-    expected: Sequence[int | str | None],
+    expected: Sequence[int | tuple[int, ...] | str | None],
     *,
     finite: bool = True,
     dtype: torch.dtype | None = None,

@@ -145,7 +145,7 @@ def landmarks_box(points: torch.Tensor) -> torch.Tensor:
     Raises:
         ValueRangeError: If all landmarks are one point.
     """
-    points = check_tensor("points", points, ("...", "N", "2 or 3"))[..., :2]
+    points = check_tensor("points", points, ("...", "N", (2, 3)))[..., :2]
     low, high = points.amin(dim=-2), points.amax(dim=-2)
     side = BOX_MARGIN * (high - low).amax(dim=-1, keepdim=True)
     if bool((side <= 0).any()):
@@ -211,7 +211,7 @@ def sample_colours(photo: np.ndarray, points: torch.Tensor) -> torch.Tensor:
     Returns:
         ``(N, 3)`` sRGB in [0, 1].
     """
-    points = check_tensor("points", points, ("N", "2 or 3"))
+    points = check_tensor("points", points, ("N", (2, 3)))
     photo = as_photo(photo, "photo")
     pixels = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)[None].to(points) / 255
     size = points.new_tensor([photo.shape[1], photo.shape[0]])

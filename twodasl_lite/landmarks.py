@@ -315,9 +315,7 @@ def draw_landmarks(
         raise InputTypeError(f"image: found {found}; expected a numpy array of uint8")
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or image.size == 0:
         raise ShapeError(f"image: found shape {image.shape}; expected (H, W, 3) or (H, W), not empty")
-    points = check_tensor("points", points, ("N", "2 or 3"), finite=False)
-    if points.shape[1] not in (2, 3):
-        raise ShapeError(f"points: found shape {tuple(points.shape)}; expected (N, 2) or (N, 3)")
+    points = check_tensor("points", points, ("N", (2, 3)), finite=False)
     places = points.detach().cpu().double().numpy()[:, :2]  # (N, 2)
     shown = np.isfinite(places).all(axis=1) & (np.abs(np.nan_to_num(places)) < _FARTHEST_DRAWN).all(axis=1)
     if visible is not None:

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -155,6 +156,8 @@ UNFOLD = """() => {
   for (const folded of document.querySelectorAll(".toggle-hidden")) folded.classList.remove("toggle-hidden");
 }"""
 
+INTERACTIVE = ".book-plotly, [data-face-explorer], .widget-subarea"
+
 STARTED = "(e) => !e.matches('.book-plotly') || Boolean(e.dataset.state)"
 
 UNDRAWN = """() => {
@@ -222,13 +225,15 @@ class PageCheck:
 
     Attributes:
         problems: One line for each problem, beginning with the page.
-        moved: Number of controls that were operated and did change the data.
+        interactive: For each page, how many interactive figures stand on it.
+        moved: For each page, how many controls were operated and did change the data.
     """
 
     def __init__(self, browser, base: str, width: int = 1400, dark: bool = False) -> None:
         self.base = base
         self.problems: list[str] = []
-        self.moved = 0
+        self.interactive: Counter[str] = Counter()
+        self.moved: Counter[str] = Counter()
         scheme = "dark" if dark else "light"
         self._context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         self._context.route("**/*", self._guard)
@@ -283,12 +288,13 @@ class PageCheck:
             page.goto(self.base + page_name, wait_until="load", timeout=60_000)
             page.evaluate(UNFOLD)
             # Figures are drawn when they come near the screen.
-            for figure in page.locator(".book-plotly, [data-face-explorer], .widget-subarea").all():
+            for figure in page.locator(INTERACTIVE).all():
                 figure.evaluate("(e) => e.scrollIntoView({ block: 'center', behavior: 'instant' })")
                 started = time.monotonic()
                 while not figure.evaluate(STARTED) and time.monotonic() - started < DRAW_SECONDS:
                     page.wait_for_timeout(50)
             undrawn = self._wait_drawn(page)
+            self.interactive[page_name] = page.locator(INTERACTIVE).count()
             for problem in [*undrawn, *page.evaluate(TOO_WIDE)]:
                 self._note(problem)
             if operate and not undrawn:
@@ -351,7 +357,7 @@ class PageCheck:
         deadline = time.monotonic() + REACT_SECONDS
         while time.monotonic() < deadline:
             if control.evaluate(state) != before:
-                self.moved += 1
+                self.moved[self._page_name] += 1
                 return
             page.wait_for_timeout(50)
         self._note(f"control {name!r} was moved, and the drawn data stayed the same")

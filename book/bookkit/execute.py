@@ -30,7 +30,7 @@ from filelock import FileLock
 
 from bookkit.config import CONSTRAINTS, DOWNLOADS, EXECUTED, PACKAGE, ROOT, TIMEOUT_FACTOR, Chapter
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 # Settings that change what a chapter computes or shows.
 RELEVANT_SETTINGS = ("TWODASL_DATA", "TWODASL_FACE_MODEL")
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -179,6 +179,7 @@ def _run_nbmake(copy: Path, chapter: Chapter) -> None:
     environment = {
         **os.environ,
         "PLOTLY_RENDERER": "plotly_mimetype",
+        "TWODASL_FIGURES": "static",  # pages have no kernel: figures that can do without one are made that way
         "TWODASL_FIGURES": "static",  # the face explorer as a page without a kernel shows it
         # This tree's package, whatever else is installed.
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),

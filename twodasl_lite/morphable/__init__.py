@@ -1,7 +1,7 @@
 """The face: the linear morphable model, how it is built from scans, the embedded one, and readers of other people's.
 
-``load_face_model()`` returns the embedded face, or the file that ``TWODASL_FACE_MODEL`` names; ``read_face_model(path)``
-reads any known format.
+``load_face_model()`` returns the embedded face, or the file that ``TWODASL_FACE_MODEL`` names;
+``read_face_model(path)`` reads any known format.
 """
 
 from twodasl_lite.morphable.embedded import generate_face_model, load_face_model

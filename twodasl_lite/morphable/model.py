@@ -226,60 +226,60 @@ class MorphableModel(nn.Module):
 
     # -------------------------------------------------------------------------------------------------- decoding
     def _weights(self, shape: torch.Tensor | None, expression: torch.Tensor | None) -> torch.Tensor:
-        """Both kinds of coefficients in one ``(B, Ks + Ke)`` matrix; what is missing is zero."""
-        given = []
+        """Both kinds of coefficients in one ``(..., Ks + Ke)`` tensor; what is missing is zero."""
+        parts, leading = [], []
         for name, value, count in (
             ("shape", shape, self.num_shape),
             ("expression", expression, self.num_expression),
         ):
-            if value is not None:
-                value = check_tensor(name, value, ("B", count), finite=False)
-            given.append(value)
-        sizes = {value.shape[0] for value in given if value is not None} or {1}
-        batch = max(sizes)
-        if len(sizes - {1}) > 1:
-            raise ShapeError(f"shape and expression: found batches of {sorted(sizes)}; expected one size")
-        parts = [
-            self.mean.new_zeros(batch, count) if value is None else value.to(self.mean).expand(batch, -1)
-            for value, count in zip(given, (self.num_shape, self.num_expression), strict=True)
-        ]
-        return torch.cat(parts, dim=-1)
+            if value is None:
+                value = self.mean.new_zeros(count)
+            else:
+                value = check_tensor(name, value, ("...", count), finite=False).to(self.mean)
+                leading.append(value.shape[:-1])
+            parts.append(value)
+        try:
+            batch = torch.broadcast_shapes(*leading) if leading else torch.Size([1])
+        except RuntimeError as error:
+            sizes = " and ".join(str(tuple(size)) for size in leading)
+            raise ShapeError(f"shape and expression: found batches {sizes}; expected one size") from error
+        return torch.cat([part.expand(*batch, -1) for part in parts], dim=-1)
 
-    def decode(
-        self, shape: torch.Tensor | None = None, expression: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    @staticmethod
+    def _combine(mean: torch.Tensor, basis: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Mean ``(N, 3)`` plus basis ``(N, 3, K)`` times weights ``(..., K)``, in one product: ``(..., N, 3)``."""
+        flat = torch.addmm(mean.flatten(), weights.reshape(-1, weights.shape[-1]), basis.flatten(0, 1).T)
+        return flat.reshape(*weights.shape[:-1], *mean.shape)
+
+    def decode(self, shape: torch.Tensor | None = None, expression: torch.Tensor | None = None) -> torch.Tensor:
         """Vertices of a batch of faces.
 
         Args:
-            shape: ``(B, Ks)`` shape coefficients; the average face if omitted.
-            expression: ``(B, Ke)`` expression coefficients; neutral if omitted.
+            shape: ``(..., Ks)`` shape coefficients; the average face if omitted.
+            expression: ``(..., Ke)`` expression coefficients; neutral if omitted.
 
         Returns:
-            ``(B, V, 3)`` in the model frame.
+            ``(..., V, 3)`` in the model frame; ``(1, V, 3)`` if both are omitted.
 
         Raises:
             ShapeError: If the number of coefficients is not the model's.
         """
-        weights = self._weights(shape, expression)
-        flat = torch.addmm(self.mean.flatten(), weights, self.basis.flatten(0, 1).T)  # (B, 3V)
-        return flat.unflatten(-1, (-1, 3))
+        return self._combine(self.mean, self.basis, self._weights(shape, expression))
 
     def decode_landmarks(
         self, shape: torch.Tensor | None = None, expression: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The 68 landmarks alone, ``(B, 68, 3)``; computes no other vertex. Arguments as for :meth:`decode`."""
-        weights = self._weights(shape, expression)
-        flat = torch.addmm(self._landmark_mean.flatten(), weights, self._landmark_basis.flatten(0, 1).T)
-        return flat.unflatten(-1, (-1, 3))
+        """The 68 landmarks alone, ``(..., 68, 3)``; computes no other vertex. Arguments as for :meth:`decode`."""
+        return self._combine(self._landmark_mean, self._landmark_basis, self._weights(shape, expression))
 
     def decode_albedo(self, albedo: torch.Tensor | None = None) -> torch.Tensor:
         """Vertex colours of a batch of faces.
 
         Args:
-            albedo: ``(B, Ka)``; the average colours if omitted.
+            albedo: ``(..., Ka)``; the average colours if omitted.
 
         Returns:
-            ``(B, V, 3)`` sRGB, clamped to [0, 1].
+            ``(..., V, 3)`` sRGB, clamped to [0, 1]; ``(1, V, 3)`` if omitted.
 
         Raises:
             TwodaslError: If the model has no albedo.
@@ -290,11 +290,8 @@ class MorphableModel(nn.Module):
             )
         if albedo is None:
             return self.albedo_mean[None].clamp(0, 1)
-        albedo = check_tensor("albedo", albedo, ("B", self.albedo_basis.shape[-1]), finite=False)
-        flat = torch.addmm(
-            self.albedo_mean.flatten(), albedo.to(self.mean), self.albedo_basis.flatten(0, 1).T
-        )
-        return flat.unflatten(-1, (-1, 3)).clamp(0, 1)
+        albedo = check_tensor("albedo", albedo, ("...", self.albedo_basis.shape[-1]), finite=False)
+        return self._combine(self.albedo_mean, self.albedo_basis, albedo.to(self.mean)).clamp(0, 1)
 
     def forward(
         self, shape: torch.Tensor | None = None, expression: torch.Tensor | None = None

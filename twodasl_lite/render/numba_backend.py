@@ -46,14 +46,14 @@ def draw_band(x, y, z, triangles, culled, first, last, triangle, barycentric, de
         i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
         x0, x1, x2 = np.int64(x[i]), np.int64(x[j]), np.int64(x[k])
         y0, y1, y2 = np.int64(y[i]), np.int64(y[j]), np.int64(y[k])
+        left = max((min(x0, min(x1, x2)) + _STEP - 1) >> SUBPIXEL_BITS, 0)
+        right = min(max(x0, max(x1, x2)) >> SUBPIXEL_BITS, width - 1)
+        top = max((min(y0, min(y1, y2)) + _STEP - 1) >> SUBPIXEL_BITS, first)
+        bottom = min(max(y0, max(y1, y2)) >> SUBPIXEL_BITS, last - 1)
+        if (right - left) | (bottom - top) < 0:  # one test of both signs: no pixel centre in the box
+            continue
         area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
         if area == 0 or area * culled > 0:
-            continue
-        left = max((min(x0, x1, x2) + _STEP - 1) >> SUBPIXEL_BITS, 0)
-        right = min(max(x0, x1, x2) >> SUBPIXEL_BITS, width - 1)
-        top = max((min(y0, y1, y2) + _STEP - 1) >> SUBPIXEL_BITS, first)
-        bottom = min(max(y0, y1, y2) >> SUBPIXEL_BITS, last - 1)
-        if left > right or top > bottom:
             continue
 
         # Edge functions, positive inside: each is zero on the edge opposite its corner.
@@ -70,12 +70,12 @@ def draw_band(x, y, z, triangles, culled, first, last, triangle, barycentric, de
         px = left * _STEP
         for row in range(top, bottom + 1):
             py = row * _STEP
-            e0 = right0 * (px - x1) + down0 * (py - y1)
-            e1 = right1 * (px - x2) + down1 * (py - y2)
-            e2 = right2 * (px - x0) + down2 * (py - y0)
+            e0 = right0 * (px - x1) + down0 * (py - y1) - least0
+            e1 = right1 * (px - x2) + down1 * (py - y2) - least1
+            e2 = right2 * (px - x0) + down2 * (py - y0) - least2
             for column in range(left, right + 1):
-                if e0 >= least0 and e1 >= least1 and e2 >= least2:
-                    here = np.float32(e0 * slope0 + e1 * slope1 + e2 * slope2)
+                if e0 | e1 | e2 >= 0:  # one test of three signs
+                    here = np.float32((e0 + least0) * slope0 + (e1 + least1) * slope1 + (e2 + least2) * slope2)
                     if here > nearest[row - first, column]:
                         nearest[row - first, column] = here
                         triangle[row, column] = t

@@ -1,0 +1,76 @@
+"""The command ``twodasl``: words from a person become calls.
+
+A table of subcommands and nothing else. Each is a module of :mod:`twodasl_lite.commands` with one function,
+``add_arguments(parser)``, that says what the subcommand takes and sets ``run``, a function of the parsed arguments, as
+the parser's default; a module is imported when its subcommand is asked for. To add a subcommand, add a module and a
+row.
+
+Exit status: 0 done, 1 something is wrong with the input (said in one message, without a traceback), 2 the words could
+not be understood, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from twodasl_lite import __version__
+from twodasl_lite.errors import TwodaslError
+
+COMMANDS: tuple[tuple[str, str, str], ...] = (
+    ("models", "face models: list, look at, convert, fetch", "twodasl_lite.commands.models"),
+)
+"""Name, one line of help, module."""
+
+FAILED, INTERRUPTED = 1, 130
+
+
+def make_parser(wanted: str | None = None) -> argparse.ArgumentParser:
+    """The parser.
+
+    Args:
+        wanted: The subcommand whose arguments are needed; the others get their line of help alone.
+    """
+    parser = argparse.ArgumentParser(
+        prog="twodasl", description="2DASL, small and complete: 3D faces from single pictures."
+    )
+    parser.add_argument("--version", action="version", version=f"twodasl_lite {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, line, module in COMMANDS:
+        command = commands.add_parser(name, help=line, description=line[0].upper() + line[1:] + ".")
+        if name == wanted:
+            importlib.import_module(module).add_arguments(command)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The words after ``twodasl``; those of the process by default.
+
+    Returns:
+        The exit status.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    wanted = next((word for word in arguments if not word.startswith("-")), None)
+    options = make_parser(wanted).parse_args(arguments)
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output, for instance `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (TwodaslError, OSError) as error:
+        print(f"twodasl: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("twodasl: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

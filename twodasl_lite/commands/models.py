@@ -1,0 +1,197 @@
+"""``twodasl models``: list the readable formats, look into a file, convert it, fetch the free model."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import textwrap
+from pathlib import Path
+
+from twodasl_lite.coefficients import CoefficientLayout
+from twodasl_lite.commands.progress import ProgressBar
+from twodasl_lite.errors import InputTypeError, TwodaslError, ValueRangeError
+from twodasl_lite.morphable import MorphableModel, read_face_model, read_whitening
+from twodasl_lite.morphable.embedded import MODEL_VARIABLE, cache_folder
+from twodasl_lite.morphable.readers import FORMATS, recognise
+from twodasl_lite.morphable.readers.basel2009 import VERTICES
+from twodasl_lite.morphable.readers.formats import format_of
+from twodasl_lite.morphable.readers.ict import JAWS, read_ict_folder
+from twodasl_lite.morphable.readers.parts import MILLIMETRES
+
+_NAME_WIDTH, _LINE_WIDTH = 11, 110
+ICT_FILE = "ict-face-model-light.npz"
+_OPTIONS = ("landmarks", "units", "expressions", "vertices", "triangles", "whitening", "jaw")
+"""Options of the readers; which of them applies depends on the format."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the subcommand takes."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    action = actions.add_parser("list", help="the formats that can be read")
+    action.set_defaults(run=_list)
+
+    action = actions.add_parser("info", help="what a file holds")
+    action.add_argument("file", type=Path, help="a face model: file or folder")
+    action.add_argument("--license", action="store_true", help="print the whole licence")
+    _add_reader_options(action)
+    action.set_defaults(run=_info)
+
+    action = actions.add_parser("convert", help="read any format, write the package's own")
+    action.add_argument("source", type=Path, help="a face model: file or folder")
+    action.add_argument("out", type=Path, help="the .npz to write")
+    action.add_argument("--shape", type=int, metavar="N", help="keep N shape components")
+    action.add_argument("--expression", type=int, metavar="N", help="keep N expression components")
+    action.add_argument(
+        "--save-whitening", type=Path, metavar="FILE", help="also write 3DDFA's whitening, for the same unit"
+    )
+    action.add_argument("--force", action="store_true", help="overwrite")
+    _add_reader_options(action)
+    action.set_defaults(run=_convert)
+
+    action = actions.add_parser("get", help="fetch a free model from its public repository")
+    action.add_argument("model", choices=["ict"], help="ict: ICT Face Model Light (MIT)")
+    action.add_argument(
+        "--out", type=Path, metavar="FILE", help=f"the .npz to write (default: {ICT_FILE} in the cache)"
+    )
+    action.add_argument(
+        "--source", metavar="PLACE", help="a copy of the repository: folder, or anything git can fetch from"
+    )
+    action.add_argument("--jaw", choices=JAWS, default=JAWS[0], help="which of the published jaw lines")
+    action.add_argument("--force", action="store_true", help="fetch and convert again")
+    action.set_defaults(run=_get)
+
+
+def _add_reader_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("reading")
+    group.add_argument("--kind", choices=[entry.kind for entry in FORMATS], help="the format (default: recognised)")
+    group.add_argument("--landmarks", metavar="FILE", help="the 68 landmarks: indices, or eos' or FLAME's file")
+    group.add_argument("--units", choices=list(MILLIMETRES), help="unit of length of the result (default: mm)")
+    group.add_argument(
+        "--expressions", metavar="FILE", help="bfm2009, model-shape, surrey: the expressions; bfm2009: none"
+    )
+    group.add_argument("--vertices", choices=VERTICES, help="bfm2009: which vertices")
+    group.add_argument("--triangles", metavar="FILE", help="3ddfa, 3ddfa-v2: the triangles")
+    group.add_argument("--whitening", metavar="FILE", help="3ddfa-v2: the deviations of the coefficients")
+    group.add_argument("--jaw", choices=JAWS, help="ict, ict-npz: which of the published jaw lines")
+
+
+def _read(path: Path, options: argparse.Namespace) -> tuple[str, MorphableModel]:
+    """The kind of a file and the model in it."""
+    entry = format_of(options.kind) if options.kind else recognise(path)
+    given = {name: getattr(options, name) for name in _OPTIONS if getattr(options, name) is not None}
+    unused = sorted(set(given) - set(entry.options))
+    if unused:
+        names = ", ".join(f"--{name}" for name in unused)
+        fitting = ", ".join(f"--{name}" for name in _OPTIONS if name in entry.options) or "none"
+        raise InputTypeError(f"{names}: not an option for {entry.kind}, which {path} is; options for it: {fitting}")
+    if "progress" in entry.options:
+        given["progress"] = ProgressBar("reading")
+    return entry.kind, read_face_model(path, kind=entry.kind, **given)
+
+
+def _describe(model: MorphableModel) -> str:
+    """A model in lines of name and value."""
+    size = (model.mean.amax(dim=0) - model.mean.amin(dim=0)).tolist()
+    colours = "none" if model.albedo_mean is None else f"mean and {model.albedo_basis.shape[-1]} components"
+    names = ", ".join(model.expression_names)
+    rows = {
+        "name": model.name,
+        "vertices": f"{model.num_vertices:,}, {model.triangles.shape[0]:,} triangles",
+        "extent": f"{size[0]:.4g} x {size[1]:.4g} x {size[2]:.4g} {model.units}",
+        "shape": f"{model.num_shape} components{_spread(model.shape_std)}",
+        "expression": f"{model.num_expression} {model.expression_kind}{_spread(model.expression_std)}",
+        "names": names if model.expression_kind == "blendshapes" else "",
+        "colours": colours,
+        "regions": ", ".join(model.regions),
+        "licence": model.license.partition("\n")[0],
+        "source": model.source,
+    }
+    return "\n".join(_row(name, value) for name, value in rows.items() if value)
+
+
+def _row(name: str, value: str) -> str:
+    indent = " " * (_NAME_WIDTH + 1)
+    wrapped = textwrap.wrap(value, _LINE_WIDTH, initial_indent=indent, subsequent_indent=indent)
+    return f"{name:<{_NAME_WIDTH}} " + "\n".join(wrapped)[len(indent) :]
+
+
+def _spread(std) -> str:
+    if not std.numel():
+        return ""
+    low, high = float(std.min()), float(std.max())
+    return ", deviation " + (f"{low:g}" if low == high else f"{low:.4g} to {high:.4g}")
+
+
+def _list(_: argparse.Namespace) -> None:
+    rows = [
+        ("kind", "model", "give it", "licence", "needs"),
+        *((e.kind, e.title, e.files, e.license, e.needs) for e in FORMATS),
+    ]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print('\nWhat is needed comes with: pip install "twodasl_lite[models]"')
+    print("The free one is fetched with: twodasl models get ict")
+
+
+def _info(options: argparse.Namespace) -> None:
+    kind, model = _read(options.file, options)
+    print(f"{_row('kind', kind)}\n{_describe(model)}")
+    if options.license:
+        print(f"\n{model.license}")
+
+
+def _convert(options: argparse.Namespace) -> None:
+    outputs = [options.out, options.save_whitening] if options.save_whitening else [options.out]
+    for path in outputs:
+        _check_output(path, options.force)
+    kind, model = _read(options.source, options)
+    layout = CoefficientLayout(
+        model.num_shape if options.shape is None else options.shape,
+        model.num_expression if options.expression is None else options.expression,
+    )
+    model = model.with_layout(layout)
+    if options.save_whitening:
+        if not kind.startswith("3ddfa"):
+            raise ValueRangeError(f"--save-whitening: found {kind}, which has none; expected 3ddfa or 3ddfa-v2")
+        folder = options.source if options.source.is_dir() else options.source.parent
+        read_whitening(options.whitening or folder, units=model.units).save(options.save_whitening)
+    model.save(options.out)
+    print(_describe(model))
+    _say_how_to_use(options.out)
+
+
+def _check_output(path: Path, force: bool) -> None:
+    if path.suffix != ".npz":
+        raise ValueRangeError(f"{path}: found the suffix {path.suffix!r}; expected .npz")
+    if path.exists() and not force:
+        raise TwodaslError(f"{path} is there already; --force overwrites it")
+
+
+def _say_how_to_use(path: Path) -> None:
+    print(f"\nwritten: {path}")
+    print(f"To read the whole book with it, set the environment variable:  {MODEL_VARIABLE}={path.resolve()}")
+
+
+def _get(options: argparse.Namespace) -> None:
+    from twodasl_lite.morphable.readers import ict_download
+
+    out = options.out or cache_folder() / ICT_FILE
+    if out.is_file() and not options.force:
+        print(_describe(MorphableModel.load(out)))
+        _say_how_to_use(out)
+        return
+    _check_output(out, options.force)
+    work = cache_folder() / "downloads" / "ict"
+    folder = ict_download.fetch(work, options.source, progress=ProgressBar("downloading"))
+    print(f"checking {folder}")
+    ict_download.verify(folder, ProgressBar("checking"))
+    model = read_ict_folder(folder, jaw=options.jaw, progress=ProgressBar("converting"))
+    model.source += f"; {ict_download.REPOSITORY}, version {ict_download.COMMIT}"
+    licence = (folder.parent / ict_download.LICENSE_FILE).read_text(encoding="utf-8").strip()
+    model.license = f"{model.license}\n\n{licence}"
+    model.save(out)
+    shutil.rmtree(work, ignore_errors=True)  # 400 MB that the converted file replaces
+    print(_describe(model))
+    _say_how_to_use(out)

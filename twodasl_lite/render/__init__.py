@@ -1,0 +1,2 @@
+"""Pictures of meshes."""
+from twodasl_lite.render.rasterizer import rasterize, interpolate, Fragments
