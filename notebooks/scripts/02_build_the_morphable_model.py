@@ -84,8 +84,8 @@ from twodasl_lite.viz.figures import colour_by
 rng = np.random.default_rng(0)
 template = build_template()
 neutral = torch.from_numpy(template.vertices)  # (V, 3), the undeformed template
-triangles = torch.from_numpy(np.asarray(template.triangles)).long()  # (T, 3)
-landmarks = torch.from_numpy(np.asarray(template.landmarks)).long()  # (68,)
+triangles = torch.from_numpy(template.triangles)  # (T, 3)
+landmarks = torch.from_numpy(template.landmarks)  # (68,)
 
 still = torch.from_numpy(draw_scans(template, 200, rng))  # (N, V, 3) in mm
 angles = torch.from_numpy(rng.normal(0, 0.15, (200, 3)))  # radians, about 9 degrees
@@ -248,7 +248,7 @@ names, deltas = expression_blendshapes(template)  # (E, V, 3) at full activation
 model = MorphableModel(
     components.mean.float(),
     components.basis[..., :40].float(),
-    torch.from_numpy(np.asarray(deltas)).float().permute(1, 2, 0),  # (V, 3, E)
+    torch.from_numpy(deltas).float().permute(1, 2, 0),  # (V, 3, E)
     triangles,
     landmarks,
     expression_names=list(names),
@@ -508,11 +508,11 @@ print("✓ mm off with 5, 20, 60 components:", *(f"{error:.2f}" for error in err
 # its partner on the other side. Put into `doubled` a tensor of shape `(100, V, 3)`: the 50 scans `still[:50]`, and then their mirror images *in the same correspondence*.
 
 # %% tags=["exercise"]
-partner = torch.from_numpy(np.asarray(template.mirror)).long()  # (V,)
+partner = torch.from_numpy(template.mirror)  # (V,)
 doubled = torch.cat([still[:50], still[:50]])
 
 # %% tags=["solution"]
-partner = torch.from_numpy(np.asarray(template.mirror)).long()  # (V,)
+partner = torch.from_numpy(template.mirror)  # (V,)
 flipped = still[:50] * torch.tensor([-1.0, 1.0, 1.0])  # right surface, wrong numbers
 doubled = torch.cat([still[:50], flipped[:, partner]])
 

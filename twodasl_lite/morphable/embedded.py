@@ -70,7 +70,7 @@ def generate_face_model(
     rng = np.random.default_rng(seed)
     template = anthropometric.build_template()
     neutral = torch.from_numpy(template.vertices)
-    permutation = torch.from_numpy(np.asarray(template.mirror)).long()
+    permutation = torch.from_numpy(template.mirror)
 
     scans = torch.from_numpy(anthropometric.draw_scans(template, num_scans, rng))
     both = torch.cat([scans, mirror(scans, permutation)])  # (2N, V, 3)
@@ -91,13 +91,13 @@ def generate_face_model(
         single(mean),
         single(components.basis),
         single(deltas).permute(1, 2, 0),
-        torch.from_numpy(np.asarray(template.triangles)).long(),
-        torch.from_numpy(np.asarray(template.landmarks)).long(),
+        torch.from_numpy(template.triangles),
+        torch.from_numpy(template.landmarks),
         expression_std=torch.full((len(names),), EXPRESSION_STD),
         albedo_mean=single(albedo_mean),
         albedo_basis=single(albedo_basis),
         albedo_std=single(albedo_std),
-        regions={name: torch.from_numpy(np.asarray(index)).long() for name, index in template.regions.items()},
+        regions={name: torch.from_numpy(index) for name, index in template.regions.items()},
         expression_names=list(names),
         expression_kind="blendshapes",
         name="embedded anthropometric face",

@@ -23,13 +23,11 @@ _CULLED_SIGN: dict[Cull, int] = {"back": 1, "front": -1, "none": 0}
 """Sign of the area, with y down, of the triangles that are left out."""
 
 
-def draw_band(x, y, z, triangles, culled, first, last, triangle, barycentric, depth):  # pragma: no cover - compiled
+def draw_band(vertices, triangles, culled, first, last, triangle, barycentric, depth):  # pragma: no cover - compiled
     """Draw the rows ``first`` to ``last`` (exclusive) of one picture.
 
     Args:
-        x: ``(V,)`` int32 in 1/256 pixels.
-        y: ``(V,)`` likewise.
-        z: ``(V,)`` float32.
+        vertices: ``(V, 3)`` in pixels.
         triangles: ``(T, 3)`` int64.
         culled: Sign of the area of triangles to leave out; 0 for none.
         first: First row.
@@ -41,11 +39,15 @@ def draw_band(x, y, z, triangles, culled, first, last, triangle, barycentric, de
     width = triangle.shape[1]
     nearest = np.full((last - first, width), -np.inf, np.float32)
     triangle[first:last] = -1
+    corners = np.empty((vertices.shape[0], 2), np.int32)  # in 1/256 pixels
+    for v in range(vertices.shape[0]):
+        corners[v, 0] = np.rint(vertices[v, 0] * _STEP)
+        corners[v, 1] = np.rint(vertices[v, 1] * _STEP)
 
     for t in range(triangles.shape[0]):
         i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        x0, x1, x2 = np.int64(x[i]), np.int64(x[j]), np.int64(x[k])
-        y0, y1, y2 = np.int64(y[i]), np.int64(y[j]), np.int64(y[k])
+        x0, x1, x2 = np.int64(corners[i, 0]), np.int64(corners[j, 0]), np.int64(corners[k, 0])
+        y0, y1, y2 = np.int64(corners[i, 1]), np.int64(corners[j, 1]), np.int64(corners[k, 1])
         left = max((min(x0, min(x1, x2)) + _STEP - 1) >> SUBPIXEL_BITS, 0)
         right = min(max(x0, max(x1, x2)) >> SUBPIXEL_BITS, width - 1)
         top = max((min(y0, min(y1, y2)) + _STEP - 1) >> SUBPIXEL_BITS, first)
@@ -65,7 +67,9 @@ def draw_band(x, y, z, triangles, culled, first, last, triangle, barycentric, de
         least1 = 0 if right1 > 0 or (right1 == 0 and down1 > 0) else 1
         least2 = 0 if right2 > 0 or (right2 == 0 and down2 > 0) else 1
         scale = 1.0 / (turn * area)
-        slope0, slope1, slope2 = z[i] * scale, z[j] * scale, z[k] * scale
+        slope0 = np.float32(vertices[i, 2]) * scale
+        slope1 = np.float32(vertices[j, 2]) * scale
+        slope2 = np.float32(vertices[k, 2]) * scale
 
         px = left * _STEP
         for row in range(top, bottom + 1):
@@ -91,8 +95,8 @@ def draw_band(x, y, z, triangles, culled, first, last, triangle, barycentric, de
                 depth[row, column] = -np.inf
                 continue
             i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-            x0, x1, x2 = np.int64(x[i]), np.int64(x[j]), np.int64(x[k])
-            y0, y1, y2 = np.int64(y[i]), np.int64(y[j]), np.int64(y[k])
+            x0, x1, x2 = np.int64(corners[i, 0]), np.int64(corners[j, 0]), np.int64(corners[k, 0])
+            y0, y1, y2 = np.int64(corners[i, 1]), np.int64(corners[j, 1]), np.int64(corners[k, 1])
             px, py = column * _STEP, row * _STEP
             area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
             turn = 1 if area > 0 else -1
@@ -103,7 +107,10 @@ def draw_band(x, y, z, triangles, culled, first, last, triangle, barycentric, de
             barycentric[row, column, 0] = e0 * scale
             barycentric[row, column, 1] = e1 * scale
             barycentric[row, column, 2] = e2 * scale
-            depth[row, column] = e0 * (z[i] * scale) + e1 * (z[j] * scale) + e2 * (z[k] * scale)
+            slope0 = np.float32(vertices[i, 2]) * scale
+            slope1 = np.float32(vertices[j, 2]) * scale
+            slope2 = np.float32(vertices[k, 2]) * scale
+            depth[row, column] = e0 * slope0 + e1 * slope1 + e2 * slope2
 
 
 @functools.cache
@@ -126,24 +133,22 @@ def draw(mesh: ScreenMesh) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         MissingDependencyError: If numba is not installed.
     """
     kernel = _compiled()
-    batch, threads = mesh.x.shape[0], torch.get_num_threads()
+    batch, threads = mesh.vertices.shape[0], torch.get_num_threads()
     size = (batch, mesh.height, mesh.width)
     out = (
         torch.empty(size, dtype=torch.int64),
-        torch.empty(*size, 3, dtype=mesh.dtype),
-        torch.empty(size, dtype=mesh.dtype),
+        mesh.vertices.new_empty(*size, 3),
+        mesh.vertices.new_empty(size),
     )
-    inputs = [part.numpy() for part in (mesh.x, mesh.y, mesh.z)]
-    triangles, pictures = mesh.triangles.numpy(), [part.numpy() for part in out]
+    vertices, triangles = mesh.vertices.numpy(), mesh.triangles.numpy()
+    pictures = [part.numpy() for part in out]
     culled = _CULLED_SIGN[mesh.cull]
     bands = min(-(-threads // max(batch, 1)), mesh.height)
 
     def work(task: int) -> None:
         image, band = divmod(task, bands)
         first, last = band * mesh.height // bands, (band + 1) * mesh.height // bands
-        kernel(
-            *(part[image] for part in inputs), triangles, culled, first, last, *(part[image] for part in pictures)
-        )
+        kernel(vertices[image], triangles, culled, first, last, *(part[image] for part in pictures))
 
     tasks = batch * bands
     if threads == 1 or tasks < 2:

@@ -23,7 +23,14 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 
-from twodasl_lite.errors import InputTypeError, ShapeError, ValueRangeError, check_shape, check_tensor
+from twodasl_lite.errors import (
+    InputTypeError,
+    ShapeError,
+    ValueRangeError,
+    check_finite,
+    check_shape,
+    check_tensor,
+)
 
 Backend = Literal["auto", "torch", "numba"]
 Cull = Literal["back", "front", "none"]
@@ -56,27 +63,21 @@ class Fragments(NamedTuple):
 
 
 class ScreenMesh(NamedTuple):
-    """A checked mesh, ready to be drawn: what both backends start from.
+    """A checked mesh: what both backends start from.
 
     Attributes:
-        x: ``(B, V)`` int32 in 1/256 pixels.
-        y: ``(B, V)`` int32 likewise.
-        z: ``(B, V)`` float32.
-        triangles: ``(T, 3)`` int64.
+        vertices: ``(B, V, 3)`` contiguous, float32 or float64, within bounds.
+        triangles: ``(T, 3)`` contiguous int64, within bounds.
         height: Rows of the picture.
         width: Its columns.
         cull: Which triangles to leave out.
-        dtype: Wanted type of weights and depths.
     """
 
-    x: torch.Tensor
-    y: torch.Tensor
-    z: torch.Tensor
+    vertices: torch.Tensor
     triangles: torch.Tensor
     height: int
     width: int
     cull: Cull
-    dtype: torch.dtype
 
 
 def check_triangles(triangles: object, num_vertices: int, device: torch.device | str | None = None) -> torch.Tensor:
@@ -121,25 +122,33 @@ def _check_side(name: str, value: object) -> int:
     return side
 
 
-def _to_screen(vertices: object, triangles: object, height: int, width: int, cull: Cull) -> ScreenMesh:
-    """Check everything, round the corners."""
+def _checked(vertices: object, triangles: object, height: int, width: int, cull: Cull) -> ScreenMesh:
+    """Check everything."""
     height, width = _check_side("height", height), _check_side("width", width)
     if cull not in get_args(Cull):
         raise ValueRangeError(f"cull: found {cull!r}; expected one of {get_args(Cull)}")
-    vertices = check_tensor("vertices", vertices, ("B", "V", 3)).detach()
+    vertices = check_tensor("vertices", vertices, ("B", "V", 3), finite=False).detach()
+    if vertices.dtype not in (torch.float32, torch.float64):
+        vertices = vertices.float()
     triangles = check_triangles(triangles, vertices.shape[1], vertices.device)
     if vertices.numel():
-        reach = vertices[..., :2].abs().amax()
-        if reach > MAX_COORDINATE:
-            raise ValueRangeError(
-                f"vertices: found x or y up to {float(reach):.6g} pixels from the origin; expected at most {MAX_COORDINATE}"
-            )
-        if vertices.dtype == torch.float64 and vertices[..., 2].abs().amax() > torch.finfo(torch.float32).max:
-            raise ValueRangeError("vertices: found depths beyond single precision; expected |z| below 3e38")
-    fixed = (vertices[..., :2] * 2**SUBPIXEL_BITS).round().to(torch.int32)  # (B, V, 2)
-    x, y = fixed.permute(2, 0, 1).contiguous()
-    z = vertices[..., 2].float().contiguous()
-    return ScreenMesh(x, y, z, triangles.contiguous(), height, width, cull, vertices.dtype)
+        low, high = (float(bound) for bound in vertices.aminmax())
+        if not (low >= -MAX_COORDINATE and high <= MAX_COORDINATE):  # one pass settles the usual case; now look closer
+            _check_bounds(vertices)
+    return ScreenMesh(vertices.contiguous(), triangles.contiguous(), height, width, cull)
+
+
+def _check_bounds(vertices: torch.Tensor) -> None:
+    """Say what is wrong with coordinates, if it is more than a far depth."""
+    check_finite("vertices", vertices)
+    reach = float(vertices[..., :2].abs().amax())
+    if reach > MAX_COORDINATE:
+        raise ValueRangeError(
+            f"vertices: found x or y up to {reach:.6g} pixels from the origin; expected at most {MAX_COORDINATE}"
+        )
+    depth, limit = float(vertices[..., 2].abs().amax()), torch.finfo(torch.float32).max
+    if depth > limit:
+        raise ValueRangeError(f"vertices: found depths up to {depth:.6g}; expected at most {limit:.6g}")
 
 
 def numba_available() -> bool:
@@ -184,10 +193,10 @@ def rasterize(
     """
     if backend not in get_args(Backend):
         raise ValueRangeError(f"backend: found {backend!r}; expected one of {get_args(Backend)}")
-    mesh = _to_screen(vertices, triangles, height, width, cull)
-    on_cpu = mesh.z.device.type == "cpu"
+    mesh = _checked(vertices, triangles, height, width, cull)
+    on_cpu = mesh.vertices.device.type == "cpu"
     if backend == "numba" and not on_cpu:
-        raise InputTypeError(f'vertices: found them on {mesh.z.device}; expected the CPU for backend "numba"')
+        raise InputTypeError(f'vertices: found them on {mesh.vertices.device}; expected the CPU for backend "numba"')
     if backend == "numba" or (backend == "auto" and on_cpu and numba_available()):
         from twodasl_lite.render import numba_backend as chosen
     else:

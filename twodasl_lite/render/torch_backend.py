@@ -21,6 +21,20 @@ _EMPTY = torch.iinfo(torch.int64).min
 _LAST_INDEX = 2**32 - 1
 
 
+class _Screen(NamedTuple):
+    """Corners in fixed point, coordinate by coordinate."""
+
+    x: torch.Tensor  # (B, V) int32 in 1/256 pixels
+    y: torch.Tensor  # (B, V) likewise
+    z: torch.Tensor  # (B, V) float32
+
+    @classmethod
+    def of(cls, vertices: torch.Tensor) -> _Screen:
+        x, y, z = vertices.permute(2, 0, 1).contiguous()
+        x, y = ((part * 2**SUBPIXEL_BITS).round_().int() for part in (x, y))
+        return cls(x, y, z.float())
+
+
 class _Edges(NamedTuple):
     """The three edge functions of N triangles: ``E(column, row) = right * column + down * row + start``.
 
@@ -70,18 +84,18 @@ class _Batch(NamedTuple):
 
 def _pieces(mesh: ScreenMesh, piece: int) -> Iterator[tuple[slice, slice]]:
     """Blocks (images, triangles) of at most ``piece`` pairs that cover the batch."""
-    batch, total = mesh.x.shape[0], mesh.triangles.shape[0]
+    batch, total = mesh.vertices.shape[0], mesh.triangles.shape[0]
     images = max(1, piece // max(total, 1))
     for image in range(0, batch, images):
         for triangle in range(0, total, piece):
             yield slice(image, min(image + images, batch)), slice(triangle, triangle + piece)
 
 
-def _candidates(mesh: ScreenMesh, images: slice, triangles: slice) -> _Batch:
+def _candidates(mesh: ScreenMesh, screen: _Screen, images: slice, triangles: slice) -> _Batch:
     """Triangles that face the right way and whose bounding box holds a pixel centre."""
     corners = mesh.triangles[triangles]  # (T', 3)
     x, y = (
-        torch.stack([part[images].index_select(1, corners[:, k]) for k in range(3)]) for part in (mesh.x, mesh.y)
+        torch.stack([part[images].index_select(1, corners[:, k]) for k in range(3)]) for part in (screen.x, screen.y)
     )  # (3, B', T')
     up = (1 << SUBPIXEL_BITS) - 1
     left, right = ((x.amin(0) + up) >> SUBPIXEL_BITS).clamp_(min=0), (x.amax(0) >> SUBPIXEL_BITS)
@@ -96,8 +110,8 @@ def _candidates(mesh: ScreenMesh, images: slice, triangles: slice) -> _Batch:
     image = torch.div(kept, corners.shape[0], rounding_mode="floor")
     triangle = kept - image * corners.shape[0]
     image = image + images.start
-    vertex = corners.index_select(0, triangle).T + image * mesh.x.shape[1]  # (3, N)
-    z = mesh.z.reshape(-1).index_select(0, vertex.reshape(-1)).reshape(3, -1)
+    vertex = corners.index_select(0, triangle).T + image * mesh.vertices.shape[1]  # (3, N)
+    z = screen.z.reshape(-1).index_select(0, vertex.reshape(-1)).reshape(3, -1)
     x, y = (part.reshape(3, -1).index_select(1, kept) for part in (x, y))
     box = [part.reshape(-1).index_select(0, kept) for part in (left, top, columns, rows)]
     return _Batch(image, triangle + triangles.start, x, y, z, *box)
@@ -154,27 +168,25 @@ def _depth(values: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
     return values[0] * slope[0] + values[1] * slope[1] + values[2] * slope[2]
 
 
-def _resolve(mesh: ScreenMesh, nearest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _resolve(mesh: ScreenMesh, screen: _Screen, nearest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Weights and depths of the winners."""
-    batch = mesh.x.shape[0]
+    batch, dtype = mesh.vertices.shape[0], mesh.vertices.dtype
     pixels = (nearest != _EMPTY).nonzero()[:, 0]  # (P,)
     winner = _LAST_INDEX - (nearest.index_select(0, pixels) & _LAST_INDEX)
     image, column = pixels // (mesh.height * mesh.width), pixels % mesh.width
     row = pixels // mesh.width % mesh.height
-    vertex = mesh.triangles.index_select(0, winner).T + image * mesh.x.shape[1]  # (3, P)
-    x, y, z = (
-        part.reshape(-1).index_select(0, vertex.reshape(-1)).reshape(3, -1) for part in (mesh.x, mesh.y, mesh.z)
-    )
+    vertex = mesh.triangles.index_select(0, winner).T + image * mesh.vertices.shape[1]  # (3, P)
+    x, y, z = (part.reshape(-1).index_select(0, vertex.reshape(-1)).reshape(3, -1) for part in screen)
     edges = _Edges.of(x, y)
     values = edges.right * column + edges.down * row + edges.start  # (3, P)
     scale = 1 / edges.area
 
     triangle = torch.full_like(nearest, -1)
     triangle[pixels] = winner
-    barycentric = torch.zeros(len(nearest), 3, dtype=mesh.dtype, device=nearest.device)
-    barycentric[pixels] = (values * scale).T.to(mesh.dtype)
-    depth = torch.full((len(nearest),), -torch.inf, dtype=mesh.dtype, device=nearest.device)
-    depth[pixels] = _depth(values, z.double() * scale).to(mesh.dtype)
+    barycentric = torch.zeros(len(nearest), 3, dtype=dtype, device=nearest.device)
+    barycentric[pixels] = (values * scale).T.to(dtype)
+    depth = torch.full((len(nearest),), -torch.inf, dtype=dtype, device=nearest.device)
+    depth[pixels] = _depth(values, z.double() * scale).to(dtype)
     size = (batch, mesh.height, mesh.width)
     return triangle.reshape(size), barycentric.reshape(*size, 3), depth.reshape(size)
 
@@ -188,13 +200,13 @@ def draw(mesh: ScreenMesh) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     Returns:
         Triangle ``(B, H, W)``, weights ``(B, H, W, 3)`` and depth ``(B, H, W)``.
     """
-    device = mesh.z.device
+    device, screen = mesh.vertices.device, _Screen.of(mesh.vertices)
     piece = _PIECE.get(device.type, _PIECE["cuda"])
-    nearest = torch.full((mesh.x.shape[0] * mesh.height * mesh.width,), _EMPTY, device=device)
+    nearest = torch.full((mesh.vertices.shape[0] * mesh.height * mesh.width,), _EMPTY, device=device)
     for images, triangles in _pieces(mesh, piece):
-        batch = _candidates(mesh, images, triangles)
+        batch = _candidates(mesh, screen, images, triangles)
         edges = _Edges.of(batch.x, batch.y)
         slope = batch.z.double() * (1 / edges.area)  # (3, N) depth per unit of each edge function
         for window in _windows(batch, piece):
             _draw_window(mesh, batch, edges, slope, window, nearest)
-    return _resolve(mesh, nearest)
+    return _resolve(mesh, screen, nearest)

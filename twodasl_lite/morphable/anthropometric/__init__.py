@@ -2,6 +2,12 @@
 
 Everything here is generated: no scan, photograph or other model's data goes in, only published anthropometric
 means and standard deviations. Explained in chapter 2.
+
+The template is made as a character artist would: a control cage with edge loops around eyes, mouth and ears
+(``cage_face``, ``cage_head``, ``half_cage``, ``cage``), subdivided (``subdivision``) and sculpted (``sculpt``), with
+eyeballs and teeth (``organs``). Identities are drawn from measurements (``anthropometry``, ``scans``,
+``shape_fields``).
+Left and right in names, such as ``eyeBlink_L``, are the person's own.
 """
 
 from twodasl_lite.morphable.anthropometric.albedo import albedo_model

@@ -1,21 +1,22 @@
 """A linear model of skin, lip, hair and iris colour on the vertices (sRGB in [0, 1]).
 
-The skin axis runs through the range of human skin from very light to very dark; its ends follow the typology of Chardon
-et al. (1991, individual typology angle) and the colours of Del Bino and Bernerd (2013, figure 2). Everything else is
-painted where anatomy puts it.
+The first component runs through the range of human skin, from very light to very dark (the scale that
+Chardon et al. 1991 describe by the individual typology angle); the colours are chosen by eye. Everything
+else is painted where anatomy puts it.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from . import cage_face
-from .fields import Canvas, smoothstep
-from .organs import brow_density
-from .template import Template
+from twodasl_lite.morphable.anthropometric import cage_face
+from twodasl_lite.morphable.anthropometric.fields import Canvas, smoothstep
+from twodasl_lite.morphable.anthropometric.organs import brow_density
+from twodasl_lite.morphable.anthropometric.sculpt import distance_to_polyline
+from twodasl_lite.morphable.anthropometric.template import Template
 
-SKIN_MEAN = np.array([0.725, 0.560, 0.472])
-SKIN_TONE = np.array([0.128, 0.128, 0.122])  # one standard deviation towards light
+SKIN_MEAN = np.array([0.690, 0.525, 0.435])
+SKIN_TONE = np.array([0.135, 0.142, 0.138])  # one standard deviation towards light
 SKIN_RED = np.array([0.012, -0.006, -0.005])
 SKIN_YELLOW = np.array([0.005, 0.004, -0.016])
 LIP_TINT = np.array([-0.035, -0.135, -0.095])
@@ -56,19 +57,21 @@ def _masks(c: Canvas) -> dict[str, np.ndarray]:
     lips = region("lips")
     # scalp: above a hairline that is high on the forehead, falls before the ear and runs down to the nape
     front_line = 66.0 - 0.010 * np.clip(c.x, 0.0, 60.0) ** 2
-    around_ear = np.interp(c.z, [-60.0, -30.0, -18.0, 2.0, 12.0, 26.0, 40.0, 54.0, 70.0], [-42.0, -30.0, 16.0, 15.0, 4.0, 2.0, 13.0, 29.0, 48.0])
+    around_ear = np.interp(
+        c.z,
+        [-60.0, -30.0, -18.0, 2.0, 12.0, 26.0, 40.0, 54.0, 70.0],
+        [-42.0, -30.0, 16.0, 15.0, 4.0, 2.0, 13.0, 29.0, 48.0],
+    )
     blend = smoothstep(52.0, 70.0, c.z)
     line = blend * front_line + (1.0 - blend) * np.minimum(around_ear, front_line + 8.0)
     ears = region("ears")
     return {
         "skin": skin,
         "lips": lips,
-        "brow": brow_density(c.p) * region("face"),
-        "scalp": smoothstep(-9.0, 13.0, c.y - line) * skin * (1.0 - ears)* smoothstep(-60.0, -45.0, c.y),
+        "brow": c.blur(brow_density(c.p) * region("face"), 1),
+        "scalp": c.blur(smoothstep(-9.0, 13.0, c.y - line), 2) * skin * (1.0 - ears) * smoothstep(-60.0, -45.0, c.y),
         "beard": skin
-        * np.clip(
-            smoothstep(42.0, 58.0, -c.y) * (1.0 - smoothstep(112.0, 135.0, -c.y)), 0, 1
-        )
+        * np.clip(smoothstep(42.0, 58.0, -c.y) * (1.0 - smoothstep(112.0, 135.0, -c.y)), 0, 1)
         * smoothstep(18.0, 34.0, c.z)
         * (1.0 - lips)
         * (1.0 - np.exp(-(((c.p - np.array([0.0, -40.0, 108.0])) / np.array([19.0, 11.0, 18.0])) ** 2).sum(axis=1)))
@@ -79,7 +82,7 @@ def _masks(c: Canvas) -> dict[str, np.ndarray]:
     }
 
 
-def _eye_colours(c: Canvas, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _eye_colours(c: Canvas) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean colour on the globes, iris mask (V,) and sclera mask (V,)."""
     t = c.template
     colour = np.zeros((len(c.p), 3))
@@ -116,9 +119,9 @@ def albedo_model(template: Template, rng: np.random.Generator) -> tuple[np.ndarr
         rng: source of the fine mottling and of where the freckles sit.
 
     Returns:
-        Mean (V, 3); basis (V, 3, Ka), each component scaled to a root-mean-square of one over the vertices it touches;
-        standard deviations (Ka,). Colours are sRGB in [0, 1]; a drawn colour may leave the range a little and is to be
-        clipped.
+        Mean (V, 3); basis (V, 3, Ka), each component scaled to a root-mean-square of one over the vertices
+        it touches; standard deviations (Ka,). Colours are sRGB in [0, 1]; a drawn colour may leave the
+        range a little and is to be clipped.
     """
     c = Canvas(template)
     m = _masks(c)
@@ -136,18 +139,22 @@ def albedo_model(template: Template, rng: np.random.Generator) -> tuple[np.ndarr
     mottle = _noise(c, rng, 9.0)
     mottle_red = _noise(c, rng, 16.0)
     spots = np.clip(_noise(c, rng, 6.5, octaves=2) - 0.9, 0.0, 1.0)
-    spots = spots * skin * (c.blob((30.0, -22.0, 85.0), (28.0, 20.0, 40.0)) + 0.5 * c.blob((0.0, -10.0, 105.0), (14.0, 25.0, 20.0)))
+    spots = (
+        spots
+        * skin
+        * (c.blob((30.0, -22.0, 85.0), (28.0, 20.0, 40.0)) + 0.5 * c.blob((0.0, -10.0, 105.0), (14.0, 25.0, 20.0)))
+    )
 
     mean = np.repeat(SKIN_MEAN[None], len(c.p), axis=0)
     mean = mean + flush[:, None] * [0.030, -0.022, -0.022] + sallow[:, None] * [0.006, 0.008, 0.000]
     mean = mean + under_eye[:, None] * [-0.045, -0.050, -0.030]
-    mean = mean + (mottle * 0.005)[:, None] + mottle_red[:, None] * [0.004, -0.004, -0.004]
+    mean = mean + (mottle * 0.004)[:, None] + mottle_red[:, None] * [0.004, -0.004, -0.004]
     mean = mean + (m["eyelid"] * 1.0)[:, None] * [0.002, -0.018, -0.014]
     centre_lip = np.abs(c.above_parting)
     mean = mean + (lips * (0.8 + 0.35 * np.exp(-((centre_lip / 2.2) ** 2))))[:, None] * LIP_TINT
     mean = mean + m["margin"][:, None] * [0.00, -0.075, -0.06]
     mean = mean - (beard * 0.028)[:, None] * [1.25, 1.0, 0.8]
-    mean = mean - (spots * 0.03)[:, None] * [0.8, 1.1, 1.2]
+    mean = mean - (spots * 0.018)[:, None] * [0.8, 1.1, 1.2]
     canthus = c.blob((18.6, -1.6, 77.6), (3.4, 2.6, 3.0))
     mean = mean + canthus[:, None] * [0.03, -0.03, -0.02]
     hair_noise = 1.0 + 0.05 * _noise(c, rng, 40.0, octaves=2)
@@ -163,12 +170,12 @@ def albedo_model(template: Template, rng: np.random.Generator) -> tuple[np.ndarr
     interior = np.zeros(len(c.p))
     interior[template.regions["mouth_interior"]] = 1.0
     depth = smoothstep(60.0, 100.0, c.z)[:, None]
-    mean = np.where(interior[:, None] > 0, MOUTH * (0.25 + 0.9 * depth), mean)
+    mean = np.where(interior[:, None] > 0, MOUTH * (0.40 + 0.75 * depth), mean)
     for name in ("teeth_upper", "teeth_lower"):
         index = template.regions[name]
         back = smoothstep(70.0, 92.0, c.z[index])[:, None]
         mean[index] = TEETH * (0.55 + 0.45 * back)
-    globes, iris, sclera = _eye_colours(c, rng)
+    globes, iris, sclera = _eye_colours(c)
     for side in ("left", "right"):
         index = template.regions[f"eyeball_{side}"]
         mean[index] = globes[index]
@@ -187,11 +194,11 @@ def albedo_model(template: Template, rng: np.random.Generator) -> tuple[np.ndarr
         (lips, np.array([0.012, -0.022, -0.014])),  # colour of the lips
         (lips, np.array([-0.030, -0.022, -0.014])),  # darkness of the lips
         (beard, -0.020 * np.array([1.3, 1.0, 0.75])),  # stubble
-        (flush * skin, np.array([0.022, -0.014, -0.014])),
-        (spots, -0.030 * np.array([0.8, 1.1, 1.2])),  # freckles
+        (flush * skin, np.array([0.016, -0.011, -0.011])),
+        (spots, -0.022 * np.array([0.8, 1.1, 1.2])),  # freckles
         (under_eye * skin, np.array([-0.028, -0.030, -0.018])),
         (brow * skin, -0.06 * np.array([1.0, 1.0, 1.0])),  # strength of the brows
-        (mottle * bare, np.array([0.005, 0.005, 0.0045])),
+        (mottle * bare, np.array([0.003, 0.003, 0.0027])),
         (mottle_red * bare, np.array([0.006, -0.004, -0.004])),
         (sclera, np.array([0.030, 0.032, 0.042])),
         (scalp, np.array([0.10, 0.085, 0.075])),  # from thick hair to a shaven head
@@ -211,8 +218,6 @@ def albedo_model(template: Template, rng: np.random.Generator) -> tuple[np.ndarr
 
 def _lash_line(c: Canvas) -> np.ndarray:
     """Strength of the lashes' dark line along the upper lid margin (a little along the lower one), (V,)."""
-    from .sculpt import distance_to_polyline
-
     upper = distance_to_polyline(c.folded, np.array(cage_face.LID_OUTER[1:9]))
     lower = distance_to_polyline(c.folded, np.array(cage_face.LID_OUTER[8:15]))
     line = 0.80 * np.exp(-((upper / 0.9) ** 2)) + 0.22 * np.exp(-((lower / 0.8) ** 2))

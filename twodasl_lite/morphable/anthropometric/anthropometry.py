@@ -4,12 +4,14 @@ Sources, quoted by their short names below:
 
 * ``Farkas 1994``: L. G. Farkas (ed.), *Anthropometry of the Head and Face*, 2nd ed., Raven Press, appendix A
   (North American adults, 19-25 years).
-* ``NIOSH 2005``: Z. Zhuang and B. Bradtmiller, "Head-and-face anthropometric survey of U.S. respirator users", *J. Occup.
-  Environ. Hyg.* 2:567-576, 2005, tables III-IV (2,543 men, 1,454 women).
+* ``NIOSH 2005``: Z. Zhuang and B. Bradtmiller, "Head-and-face anthropometric survey of U.S. respirator
+  users", *J. Occup. Environ. Hyg.* 2:567-576, 2005, tables III-IV (2,543 men, 1,454 women).
 * ``ANSUR II``: C. C. Gordon et al., *2012 Anthropometric Survey of U.S. Army Personnel*, Natick TR-15/007.
-* ``3DFN 2016``: S. M. Weinberg et al., "The 3D Facial Norms Database", *Cleft Palate Craniofac. J.* 53:e185-e197.
+* ``3DFN 2016``: S. M. Weinberg et al., "The 3D Facial Norms Database", *Cleft Palate Craniofac. J.*
+  53:e185-e197.
 
-The numbers are rounded to the tenth of a millimetre of the tables; the template takes the middle between the two sexes.
+The numbers are the commonly quoted adult values of these sources, meant for drawing plausible faces and not
+for reference; the template is modelled to the middle between the two sexes.
 """
 
 from __future__ import annotations

@@ -2,74 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
-from . import cage_face as face
-from . import cage_head as head
-from .subdivision import PolygonMesh, edge_key, orient
+from twodasl_lite.morphable.anthropometric import cage_face as face
+from twodasl_lite.morphable.anthropometric import cage_head as head
+from twodasl_lite.morphable.anthropometric.half_cage import HalfCage, fair
+from twodasl_lite.morphable.anthropometric.subdivision import PolygonMesh, edge_key, orient
 
 # Cage points known only roughly, faired so that the skull and the neck have no ripples.
-FAIRED = ("forehead1_", "forehead2_", "arch4_", "arch5_", "arch6_", "arch7_", "arch8_", "arch9_", "neck0_", "neck1_")
-FIXED = ("_0",)  # but the profile is kept
-FAIRING_STEPS, FAIRING_SHRINK, FAIRING_GROW = 12, 0.5, -0.52  # Taubin (1995): smooth without shrinking
+FAIRED = (
+    "forehead1_",
+    "forehead2_",
+    "arch4_",
+    "arch5_",
+    "arch6_",
+    "arch7_",
+    "arch8_",
+    "arch9_",
+    "neck0_",
+    "neck1_",
+)
 
-COARSE_TAGS = frozenset({"cranium_back", "neck", "ear", "mouth_bag", "nostril_deep", "forehead_high"})
-
-
-class HalfCage:
-    """Points by name and faces by name of the half with x >= 0."""
-
-    def __init__(self) -> None:
-        """Start with nothing."""
-        self.names: dict[str, int] = {}
-        self.points: list[np.ndarray] = []
-        self.faces: list[tuple[int, ...]] = []
-        self.tags: list[str] = []
-        self.creases: dict[tuple[int, int], float] = {}
-
-    def add(self, name: str, position: Sequence[float] | np.ndarray) -> int:
-        """Add a point and return its index."""
-        self.names[name] = len(self.points)
-        self.points.append(np.asarray(position, dtype=np.float64))
-        return self.names[name]
-
-    def loop(self, name: str, positions: Sequence[Sequence[float]]) -> list[int]:
-        """Add points ``name0``, ``name1``, ... and return their indices."""
-        return [self.add(f"{name}{k}", position) for k, position in enumerate(positions)]
-
-    def face(self, tag: str, *corners: str | int) -> None:
-        """Add a face by names or indices, in either orientation; repeated corners collapse."""
-        loop = [self.names[c] if isinstance(c, str) else c for c in corners]
-        self.faces.append(tuple(dict.fromkeys(loop)))
-        self.tags.append(tag)
-
-    def strip(self, tag: str, first: Sequence[int], second: Sequence[int], closed: bool = False) -> None:
-        """Join two rows of equal length by quadrilaterals."""
-        count = len(first)
-        for k in range(count if closed else count - 1):
-            after = (k + 1) % count
-            self.face(tag, first[k], first[after], second[after], second[k])
-
-    def crease(self, loop: Sequence[int], sharpness: float, closed: bool = False) -> None:
-        """Make the edges along a row semi-sharp."""
-        pairs = list(zip(loop, loop[1:], strict=False))
-        if closed:
-            pairs.append((loop[-1], loop[0]))
-        for a, b in pairs:
-            self.creases[edge_key(a, b)] = sharpness
+COARSE_TAGS = frozenset(
+    {
+        "cranium_back",
+        "neck",
+        "ear",
+        "lip_inside_upper",
+        "lip_inside_lower",
+        "mouth_bag_upper",
+        "mouth_bag_lower",
+        "mouth_bag_end",
+        "nostril_deep",
+    }
+)
 
 
 def _lid_inner(outer: np.ndarray) -> np.ndarray:
     """Place the back edge of the lid margin on the globe, with the caruncle in the inner corner, (16, 3)."""
     direction = outer - face.EYE_CENTRE
     direction[:, 1] *= 0.97
-    inner = face.EYE_CENTRE + (face.EYE_RADIUS - 0.05) * direction / np.linalg.norm(direction, axis=1, keepdims=True)
+    inner = face.EYE_CENTRE + (face.EYE_RADIUS - 0.3) * direction / np.linalg.norm(direction, axis=1, keepdims=True)
     inner[0] = (20.6, -1.5, 77.3)
     inner[1] = (21.2, 0.9, 77.9)
     inner[15] = (21.4, -2.8, 77.8)
-    inner[8] = (43.2, 0.0, 74.4)
+    inner[8] = (43.6, 0.1, 73.9)
     return inner
 
 
@@ -84,13 +63,16 @@ def _build_eye(cage: HalfCage) -> dict[str, list[int]]:
         "orbit_outer": cage.loop("orbit_outer", face.ORBIT_OUTER),
     }
     rings = list(loops.values())
-    for tag, first, second in zip(
-        ["lid_margin", "eyelid", "eyelid", "orbit", "orbit"], rings, rings[1:], strict=False
-    ):
+    for tag, first, second in zip(["lid_margin", "eyelid", "eyelid", "orbit", "orbit"], rings, rings[1:], strict=False):
         cage.strip(tag, first, second, closed=True)
     cage.crease(loops["lid_inner"], 2.0, closed=True)
     cage.crease(loops["lid_outer"], 1.2, closed=True)
     return loops
+
+
+def _both_lips(tag: str) -> list[str]:
+    """Tags of the quadrilaterals of a mouth loop: five of the upper lip, five of the lower one."""
+    return [f"{tag}_upper"] * face.MOUTH_CORNER + [f"{tag}_lower"] * (face.NUM_MOUTH - 1 - face.MOUTH_CORNER)
 
 
 def _build_nose_and_mouth(cage: HalfCage, orbit: list[int]) -> dict[str, list[int]]:
@@ -140,8 +122,8 @@ def _build_nose_and_mouth(cage: HalfCage, orbit: list[int]) -> dict[str, list[in
     vermilion = cage.loop("vermilion", face.VERMILION)
     border = cage.loop("lip_border", face.LIP_BORDER)
     skin = cage.loop("lip_skin", face.LIP_SKIN)
-    cage.strip("lip", parting, vermilion)
-    cage.strip("lip", vermilion, border)
+    cage.strip(_both_lips("lip"), parting, vermilion)
+    cage.strip(_both_lips("lip"), vermilion, border)
     cage.strip("mouth_skin", border, skin)
     cage.strip("mouth_skin", skin, outer)
     cage.crease(border, 0.8)
@@ -154,10 +136,10 @@ def _build_nose_and_mouth(cage: HalfCage, orbit: list[int]) -> dict[str, list[in
         points[:, 1] += np.where(sign > 0, up, down) * sign * (1 - 0.35 * (points[:, 0] / 25.0) ** 2)
         points[:, 2] = points[:, 2] - back
         ring = cage.loop(f"bag{depth}_", points)
-        cage.strip("lip_inside" if depth == 0 else "mouth_bag", previous, ring)
+        cage.strip(_both_lips("lip_inside" if depth == 0 else "mouth_bag"), previous, ring)
         previous = ring
     for k in range(5):
-        cage.face("mouth_bag", previous[k], previous[k + 1], previous[9 - k], previous[10 - k])
+        cage.face("mouth_bag_end", previous[k], previous[k + 1], previous[9 - k], previous[10 - k])
     return {"outer": outer, "border": border, "parting": parting, "skin": skin, "vermilion": vermilion}
 
 
@@ -189,7 +171,7 @@ def _build_cheek(cage: HalfCage, outer: list[int]) -> None:
     cage.face(cheek, "buccal_back", "epsilon_2", "phi_2", "jowl_back")
     cage.face(cheek, "jowl_back", "phi_2", "zeta_2", "jaw_3")
     rows = ["alpha", "beta", "gamma", "delta", "epsilon", "phi", "zeta"]
-    for row, below in zip(rows, rows[1:], strict=False):
+    for row, below in pairwise(rows):
         cage.face("cheek_back", f"{row}_2", f"{row}_3", f"{below}_3", f"{below}_2")
     ear = ["side4", "ear_4", "ear_3", "ear_2", "ear_1", "lobe_front", "lobe_back"]
     cage.names["side4"] = cage.add("side4_", head.SIDE[0])
@@ -219,14 +201,14 @@ def _build_cranium(cage: HalfCage) -> None:
     for k in range(len(head.MIDLINE)):
         side = cage.names["side4"] if k == 0 else cage.add(f"side{k + 4}", head.SIDE[k])
         rows.append([*cage.loop(f"arch{k + 4}_", _arch(k)), side])
-    for k, (first, second) in enumerate(zip(rows, rows[1:], strict=False)):
-        tag = ("forehead", "forehead_high")[k] if k < 2 else "cranium" if k < 6 else "cranium_back" if k < 9 else "neck"
+    for k, (first, second) in enumerate(pairwise(rows)):
+        tag = ("forehead", "forehead_high")[k] if k < 2 else "cranium" if k < 7 else "cranium_back" if k < 9 else "neck"
         cage.strip(tag, first, second)
     jaw = ["menton", "jaw_1", "jaw_2", "jaw_3", "zeta_2", "zeta_3", "lobe_back"]
     previous = [*[cage.names[name] for name in jaw], rows[9][-1]]
     for k, points in enumerate(head.NECK):
         ring = [*cage.loop(f"neck{k}_", points), rows[10 + k][-1]]
-        cage.strip("neck_top" if k == 0 else "neck", previous, ring)
+        cage.strip("neck_top" if k < 2 else "neck", previous, ring)
         previous = ring
 
 
@@ -244,37 +226,29 @@ def ear_axes() -> np.ndarray:
 
 
 def _build_ear(cage: HalfCage) -> None:
-    hole = [f"side{k}" for k in range(4, 10)] + ["lobe_back", "lobe_front", "ear_1", "ear_2", "ear_3", "ear_4"]
+    hole = [f"side{k}" for k in range(4, 10)] + [
+        "lobe_back",
+        "lobe_front",
+        "ear_1",
+        "ear_2",
+        "ear_3",
+        "ear_4",
+    ]
     previous = [cage.names[name] for name in hole]
     axes = ear_axes()
     for name, points in head.EAR_LOOPS.items():
-        ring = cage.loop(f"ear_{name}", head.EAR_ORIGIN + np.array(points, dtype=float) @ axes)
+        ring = cage.loop(f"ear_{name}", head.EAR_ORIGIN + (np.array(points) * head.EAR_SCALE) @ axes)
         cage.strip("ear" if name in ("back", "helix_back", "canal") else "ear_fold", previous, ring, closed=True)
         previous = ring
     cage.face("ear", *previous)
-
-
-def _fair(points: np.ndarray, faces: list[tuple[int, ...]], free: np.ndarray) -> np.ndarray:
-    """Smooth the ``free`` points of a mesh among their neighbours (Taubin 1995), (V, 3)."""
-    edges = {edge_key(a, b) for f in faces for a, b in zip(f, f[1:] + f[:1], strict=True)}
-    a, b = np.array(sorted(edges)).T
-    count = np.bincount(np.concatenate([a, b]), minlength=len(points))[:, None]
-    result = points.copy()
-    for _ in range(FAIRING_STEPS):
-        for factor in (FAIRING_SHRINK, FAIRING_GROW):
-            total = np.zeros_like(result)
-            np.add.at(total, a, result[b])
-            np.add.at(total, b, result[a])
-            result[free] += factor * (total / count - result)[free]
-    return result
 
 
 def build_cage() -> tuple[np.ndarray, PolygonMesh, dict[str, int]]:
     """Build the full mirrored cage.
 
     Returns:
-        Surface positions wanted at the cage vertices (V, 3), mm; the connectivity, whose face tags end in ``:L`` or
-        ``:R`` (the subject's side); the indices of the named points of the half with x >= 0.
+        Surface positions wanted at the cage vertices (V, 3), mm; the connectivity, whose face tags end in
+        ``:L`` or ``:R`` (the subject's side); the indices of the named points of the half with x >= 0.
     """
     cage = HalfCage()
     eye = _build_eye(cage)
@@ -299,6 +273,6 @@ def build_cage() -> tuple[np.ndarray, PolygonMesh, dict[str, int]]:
     outward = np.cross(b - a, c - a) @ np.array([0.0, 0.0, 1.0])
     if outward < 0:
         faces = [f[::-1] for f in faces]
-    named = [k for name, k in cage.names.items() if name.startswith(FAIRED) and not name.endswith(FIXED)]
-    full = _fair(full, faces, np.unique(np.concatenate([named, mirror_of[named]])))
+    named = [k for name, k in cage.names.items() if name.startswith(FAIRED)]
+    full = fair(full, faces, np.unique(np.concatenate([named, mirror_of[named]])))
     return full, PolygonMesh(len(full), faces, creases, mirror, tags), cage.names

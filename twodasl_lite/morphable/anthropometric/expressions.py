@@ -1,17 +1,17 @@
-"""Expression blendshapes, named after the actions of the Facial Action Coding System (Ekman and Friesen 1978)."""
+"""Expression blendshapes, named after actions of the Facial Action Coding System (Ekman and Friesen 1978)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from . import cage_face
-from .fields import MIRROR, MOUTH_HALF_WIDTH, Canvas, smoothstep
-from .template import Template
+from twodasl_lite.morphable.anthropometric import cage_face
+from twodasl_lite.morphable.anthropometric.fields import MIRROR, MOUTH_HALF_WIDTH, Canvas, smoothstep
+from twodasl_lite.morphable.anthropometric.template import Template
 
 # The jaw turns about the axis through the two condyles, just in front of the tragus and below it.
 JAW_AXIS = np.array([0.0, -14.0, 10.0])
 JAW_ANGLE = 17.0  # degrees; lowers the chin by about 30 mm, two thirds of the widest opening
-BLINK_OVERLAP = 0.5  # degrees by which the closed upper lid passes the lower margin
+BLINK_OVERLAP = 4.5  # degrees by which the closed upper lid passes the lower margin
 LID_SPAN = 0.62  # radians above the margin over which the skin of the lid unfolds
 WIDE_ANGLE = 7.0  # degrees the upper lid rises when the eye is wide open
 
@@ -22,12 +22,12 @@ def _side(c: Canvas, side: int) -> np.ndarray:
 
 
 def _lower_lip_share(c: Canvas) -> np.ndarray:
-    """How much a vertex belongs to the lower jaw as seen from the lips: 0 above, 1 below, split at the parting, (V,)."""
+    """How much the mouth area follows the lower jaw: 0 above, 1 below, split at the parting, (V,)."""
     ellipse = np.sqrt(np.clip(1.0 - (c.x / MOUTH_HALF_WIDTH) ** 2, 0.0, 1.0)) * smoothstep(40.0, 80.0, c.z)
     reach = 20.0 + 16.0 * smoothstep(15.0, 60.0, c.x)
     away = smoothstep(0.0, 1.0, np.abs(c.above_parting) / reach)
     half = 0.5 * (ellipse + (1.0 - ellipse) * away)
-    return np.where(c.above_parting < 0, 0.5 + half, 0.5 - half)
+    return 0.5 - half * c.lip_side
 
 
 def _jaw_weight(c: Canvas) -> np.ndarray:
@@ -73,7 +73,7 @@ def _lid_margins(c: Canvas) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _turn_lids(c: Canvas, amount: np.ndarray, lift: float = 0.0) -> np.ndarray:
-    """Turn lid skin about the transverse axis of the globe by ``amount`` (V,), radians, upwards positive, (V, 3)."""
+    """Turn lid skin about the transverse axis of the globe by ``amount`` (V,) radians, upwards, (V, 3)."""
     relative = c.folded - cage_face.EYE_CENTRE
     skin = np.ones(len(c.p))
     for side in ("left", "right"):
@@ -102,7 +102,7 @@ def _blink(c: Canvas) -> np.ndarray:
     down = -(upper - meet + np.radians(BLINK_OVERLAP) * (gap > 0.02)) * share
     below = np.clip((lower - elevation) / LID_SPAN, 0.0, 1.0)
     up = (meet - lower) * (1.0 - smoothstep(0.0, 0.8, below))
-    field = _turn_lids(c, np.where(is_upper, down, up), lift=0.2)
+    field = _turn_lids(c, np.where(is_upper, down, up), lift=0.6)
     return field + c.push((34.0, 16.0, 87.0), (16.0, 6.0, 12.0), (0.0, -0.6, 0.0)) * (~_globe(c))[:, None] * _off_lid(c)
 
 
@@ -114,7 +114,7 @@ def _globe(c: Canvas) -> np.ndarray:
 
 
 def _off_lid(c: Canvas) -> np.ndarray:
-    """Weight that keeps the lids where they are: 0 on them, 1 from the brow and the cheek outwards, (V, 1)."""
+    """Weight that keeps the lids in place: 0 on them, 1 from the brow and the cheek outwards, (V, 1)."""
     return (smoothstep(14.0, 22.0, c.eye_distance) * ~_globe(c))[:, None]
 
 
@@ -168,22 +168,47 @@ def _mouth_fields(c: Canvas) -> dict[str, np.ndarray]:
     stretch = c.push(corner, (15.0, 13.0, 24.0), (6.5, -2.6, -4.0))
     stretch += c.push((20.0, -75.0, 92.0), (12.0, 10.0, 16.0), (1.6, -1.6, -1.2))
 
-    gather = c.along(0, -0.42 * np.minimum(c.x, 30.0) * lips)
-    pucker = gather + c.along(2, 6.5 * ring)
+    gather = c.along(0, -0.48 * np.minimum(c.x, 30.0) * lips)
+    pucker = gather + c.along(2, 7.5 * ring)
     pucker += c.along(1, 1.4 * ring * (lower - upper) * np.minimum(np.abs(c.above_parting) / 6.0, 1.0))
     opening = arch * front * np.exp(-((c.above_parting / 22.0) ** 2))
     funnel = 0.7 * gather + c.along(2, 5.0 * ring)
     funnel += c.along(1, opening * (3.4 * np.clip(1 - 2 * lower, 0, 1) - 5.2 * np.clip(2 * lower - 1, 0, 1)))
-    raise_upper = c.along(1, 5.0 * np.exp(-((c.x / 24.0) ** 2)) * front * np.clip(1.0 - 2.0 * lower, 0, 1) * np.exp(-(np.clip(c.above_parting, 0, None) / 19.0) ** 2))
+    raise_upper = c.along(
+        1,
+        5.0
+        * np.exp(-((c.x / 24.0) ** 2))
+        * front
+        * np.clip(1.0 - 2.0 * lower, 0, 1)
+        * np.exp(-((np.clip(c.above_parting, 0, None) / 19.0) ** 2)),
+    )
     raise_upper += c.push((29.0, -46.0, 90.0), (10.0, 12.0, 12.0), (0.0, 1.8, 1.0))
-    lower_down = c.along(1, -5.4 * np.exp(-((c.x / 23.0) ** 2)) * front * np.clip(2.0 * lower - 1.0, 0, 1) * np.exp(-(np.clip(-c.above_parting, 0, None) / 17.0) ** 2))
-    press = c.along(1, -2.2 * np.sign(c.above_parting) * np.exp(-(((np.abs(c.above_parting) - 7.0) / 5.0) ** 2)) * lips)
+    lower_down = c.along(
+        1,
+        -5.4
+        * np.exp(-((c.x / 23.0) ** 2))
+        * front
+        * np.clip(2.0 * lower - 1.0, 0, 1)
+        * np.exp(-((np.clip(-c.above_parting, 0, None) / 17.0) ** 2)),
+    )
+    press = c.along(1, -2.2 * c.lip_side * np.exp(-(((np.abs(c.above_parting) - 7.0) / 5.0) ** 2)) * lips)
     press += c.along(2, -2.4 * lips)
-    chin = c.push((0.0, -98.0, 97.0), (19.0, 13.0, 20.0), (0.0, 4.0, 1.2)) + c.along(1, 1.8 * lips) + c.along(2, 1.2 * lips * lower)
+    chin = (
+        c.push((0.0, -98.0, 97.0), (19.0, 13.0, 20.0), (0.0, 4.0, 1.2))
+        + c.along(1, 1.8 * lips)
+        + c.along(2, 1.2 * lips * lower)
+    )
     return {
-        "mouthSmile": smile, "mouthFrown": frown, "mouthStretch": stretch, "mouthPucker": pucker, "mouthFunnel": funnel,
-        "mouthUpperUp": raise_upper, "mouthLowerDown": lower_down, "mouthPress": press, "chinRaiser": chin,
-    }  # fmt: skip
+        "mouthSmile": smile,
+        "mouthFrown": frown,
+        "mouthStretch": stretch,
+        "mouthPucker": pucker,
+        "mouthFunnel": funnel,
+        "mouthUpperUp": raise_upper,
+        "mouthLowerDown": lower_down,
+        "mouthPress": press,
+        "chinRaiser": chin,
+    }
 
 
 def _cheek_fields(c: Canvas) -> dict[str, np.ndarray]:
@@ -199,9 +224,18 @@ def _cheek_fields(c: Canvas) -> dict[str, np.ndarray]:
 
 
 # Actions made once per side of the face; the others are made once.
-ONE_SIDED = frozenset({
-    "mouthSmile", "mouthFrown", "mouthStretch", "browOuterUp", "browDown", "eyeBlink", "eyeWide", "eyeSquint",
-})  # fmt: skip
+ONE_SIDED = frozenset(
+    {
+        "mouthSmile",
+        "mouthFrown",
+        "mouthStretch",
+        "browOuterUp",
+        "browDown",
+        "eyeBlink",
+        "eyeWide",
+        "eyeSquint",
+    }
+)
 
 
 def expression_blendshapes(template: Template) -> tuple[list[str], np.ndarray]:
@@ -217,8 +251,8 @@ def expression_blendshapes(template: Template) -> tuple[list[str], np.ndarray]:
     jaw = _jaw_weight(c)[:, None]
     shapes: dict[str, np.ndarray] = {"jawOpen": _jaw_open(c)}
     shapes["jawForward"] = jaw * np.array([0.0, 0.0, 5.0])
-    shapes["jawLeft"] = jaw * np.array([7.0, 0.0, 0.0])
-    shapes["jawRight"] = jaw * np.array([-7.0, 0.0, 0.0])
+    shapes["jawLeft"] = jaw * np.array([6.0, 0.0, 0.0])
+    shapes["jawRight"] = jaw * np.array([-6.0, 0.0, 0.0])
     pairs = {
         **_mouth_fields(c),
         **_brow_fields(c),

@@ -1,4 +1,4 @@
-"""Smooth displacement fields on the template: the vocabulary in which identities and expressions are written."""
+"""Smooth displacement fields on the template: the vocabulary of identities and expressions."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from . import cage_face
-from .template import Template
+from twodasl_lite.morphable.anthropometric import cage_face
+from twodasl_lite.morphable.anthropometric.template import Template
 
 MIRROR = np.array([-1.0, 1.0, 1.0])
 
-# Zone round the globe that moves as one piece with it: full inside, fading to nothing, mm from the centre of the globe.
-SOCKET_FULL, SOCKET_END = 14.5, 31.0
+# Zone round the globe that moves as one piece with it: full inside, fading to nothing, mm from the centre
+# of the globe.
+SOCKET_FULL, SOCKET_END = 14.5, 33.0
 
 # Height of the line between the closed lips by distance from the midline, mm.
 PARTING = np.array(cage_face.PARTING)
@@ -35,7 +36,10 @@ class Canvas:
     """
 
     def __init__(self, template: Template) -> None:
-        """Cache coordinates, socket weights and the height above the parting of the lips."""
+        """Cache coordinates, socket weights and the height above the parting of the lips.
+
+        The side of the lips is taken from the connectivity, since the two touch.
+        """
         self.template = template
         self.p = template.vertices
         self.x, self.y, self.z = np.abs(self.p[:, 0]), self.p[:, 1], self.p[:, 2]
@@ -43,10 +47,20 @@ class Canvas:
         folded = np.stack([self.x, self.y, self.z], axis=1)
         self.folded = folded
         self.eye_distance = np.linalg.norm(folded - cage_face.EYE_CENTRE, axis=1)
-        self.socket = 1.0 - smoothstep(SOCKET_FULL, SOCKET_END, self.eye_distance)
+        fade = np.clip((self.eye_distance - SOCKET_FULL) / (SOCKET_END - SOCKET_FULL), 0.0, 1.0)
+        self.socket = 1.0 - fade * fade * (3.0 - 2.0 * fade)  # the gentlest slope, so nothing folds
         for side in ("left", "right"):
             self.socket[template.regions[f"eyeball_{side}"]] = 1.0
-        self.above_parting = self.y - np.interp(self.x, PARTING[:, 0], PARTING[:, 1])
+        height = self.y - np.interp(self.x, PARTING[:, 0], PARTING[:, 1])
+        upper, lower = template.regions["mouth_upper"], template.regions["mouth_lower"]
+        height[upper] = np.maximum(height[upper], 0.0)
+        height[lower] = np.minimum(height[lower], 0.0)
+        self.above_parting = height
+        # -1 on the lower lip and what lies inside of it, +1 on the upper one, 0 where they meet
+        self.lip_side = np.sign(height)
+        self.lip_side[upper] = 1.0
+        self.lip_side[lower] = -1.0
+        self.lip_side[np.intersect1d(upper, lower)] = 0.0
 
     def blob(self, centre: Sequence[float], radius: float | Sequence[float], half: str = "both") -> np.ndarray:
         """Gaussian weight about a point and, unless ``half`` is "one", its mirror image, (V,).
@@ -89,6 +103,16 @@ class Canvas:
         field = np.zeros_like(self.p)
         field[:, axis] = weight * (self.sign if axis == 0 else 1.0)
         return field
+
+    def blur(self, values: np.ndarray, steps: int) -> np.ndarray:
+        """Average values with those of the neighbouring vertices, (V,), ``steps`` times."""
+        t = self.template.triangles
+        a, b = np.concatenate([t[:, [0, 1]], t[:, [1, 2]], t[:, [2, 0]]]).T
+        count = np.bincount(a, minlength=len(values)) + np.bincount(b, minlength=len(values))
+        for _ in range(steps):
+            total = np.bincount(a, values[b], len(values)) + np.bincount(b, values[a], len(values))
+            values = 0.5 * values + 0.5 * total / np.maximum(count, 1)
+        return values
 
     def seat_eyes(self, field: np.ndarray) -> np.ndarray:
         """Make the globe and its lids move as one piece with the socket, (V, 3).

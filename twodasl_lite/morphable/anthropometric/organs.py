@@ -1,4 +1,4 @@
-"""Eyeballs and teeth: closed little surfaces of revolution and arches; and where the hair of the brows grows."""
+"""Eyeballs, teeth, and where the hair of the brows grows."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import numpy as np
 # Ring angles of the globe from the optical axis, degrees. Pupil 4 mm and iris 11.7 mm across on a 12 mm globe
 # (Bekerman et al. 2014; Rüfer et al. 2005, horizontal corneal diameter 11.7 mm).
 PUPIL_ANGLE = 9.0
-IRIS_ANGLE = 29.2
-GLOBE_RINGS = np.array([5.0, 8.6, 10.0, 13.5, 18.0, 22.5, 26.5, 28.8, 30.4, 36.0, 46.0, 60.0, 80.0, 108.0])
+IRIS_ANGLE = 29.0
+GLOBE_RINGS = np.array([5.0, 8.6, 10.0, 14.0, 19.0, 24.0, 28.0, 30.2, 36.0, 45.0, 54.0, 64.0, 78.0, 100.0])
 GLOBE_SEGMENTS = 22
 CORNEA_RISE = 0.7  # mm, how far the cornea stands out of the sphere
 
-# Dental arch (mm): half width and depth of the front surface, and heights of the gum line and of the biting edge.
-TEETH_COLUMNS = 17
+# Dental arch (mm): half width and depth of the front surface, and heights of the gum line and of the biting
+# edge.
+TEETH_COLUMNS = 15
 ARCH_HALF_WIDTH = 24.0
 ARCH_FRONT = 92.5
 ARCH_DEPTH = 26.0
-UPPER_GUM, UPPER_EDGE = -59.0, -69.2
+UPPER_GUM, UPPER_EDGE = -58.5, -68.8
 LOWER_GUM, LOWER_EDGE = -77.5, -68.6
 
 
@@ -30,8 +31,8 @@ class Organ:
     Attributes:
         vertices: (V, 3), mm.
         triangles: (T, 3), counter-clockwise from outside.
-        mirror: (V,), index of each vertex's mirror image, counted from this piece's first vertex (so an index of the
-            twin piece may be negative or beyond the end).
+        mirror: (V,), index of each vertex's mirror image, counted from this piece's first vertex (so an
+        index of the     twin piece may be negative or beyond the end).
         regions: vertex indices by region name, counted from this piece's first vertex.
     """
 
@@ -108,15 +109,27 @@ def _dental_arch(gum: float, edge: float, front: float, name: str) -> Organ:
 
 
 def teeth() -> tuple[Organ, Organ]:
-    """Build the upper and the lower row of teeth as plain arches (regions ``teeth_upper``, ``teeth_lower``)."""
+    """Build the two rows of teeth as plain arches (regions ``teeth_upper`` and ``teeth_lower``)."""
     return (
         _dental_arch(UPPER_GUM, UPPER_EDGE, ARCH_FRONT, "teeth_upper"),
         _dental_arch(LOWER_GUM, LOWER_EDGE, ARCH_FRONT - 2.5, "teeth_lower"),
     )
 
 
-# Brow: centre line (x, y) from the head to the tail, half thickness, mm (x >= 0; Farkas 1994: highest at the outer third).
-BROW_LINE = np.array([(11.5, 18.4), (16.0, 19.8), (23.0, 21.4), (31.0, 22.8), (39.0, 22.8), (46.0, 20.6), (51.0, 17.4), (54.0, 15.0)])
+# Brow: centre line (x, y) from the head to the tail, half thickness, mm (x >= 0; Farkas 1994: highest at
+# the outer third).
+BROW_LINE = np.array(
+    [
+        (11.5, 18.4),
+        (16.0, 19.8),
+        (23.0, 21.4),
+        (31.0, 22.8),
+        (39.0, 22.8),
+        (46.0, 20.6),
+        (51.0, 17.4),
+        (54.0, 15.0),
+    ]
+)
 BROW_HALF = np.array([2.6, 3.4, 3.7, 3.5, 3.1, 2.6, 2.2, 1.8])
 BROW_STRENGTH = np.array([0.45, 0.85, 1.0, 1.0, 1.0, 0.95, 0.75, 0.4])
 

@@ -1,11 +1,11 @@
-"""The named deformations by which identities differ, each scaled so that one unit is about 1 mm of what it names."""
+"""The named deformations by which identities differ; one unit of each is about 1 mm of what it names."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from . import cage_face, cage_head
-from .fields import MIRROR, MOUTH_HALF_WIDTH, Canvas, smoothstep
+from twodasl_lite.morphable.anthropometric import cage_face, cage_head
+from twodasl_lite.morphable.anthropometric.fields import MIRROR, MOUTH_HALF_WIDTH, Canvas, smoothstep
 
 NUM_RANDOM = 40
 RANDOM_SEED = 20190815  # fixes where the loose bumps sit; what they do in a scan is drawn by the caller
@@ -26,15 +26,21 @@ def _cranium_fields(c: Canvas) -> dict[str, np.ndarray]:
         "vault_shape": c.along(2, vault * (1.0 - smoothstep(-40.0, 60.0, np.abs(c.z - 20.0)))),
         "occiput": c.push((0.0, 10.0, -95.0), (60.0, 38.0, 45.0), (0.0, 0.0, -1.0)),
         "nape": c.push((0.0, -60.0, -75.0), (50.0, 40.0, 40.0), (0.0, 0.0, -1.0)),
-        "frontal_width": c.along(0, np.minimum(c.x / 52.0, 1.4) * np.exp(-(((c.y - 32.0) / 32.0) ** 2)) * smoothstep(5.0, 60.0, c.z)),
+        "frontal_width": c.along(
+            0,
+            np.minimum(c.x / 52.0, 1.4) * np.exp(-(((c.y - 32.0) / 32.0) ** 2)) * smoothstep(5.0, 60.0, c.z),
+        ),
         "forehead_height": c.along(1, smoothstep(24.0, 72.0, c.y) * smoothstep(0.0, 60.0, c.z)),
         "forehead_slope": c.along(2, -forehead * smoothstep(0.0, 80.0, c.z)),
         "forehead_bulge": c.push((20.0, 58.0, 94.0), (24.0, 20.0, 40.0), (0.0, 0.0, 1.0)),
         "temple": c.push((63.0, 22.0, 53.0), (22.0, 22.0, 26.0), (0.85, 0.0, 0.4)),
         "face_depth": c.along(2, front),
-        "neck_width": c.along(0, np.minimum(c.x / 50.0, 1.2) * (1.0 - smoothstep(-112.0, -55.0, c.y)) * (1.0 - smoothstep(30.0, 75.0, c.z))),
+        "neck_width": c.along(
+            0,
+            np.minimum(c.x / 50.0, 1.2) * (1.0 - smoothstep(-112.0, -55.0, c.y)) * (1.0 - smoothstep(30.0, 75.0, c.z)),
+        ),
         "neck_depth": c.along(2, (1.0 - smoothstep(-150.0, -105.0, c.y)) * smoothstep(-10.0, 40.0, c.z)),
-    }  # fmt: skip
+    }
 
 
 def _face_fields(c: Canvas) -> dict[str, np.ndarray]:
@@ -75,7 +81,7 @@ def _face_fields(c: Canvas) -> dict[str, np.ndarray]:
         "glabella": c.push((0.0, 21.0, 100.0), (13.0, 13.0, 18.0), (0.0, 0.0, 1.0)),
         "brow_height": c.push((32.0, 22.0, 91.0), (26.0, 13.0, 30.0), (0.0, 1.0, 0.0)),
         "brow_tilt": c.push((50.0, 18.0, 79.0), (14.0, 12.0, 18.0), (0.0, 1.0, 0.0)),
-    }  # fmt: skip
+    }
 
 
 def _eye_fields(c: Canvas) -> dict[str, np.ndarray]:
@@ -90,7 +96,8 @@ def _eye_fields(c: Canvas) -> dict[str, np.ndarray]:
         globe[c.template.regions[f"eyeball_{name}"]] = True
     elevation = np.arctan2(relative[:, 1], np.maximum(relative[:, 2], 1e-3))
     width = np.exp(-((relative[:, 0] / 13.0) ** 4)) * reach[:, 0] * (relative[:, 2] > 1.0)
-    # 1 mm of fissure height: three quarters by the upper lid; an angle on the globe, so the lid keeps its radius
+    # 1 mm of fissure height: three quarters by the upper lid; an angle on the globe, so the lid keeps its
+    # radius
     upper = smoothstep(-0.05, 0.2, elevation) * (1.0 - smoothstep(0.42, 0.95, elevation)) * 0.75 / 12.5
     lower = -smoothstep(-0.05, 0.2, -elevation) * (1.0 - smoothstep(0.42, 0.95, -elevation)) * 0.25 / 12.5
     angle = (upper + lower) * width * ~globe
@@ -101,8 +108,8 @@ def _eye_fields(c: Canvas) -> dict[str, np.ndarray]:
         "eye_size": relative * reach * side,
         "eye_tilt": tilt * (reach * ~globe[:, None]) * side,
         "eye_opening": opening,
-        "lid_fold": skin * c.push((33.0, 13.0, 86.0), (16.0, 4.5, 9.0), (0.0, -1.0, 0.6)),
-        "lid_crease": skin * c.push((31.5, 10.0, 83.0), (14.0, 2.6, 6.0), (0.0, 0.3, -1.0)),
+        "lid_fold": skin * c.push((33.0, 13.0, 86.0), (16.0, 5.5, 9.0), (0.0, -1.0, 0.6)),
+        "lid_crease": skin * c.push((31.5, 10.0, 83.0), (14.0, 3.4, 6.0), (0.0, 0.3, -1.0)),
         "eye_bag": skin * c.push((31.0, -12.0, 81.5), (13.0, 4.5, 8.0), (0.0, 0.0, 1.0)),
     }
 
@@ -112,22 +119,30 @@ def _mouth_fields(c: Canvas) -> dict[str, np.ndarray]:
     across = np.clip(1.0 - (c.x / (MOUTH_HALF_WIDTH + 2.0)) ** 2, 0.0, None)
     depth = smoothstep(84.0, 92.0, c.z)
     # zero at the parting, one at the vermilion border, fading beyond: the mouth stays closed
-    bump = np.abs(height) * np.exp(1.0 - np.abs(height)) * across * depth * np.exp(-np.clip(np.abs(height) - 1.0, 0, None) ** 2)
+    away = np.abs(height)
+    beyond = np.exp(-0.35 * np.clip(away - 1.4, 0.0, None) ** 2)
+    bump = away * np.exp(0.5 * (1.0 - away**2)) * beyond * across * depth
     lift = bump * (height > 0)
     drop = bump * (height < 0)
-    body = np.exp(-(((np.abs(height) - 0.55) / 0.6) ** 2)) * np.minimum(np.abs(height) / 0.35, 1.0) * across * depth
+    body = np.exp(-(((away - 0.6) / 0.6) ** 2)) * smoothstep(0.0, 0.7, away) * across * depth
     return {
         "mouth_width": c.push((25.0, -68.0, 89.0), (15.0, 14.0, 20.0), (1.0, 0.0, -0.15)),
         "mouth_protrusion": c.push((0.0, -67.0, 103.0), (27.0, 19.0, 30.0), (0.0, 0.0, 1.0)),
         "mouth_height": c.push((0.0, -67.0, 101.0), (36.0, 15.0, 34.0), (0.0, 1.0, 0.0)),
         "mouth_corner": c.push((25.0, -68.0, 89.0), (9.0, 9.0, 14.0), (0.0, 1.0, 0.0)),
-        "upper_lip_length": c.along(1, -smoothstep(46.0, 66.0, -c.y) * (1.0 - smoothstep(74.0, 112.0, -c.y)) * np.exp(-((c.x / 40.0) ** 2)) * smoothstep(30.0, 80.0, c.z)),
+        "upper_lip_length": c.along(
+            1,
+            -smoothstep(46.0, 66.0, -c.y)
+            * (1.0 - smoothstep(74.0, 112.0, -c.y))
+            * np.exp(-((c.x / 40.0) ** 2))
+            * smoothstep(30.0, 80.0, c.z),
+        ),
         "upper_vermilion": c.along(1, lift),
         "lower_vermilion": c.along(1, -drop),
         "upper_fullness": c.along(2, body * (height > 0)),
         "lower_fullness": c.along(2, body * (height < 0)),
         "philtrum": c.push((0.0, -54.0, 104.0), (4.0, 6.0, 8.0), (0.0, 0.0, -1.0)),
-    }  # fmt: skip
+    }
 
 
 def _ear_fields(c: Canvas) -> dict[str, np.ndarray]:

@@ -1,8 +1,9 @@
 """Catmull-Clark subdivision with semi-sharp creases, on polygon meshes held as index arrays.
 
-The rules are those of Catmull and Clark (1978), with the boundary and semi-sharp crease rules of DeRose, Kass and Truong
-(1998, "Subdivision surfaces in character animation", section 3). A refinement depends on the connectivity alone, so it is
-built once and applied to any positions: the map from cage to surface is linear.
+The rules are those of Catmull and Clark (1978), with the boundary and semi-sharp crease rules of DeRose,
+Kass and Truong (1998, "Subdivision surfaces in character animation", section 3). A refinement depends on
+the connectivity alone, so it is built once and applied to any positions: the map from cage to surface is
+linear.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def orient(faces: list[tuple[int, ...]], seed: int = 0) -> list[tuple[int, ...]]
 class Refinement:
     """One step of Catmull-Clark subdivision of a mesh.
 
-    The children are ordered: vertex points, then edge points, then face points; a cage vertex therefore keeps its index.
+    The children are ordered: vertex points, then edge points, then face points; a cage vertex therefore
+    keeps its index.
 
     Attributes:
         child: connectivity of the refined mesh.
@@ -220,8 +222,8 @@ def triangulate(mesh: PolygonMesh, coarse: Refinement, is_coarse: list[bool]) ->
         is_coarse: for every parent face whether it stays unrefined.
 
     Returns:
-        Triangles over the vertices of ``mesh``. Vertices that only coarse faces would need stay unused. A coarse face
-        beside a fine one keeps the shared edge's middle vertex, so there is no crack.
+        Triangles over the vertices of ``mesh``. Vertices that only coarse faces would need stay unused. A
+        coarse face beside a fine one keeps the shared edge's middle vertex, so there is no crack.
     """
     parent = coarse.parent
     edge_index = {tuple(edge): k for k, edge in enumerate(coarse.edges.tolist())}
@@ -247,6 +249,11 @@ def triangulate(mesh: PolygonMesh, coarse: Refinement, is_coarse: list[bool]) ->
         if len(loop) == 4:
             a, b, c, d = loop
             triangles += [(a, b, d), (b, c, d)]
+        elif len(loop) == 5:  # one split edge: join its middle to the far side
+            middle = max(loop)
+            at = loop.index(middle)
+            b, c, d, a = (loop[(at + k) % 5] for k in range(1, 5))
+            triangles += [(a, middle, d), (middle, b, c), (middle, c, d)]
         else:
             centre = parent.num_vertices + len(coarse.edges) + index
             triangles += [(p, q, centre) for p, q in zip(loop, loop[1:] + loop[:1], strict=True)]

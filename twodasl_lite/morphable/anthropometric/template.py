@@ -1,7 +1,8 @@
 """The head template: subdivided cage, sculpted detail, eyeballs and teeth, landmarks and regions.
 
-Frame: x to the viewer's right (the subject's left), y up, z to the viewer, millimetres; the origin lies in the head, at the
-height of the pupils and the depth of the tragia. Triangles are counter-clockwise seen from outside.
+Frame: x to the viewer's right (the subject's left), y up, z to the viewer, millimetres; the origin lies in
+the head, at the height of the pupils and the depth of the tragia. Triangles are counter-clockwise seen from
+outside.
 """
 
 from __future__ import annotations
@@ -10,34 +11,52 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import cage_face, organs
-from .cage import COARSE_TAGS, build_cage
-from .sculpt import sculpt
-from .subdivision import Refinement, interpolate, triangulate
+from twodasl_lite.landmarks import MIRROR
+from twodasl_lite.morphable.anthropometric import cage_face, organs
+from twodasl_lite.morphable.anthropometric.cage import COARSE_TAGS, build_cage
+from twodasl_lite.morphable.anthropometric.sculpt import sculpt
+from twodasl_lite.morphable.anthropometric.subdivision import Refinement, interpolate, triangulate
 
 # Steps of the interpolating fit: enough to meet the measurements, few enough to keep tight loops soft.
 FIT_STEPS = 3
 
-SIDES = {"L": "left", "R": "right"}
-FACE_TAGS = frozenset({"forehead", "forehead_high", "orbit", "eyelid", "lid_margin", "nose", "nostril", "nostril_deep", "lip", "mouth_skin", "cheek"})
+BROW_THRESHOLD = 0.25  # hair density from which a vertex counts as brow
+FACE_TAGS = frozenset(
+    {
+        "forehead",
+        "forehead_high",
+        "orbit",
+        "eyelid",
+        "lid_margin",
+        "nose",
+        "nostril",
+        "nostril_deep",
+        "lip_upper",
+        "lip_lower",
+        "mouth_skin",
+        "cheek",
+    }
+)
+INTERIOR_TAGS = frozenset(
+    {"lip_inside_upper", "lip_inside_lower", "mouth_bag_upper", "mouth_bag_lower", "mouth_bag_end"}
+)
 HEAD_TAGS = frozenset({"cranium", "cranium_back", "neck", "neck_top", "cheek_back", "ear", "ear_fold"})
 
-# Landmarks of the half with x >= 0, by cage point; a triple is a point, replaced by the nearest vertex of the surface.
+# Landmarks of the half with x >= 0, by cage point; a triple is a point, replaced by the nearest vertex of
+# the surface.
 LANDMARKS: dict[int, str | tuple[float, float, float]] = {
-    8: "menton", 9: "jaw_1", 10: "jaw_2", 11: (45.5, -94.0, 50.0), 12: (57.0, -78.0, 30.0), 13: (64.0, -58.5, 26.0),
-    14: (67.6, -40.0, 23.0), 15: (69.6, -19.0, 19.0), 16: (70.0, 2.0, 13.0),
-    22: (13.5, 18.5, 96.0), 23: (24.0, 22.5, 94.8), 24: (35.0, 24.0, 91.0), 25: (46.0, 21.5, 84.5), 26: (54.5, 15.5, 75.0),
-    27: (0.0, 3.5, 96.0), 28: (0.0, -8.5, 102.0), 29: (0.0, -20.5, 111.0), 30: "tip", 33: "subnasale", 34: "sill", 35: "ala_base",
-    42: "lid_outer0", 43: "lid_outer3", 44: "lid_outer5", 45: "lid_outer8", 46: "lid_outer11", 47: "lid_outer13",
-    51: "lip_border0", 52: "lip_border1", 53: "lip_border3", 54: "lip_border5", 55: "lip_border7", 56: "lip_border8",
+    8: "menton", 9: "jaw_1", 10: "jaw_2", 11: "jaw_3", 12: (56.6, -78.5, 36.0), 13: (63.5, -58.5, 31.0),
+    14: (67.2, -40.0, 28.0), 15: (69.4, -19.0, 23.0), 16: (69.8, 2.0, 17.5),
+    22: (13.5, 18.5, 96.0), 23: (24.0, 22.5, 94.8), 24: (35.0, 24.0, 91.0), 25: (46.0, 21.5, 84.5),
+    26: (54.5, 15.5, 75.0),
+    27: (0.0, 3.5, 96.0), 28: (0.0, -8.5, 102.0), 29: (0.0, -20.5, 111.0), 30: "tip", 33: "subnasale",
+    34: "sill", 35: "ala_base",
+    42: "lid_outer0", 43: "lid_outer3", 44: "lid_outer5", 45: "lid_outer8", 46: "lid_outer11",
+    47: "lid_outer13",
+    51: "lip_border0", 52: "lip_border1", 53: "lip_border3", 54: "lip_border5", 55: "lip_border7",
+    56: "lip_border8",
     57: "lip_border10", 62: "parting0", 63: "parting2", 64: "parting5", 65: "parting8", 66: "parting10",
 }  # fmt: skip
-
-# Landmark -> its mirror image in the 68-point markup.
-LANDMARK_MIRROR = np.array(
-    [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1), 45, 44, 43, 42, 47, 46, 39, 38, 37, 36]
-    + [41, 40, *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 66, 65]
-)
 
 
 @dataclass(frozen=True)
@@ -93,7 +112,7 @@ def _landmarks(vertices: np.ndarray, mirror: np.ndarray, names: dict[str, int]) 
             landmarks[number] = names[place]
         else:
             landmarks[number] = np.argmin(((vertices - np.array(place)) ** 2).sum(axis=1))
-    for number, other in enumerate(LANDMARK_MIRROR):
+    for number, other in enumerate(MIRROR.tolist()):
         if landmarks[number] < 0:
             landmarks[number] = mirror[landmarks[other]]
     return landmarks
@@ -117,17 +136,16 @@ def build_template() -> Template:
         "ears": _union(by_tag, {"ear", "ear_fold"}),
         "nose": _union(by_tag, {"nose", "nostril", "nostril_deep"}),
         "nostrils": np.setdiff1d(_union(by_tag, {"nostril", "nostril_deep"}), _union(by_tag, {"nose"})),
-        "lips": _union(by_tag, {"lip"}),
-        "mouth_interior": _union(by_tag, {"lip_inside", "mouth_bag"}),
+        "lips": _union(by_tag, {"lip_upper", "lip_lower"}),
+        "mouth_upper": _union(by_tag, {"lip_upper", "lip_inside_upper", "mouth_bag_upper"}),
+        "mouth_lower": _union(by_tag, {"lip_lower", "lip_inside_lower", "mouth_bag_lower"}),
+        "mouth_interior": _union(by_tag, INTERIOR_TAGS),
         "eyelids": _union(by_tag, {"eyelid", "lid_margin"}),
         "lid_margins": _union(by_tag, {"lid_margin"}),
         "neck": _union(by_tag, {"neck", "neck_top"}),
     }
-    brow = np.zeros(skin, dtype=bool)
-    face_skin = np.zeros(skin, dtype=bool)
-    face_skin[regions["face"]] = True
-    brow[:] = face_skin & (organs.brow_density(vertices[:skin]) > 0.25)
-    regions["brows"] = np.nonzero(brow)[0]
+    hairy = organs.brow_density(vertices[regions["face"]]) > BROW_THRESHOLD
+    regions["brows"] = regions["face"][hairy]
 
     pieces = [vertices]
     mirrors = [mirror]

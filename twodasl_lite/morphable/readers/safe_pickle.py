@@ -27,13 +27,14 @@ _RECONSTRUCT = {f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_c
 _SCALAR = {f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")}
 _FROM_BUFFER = {f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core")}
 _ENCODE = {"_codecs.encode"}
+_NO_BYTES = {"__builtin__.bytes", "builtins.bytes"}
 _NEW_OBJECT = {"copy_reg._reconstructor", "copyreg._reconstructor"}
 _CONTAINERS = {
     f"{module}.{name}" for module in ("__builtin__", "builtins") for name in ("set", "frozenset", "list", "tuple")
 }
 _ORDERED = {"collections.OrderedDict"}
 _TYPES = {"numpy.ndarray", "numpy.dtype", "__builtin__.object", "builtins.object"}
-_ARRAYS = _RECONSTRUCT | _SCALAR | _FROM_BUFFER | _ENCODE | _NEW_OBJECT | _TYPES | _ORDERED | _CONTAINERS
+_ARRAYS = _RECONSTRUCT | _SCALAR | _FROM_BUFFER | _ENCODE | _NO_BYTES | _NEW_OBJECT | _TYPES | _ORDERED | _CONTAINERS
 
 CHUMPY = frozenset({"chumpy.ch.Ch", "chumpy.Ch"})
 """Arrays of the automatic differentiation library that FLAME was made with; the numbers are in ``x``."""
@@ -174,6 +175,8 @@ class _Resolver:
                 return _array(self._bytes(args[1]), _dtype(args[0]), (), "C")[()]
             if name in _ENCODE:
                 return args[0].encode("latin1")
+            if name in _NO_BYTES and not args:  # how old protocols write empty ones
+                return b""
             if name in _CONTAINERS:
                 return [self(item) for item in args[0]] if args else []
             if name in _ORDERED:
