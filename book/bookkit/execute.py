@@ -179,7 +179,6 @@ def _run_nbmake(copy: Path, chapter: Chapter) -> None:
     environment = {
         **os.environ,
         "PLOTLY_RENDERER": "plotly_mimetype",
-        "TWODASL_FIGURES": "static",  # pages have no kernel: figures that can do without one are made that way
         "TWODASL_FIGURES": "static",  # the face explorer as a page without a kernel shows it
         # This tree's package, whatever else is installed.
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),

@@ -70,6 +70,7 @@ def draw_band(vertices, triangles, culled, first, last, triangle, barycentric, d
         slope0 = np.float32(vertices[i, 2]) * scale
         slope1 = np.float32(vertices[j, 2]) * scale
         slope2 = np.float32(vertices[k, 2]) * scale
+        slope = right0 * _STEP * slope0 + right1 * _STEP * slope1 + right2 * _STEP * slope2  # depth gained per pixel
 
         px = left * _STEP
         for row in range(top, bottom + 1):
@@ -77,15 +78,23 @@ def draw_band(vertices, triangles, culled, first, last, triangle, barycentric, d
             e0 = right0 * (px - x1) + down0 * (py - y1) - least0
             e1 = right1 * (px - x2) + down1 * (py - y2) - least1
             e2 = right2 * (px - x0) + down2 * (py - y0) - least2
-            for column in range(left, right + 1):
-                if e0 | e1 | e2 >= 0:  # one test of three signs
-                    here = np.float32((e0 + least0) * slope0 + (e1 + least1) * slope1 + (e2 + least2) * slope2)
-                    if here > nearest[row - first, column]:
-                        nearest[row - first, column] = here
-                        triangle[row, column] = t
+            column = left
+            while column <= right and e0 | e1 | e2 < 0:  # one test of three signs: outside
                 e0 += right0 * _STEP
                 e1 += right1 * _STEP
                 e2 += right2 * _STEP
+                column += 1
+            start, number = (e0 + least0) * slope0 + (e1 + least1) * slope1 + (e2 + least2) * slope2, 0
+            while column <= right and e0 | e1 | e2 >= 0:  # inside, until the row leaves the triangle
+                here = np.float32(start + slope * number)
+                if here > nearest[row - first, column]:
+                    nearest[row - first, column] = here
+                    triangle[row, column] = t
+                e0 += right0 * _STEP
+                e1 += right1 * _STEP
+                e2 += right2 * _STEP
+                column += 1
+                number += 1
 
     for row in range(first, last):
         for column in range(width):
@@ -107,10 +116,7 @@ def draw_band(vertices, triangles, culled, first, last, triangle, barycentric, d
             barycentric[row, column, 0] = e0 * scale
             barycentric[row, column, 1] = e1 * scale
             barycentric[row, column, 2] = e2 * scale
-            slope0 = np.float32(vertices[i, 2]) * scale
-            slope1 = np.float32(vertices[j, 2]) * scale
-            slope2 = np.float32(vertices[k, 2]) * scale
-            depth[row, column] = e0 * slope0 + e1 * slope1 + e2 * slope2
+            depth[row, column] = nearest[row - first, column]
 
 
 @functools.cache

@@ -1,8 +1,9 @@
 """The z-buffer in torch operations: no loop over triangles, pixels or images, on the CPU and on the GPU.
 
-Each triangle's bounding box is expanded into a flat list of (triangle, pixel) candidates; edge functions sort out those
-inside; the survivors' depth and index, packed into one integer, race for their pixel in a single scatter-maximum. Work
-is cut into pieces of bounded memory. The rules are those of :mod:`twodasl_lite.render.rasterizer`.
+Two expansions turn a list of triangles into a list of pixels: each triangle is repeated once for every row of its
+bounding box, then each row once for every pixel between the edges. Depth and index of each, packed into one integer,
+race for their pixel in a single scatter-maximum. Work is cut into pieces of bounded memory, however large a triangle
+is. The rules are those of :mod:`twodasl_lite.render.rasterizer`.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ import torch
 
 from twodasl_lite.render.rasterizer import SUBPIXEL_BITS, ScreenMesh
 
-_PIECE = {"cpu": 2**17, "cuda": 2**23}
-"""Triangles, or candidates, that are worked on at a time: on a CPU what stays in its caches."""
+_PIECE = {"cpu": 2**16, "cuda": 2**23}
+"""Triangles, rows or pixels that are worked on at a time: on a CPU what stays in its caches."""
 
+_STEP = 1 << SUBPIXEL_BITS
 _EMPTY = torch.iinfo(torch.int64).min
 _LAST_INDEX = 2**32 - 1
+_TINY, _HUGE = 2.0**-40, 2.0**60  # well beyond every coordinate, without being infinite
 
 
-class _Screen(NamedTuple):
+class _Corners(NamedTuple):
     """Corners in fixed point, coordinate by coordinate."""
 
     x: torch.Tensor  # (B, V) int32 in 1/256 pixels
@@ -29,57 +32,61 @@ class _Screen(NamedTuple):
     z: torch.Tensor  # (B, V) float32
 
     @classmethod
-    def of(cls, vertices: torch.Tensor) -> _Screen:
+    def of(cls, vertices: torch.Tensor) -> _Corners:
         x, y, z = vertices.permute(2, 0, 1).contiguous()
-        x, y = ((part * 2**SUBPIXEL_BITS).round_().int() for part in (x, y))
+        x, y = ((part * _STEP).round_().int() for part in (x, y))
         return cls(x, y, z.float())
 
 
 class _Edges(NamedTuple):
     """The three edge functions of N triangles: ``E(column, row) = right * column + down * row + start``.
 
-    Each is an integer held in double precision, positive inside, zero on the edge opposite its corner; the three add up
-    to twice the area.
+    Each is an integer, held in double precision: positive inside, zero on the edge opposite its corner. The three add
+    up to twice the area.
     """
 
     right: torch.Tensor  # (3, N)
     down: torch.Tensor  # (3, N)
     start: torch.Tensor  # (3, N)
-    excluded: torch.Tensor  # (3, N) 1 where the edge itself is outside, 0 where it is inside
     area: torch.Tensor  # (N,)
 
     @classmethod
     def of(cls, x: torch.Tensor, y: torch.Tensor) -> _Edges:
         """From corners ``(3, N)`` in 1/256 pixels."""
         x, y = x.double(), y.double()
-        next_x, last_x = x.roll(-1, 0), x.roll(-2, 0)  # corners k + 1 and k + 2: the ends of the edge opposite corner k
-        next_y, last_y = y.roll(-1, 0), y.roll(-2, 0)
-        down, right, start = last_x - next_x, next_y - last_y, next_x * last_y - last_x * next_y
+        x1, x2 = x.roll(-1, 0), x.roll(-2, 0)  # the next corner but one and but two: the ends of the opposite edge
+        y1, y2 = y.roll(-1, 0), y.roll(-2, 0)
+        right, down, start = y1 - y2, x2 - x1, x1 * y2 - x2 * y1
         area = start.sum(dim=0)
-        turn = torch.where(area < 0, -1.0, 1.0).to(x)  # positive inside, whichever way the corners run
-        down, right, start = down * turn, right * turn, start * turn
-        inclusive = (right > 0) | ((right == 0) & (down > 0))  # left edges, and horizontal ones at the top
-        step = 2**SUBPIXEL_BITS
-        return cls(right * step, down * step, start, 1.0 - inclusive.to(x), area * turn)
+        turn = area.sign()  # positive inside, whichever way the corners run
+        return cls(right * (turn * _STEP), down * (turn * _STEP), start * turn, area * turn)
 
-    def at(self, column: torch.Tensor, row: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-        """Edge functions ``(3, M)`` of the triangles ``which (M,)`` at pixels ``(M,)``."""
-        right, down, start = (part.index_select(1, which) for part in (self.right, self.down, self.start))
-        return right.mul_(column).add_(down.mul_(row)).add_(start)
+    def exclusive(self) -> torch.Tensor:
+        """``(3, N)``: 0 for left edges, and horizontal ones at the top, which are inside themselves; 1 for others."""
+        return 1.0 - ((self.right > 0) | ((self.right == 0) & (self.down > 0))).double()
 
 
-class _Batch(NamedTuple):
-    """Triangles of one piece that may be seen."""
+class _Triangles(NamedTuple):
+    """N triangles that may be seen."""
 
     image: torch.Tensor  # (N,)
-    triangle: torch.Tensor  # (N,)
-    x: torch.Tensor  # (3, N) corners in 1/256 pixels
-    y: torch.Tensor  # (3, N)
-    z: torch.Tensor  # (3, N)
-    left: torch.Tensor  # (N,) first column of the box
+    index: torch.Tensor  # (N,)
+    left: torch.Tensor  # (N,) first column of the bounding box
+    right: torch.Tensor  # (N,) its last
     top: torch.Tensor  # (N,)
-    columns: torch.Tensor  # (N,) width of the box in pixels
-    rows: torch.Tensor  # (N,)
+    rows: torch.Tensor  # (N,) height of the box in pixels
+    edges: _Edges
+    slope: torch.Tensor  # (3, N) depth per unit of each edge function
+
+
+class _Spans(NamedTuple):
+    """M rows of pixels, each within one triangle."""
+
+    pixels: torch.Tensor  # (M,) how many there are
+    first: torch.Tensor  # (M,) the first one's position in the whole batch
+    depth: torch.Tensor  # (M,) its depth
+    slope: torch.Tensor  # (M,) depth gained per pixel
+    index: torch.Tensor  # (M,) of the triangle
 
 
 def _pieces(mesh: ScreenMesh, piece: int) -> Iterator[tuple[slice, slice]]:
@@ -91,122 +98,142 @@ def _pieces(mesh: ScreenMesh, piece: int) -> Iterator[tuple[slice, slice]]:
             yield slice(image, min(image + images, batch)), slice(triangle, triangle + piece)
 
 
-def _candidates(mesh: ScreenMesh, screen: _Screen, images: slice, triangles: slice) -> _Batch:
+def _select(mesh: ScreenMesh, corners: _Corners, images: slice, triangles: slice) -> _Triangles:
     """Triangles that face the right way and whose bounding box holds a pixel centre."""
-    corners = mesh.triangles[triangles]  # (T', 3)
-    x, y = (
-        torch.stack([part[images].index_select(1, corners[:, k]) for k in range(3)]) for part in (screen.x, screen.y)
-    )  # (3, B', T')
-    up = (1 << SUBPIXEL_BITS) - 1
-    left, right = ((x.amin(0) + up) >> SUBPIXEL_BITS).clamp_(min=0), (x.amax(0) >> SUBPIXEL_BITS)
-    top, bottom = ((y.amin(0) + up) >> SUBPIXEL_BITS).clamp_(min=0), (y.amax(0) >> SUBPIXEL_BITS)
-    columns = right.clamp_(max=mesh.width - 1).sub_(left).add_(1)
+    vertex = mesh.triangles[triangles].T.reshape(-1)  # (3 T')
+    count = len(vertex) // 3
+    x, y = (part[images].index_select(1, vertex).reshape(-1, 3, count) for part in (corners.x, corners.y))
+    left, right = ((x.amin(1) + (_STEP - 1)) >> SUBPIXEL_BITS).clamp_(min=0), x.amax(1) >> SUBPIXEL_BITS  # (B', T')
+    top, bottom = ((y.amin(1) + (_STEP - 1)) >> SUBPIXEL_BITS).clamp_(min=0), y.amax(1) >> SUBPIXEL_BITS
+    right.clamp_(max=mesh.width - 1)
     rows = bottom.clamp_(max=mesh.height - 1).sub_(top).add_(1)
-    u, v = ((part[1:] - part[0]).double() for part in (x, y))  # (2, B', T')
-    area = u[0] * v[1] - u[1] * v[0]  # negative: counter-clockwise, as y points down
+    u, v = ((part[:, 1:] - part[:, :1]).double() for part in (x, y))  # (B', 2, T') the edges at corner 0
+    area = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]  # negative: counter-clockwise, as y points down
     facing = {"back": area < 0, "front": area > 0, "none": area != 0}[mesh.cull]
-    kept = (facing & (columns > 0) & (rows > 0)).reshape(-1).nonzero()[:, 0]  # (N,)
+    kept = (facing & (right >= left) & (rows > 0)).reshape(-1).nonzero()[:, 0]  # (N,)
 
-    image = torch.div(kept, corners.shape[0], rounding_mode="floor")
-    triangle = kept - image * corners.shape[0]
-    image = image + images.start
-    vertex = corners.index_select(0, triangle).T + image * mesh.vertices.shape[1]  # (3, N)
-    z = screen.z.reshape(-1).index_select(0, vertex.reshape(-1)).reshape(3, -1)
-    x, y = (part.reshape(3, -1).index_select(1, kept) for part in (x, y))
-    box = [part.reshape(-1).index_select(0, kept) for part in (left, top, columns, rows)]
-    return _Batch(image, triangle + triangles.start, x, y, z, *box)
+    image = torch.div(kept, count, rounding_mode="floor")
+    index = kept - image * count
+    image, index = image + images.start, index + triangles.start
+    edges, z = _edges_of(mesh, corners, image, index)
+    slope = z.double() * (1 / edges.area)
+    box = [part.reshape(-1).index_select(0, kept) for part in (left, right, top, rows)]
+    return _Triangles(image, index, *box, edges, slope)
 
 
-def _windows(batch: _Batch, piece: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Lists of at most ``piece`` candidates: which triangle ``(M,)``, column ``(M,)`` and row ``(M,)``.
+def _edges_of(
+    mesh: ScreenMesh, corners: _Corners, image: torch.Tensor, index: torch.Tensor
+) -> tuple[_Edges, torch.Tensor]:
+    """Edge functions and depths ``(3, N)`` of the corners of given triangles."""
+    vertex = mesh.triangles.index_select(0, index).T + image * mesh.vertices.shape[1]  # (3, N)
+    flat = vertex.reshape(-1)
+    x, y, z = (part.reshape(-1).index_select(0, flat).reshape(3, -1) for part in corners)
+    return _Edges.of(x, y), z
 
-    A triangle whose box is larger than a piece is continued in the next.
+
+def _expand(counts: torch.Tensor, piece: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Repeat entry n ``counts[n]`` times, in lists of at most ``piece``.
+
+    Yields:
+        ``(M,)`` which entry, and ``(M,)`` its how many-eth repetition. An entry may be continued in the next list.
     """
-    counts = batch.columns.long() * batch.rows  # (N,)
     ends = counts.cumsum(0)
     starts = ends - counts
     total = int(ends[-1]) if len(ends) else 0
     for low in range(0, total, piece):
         high = min(low + piece, total)
-        inside = ends.clamp(low, high) - starts.clamp(low, high)  # (N,) how many of the window belong to each
-        which = torch.repeat_interleave(inside, output_size=high - low)  # (M,)
-        number = torch.arange(low, high, device=ends.device) - starts.index_select(0, which)
-        columns = batch.columns.index_select(0, which)
-        row = torch.div(number.int(), columns, rounding_mode="trunc")
-        column = number.int() - row * columns
-        yield which, column + batch.left.index_select(0, which), row + batch.top.index_select(0, which)
+        part = counts if total <= piece else ends.clamp(low, high) - starts.clamp(low, high)
+        which = torch.repeat_interleave(part, output_size=high - low)
+        yield which, torch.arange(low, high, device=ends.device) - starts.index_select(0, which)
 
 
-def _sortable(depth: torch.Tensor) -> torch.Tensor:
-    """Single-precision numbers as int64 between -2^31 and 2^31 in the same order."""
-    bits = (depth + 0.0).view(torch.int32)  # adding zero turns -0 into 0
-    return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
+def _spans(mesh: ScreenMesh, seen: _Triangles, which: torch.Tensor, number: torch.Tensor) -> _Spans:
+    """Cut rows of bounding boxes down to what lies between the edges.
+
+    Args:
+        mesh: What is drawn.
+        seen: The triangles.
+        which: ``(M,)`` to which of them each row belongs.
+        number: ``(M,)`` rows from the top of its box.
+    """
+    right, down, start, slope, exclusive = (
+        part.gather(1, which.expand(3, -1))
+        for part in (seen.edges.right, seen.edges.down, seen.edges.start, seen.slope, seen.edges.exclusive())
+    )  # (3, M)
+    row = number + seen.top.index_select(0, which)
+    value = down.mul_(row).add_(start)  # edge functions at column 0
+    # A pixel is inside if E > exclusive - 1/2, half way between integers; this many columns from the left it becomes so
+    # (or ceases to: the sign of `right` tells which). The quotient of two integers below 2 ** 53 is rounded to the
+    # right side of every integer. Along horizontal edges, where E never changes, the change is far away.
+    crossing = (exclusive - 0.5 - value) / (right + (right == 0) * _TINY)
+    side = torch.full_like(right, _HUGE).copysign_(right + 0.0)  # adding zero turns -0 into 0
+    first = (crossing.ceil() + side.clamp(max=0)).amax(0).maximum(seen.left.index_select(0, which))
+    last = (crossing.floor_() + side.clamp_(min=0)).amin(0).minimum(seen.right.index_select(0, which))
+    value = right.mul(first).add_(value)  # edge functions at the first pixel
+    image = seen.image.index_select(0, which)
+    return _Spans(
+        (last - first + 1).clamp_(min=0).long(),
+        (image * mesh.height + row) * mesh.width + first.clamp_(max=mesh.width).long(),
+        _dot(value, slope),
+        _dot(right, slope),
+        seen.index.index_select(0, which),
+    )
 
 
-def _draw_window(
-    mesh: ScreenMesh,
-    batch: _Batch,
-    edges: _Edges,
-    slope: torch.Tensor,
-    window: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-    nearest: torch.Tensor,
-) -> None:
-    """Let the candidates of a window compete for their pixels."""
-    which, column, row = window
-    values = edges.at(column, row, which)  # (3, M)
-    inside = (values >= edges.excluded.index_select(1, which)).all(dim=0).nonzero()[:, 0]
-    which, column, row = (part.index_select(0, inside) for part in (which, column, row))
-    depth = _depth(values.index_select(1, inside), slope.index_select(1, which))
-    index = _LAST_INDEX - batch.triangle.index_select(0, which)  # of equal depths, the lowest index shall win
-    image = batch.image.index_select(0, which)
-    pixel = (image * mesh.height + row) * mesh.width + column
-    nearest.scatter_reduce_(0, pixel, (_sortable(depth.float()) << 32) + index, "amax")
-
-
-def _depth(values: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
+def _dot(values: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
     """Depth from edge functions; the order of operations is part of what the backends agree on."""
     return values[0] * slope[0] + values[1] * slope[1] + values[2] * slope[2]
 
 
-def _resolve(mesh: ScreenMesh, screen: _Screen, nearest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Weights and depths of the winners."""
-    batch, dtype = mesh.vertices.shape[0], mesh.vertices.dtype
+def _compete(spans: _Spans, which: torch.Tensor, number: torch.Tensor, nearest: torch.Tensor) -> None:
+    """Let pixels ``number`` of the spans ``which``, both ``(P,)``, compete with what was drawn before."""
+    first, depth, slope, index = (part.index_select(0, which) for part in spans[1:])
+    depth = (depth + slope.mul_(number)).float()
+    # Of equal depths the lowest index shall win, so it counts backwards.
+    nearest.scatter_reduce_(0, first.add_(number), (_sortable(depth) << 32).add_(_LAST_INDEX).sub_(index), "amax")
+
+
+def _sortable(depth: torch.Tensor) -> torch.Tensor:
+    """Single-precision numbers as int64 from -2^31 to 2^31 in the same order."""
+    bits = (depth + 0.0).view(torch.int32)  # adding zero turns -0 into 0
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
+
+
+def _resolve(mesh: ScreenMesh, corners: _Corners, nearest: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Triangle, weights and depth of the winners."""
     pixels = (nearest != _EMPTY).nonzero()[:, 0]  # (P,)
-    winner = _LAST_INDEX - (nearest.index_select(0, pixels) & _LAST_INDEX)
+    key = nearest.index_select(0, pixels)
+    index = _LAST_INDEX - (key & _LAST_INDEX)
     image, column = pixels // (mesh.height * mesh.width), pixels % mesh.width
     row = pixels // mesh.width % mesh.height
-    vertex = mesh.triangles.index_select(0, winner).T + image * mesh.vertices.shape[1]  # (3, P)
-    x, y, z = (part.reshape(-1).index_select(0, vertex.reshape(-1)).reshape(3, -1) for part in screen)
-    edges = _Edges.of(x, y)
-    values = edges.right * column + edges.down * row + edges.start  # (3, P)
-    scale = 1 / edges.area
+    edges, _ = _edges_of(mesh, corners, image, index)
+    weights = (edges.right * column + edges.down * row + edges.start) * (1 / edges.area)  # (3, P)
+    bits = (key >> 32).int()
+    depths = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(torch.float32)
 
-    triangle = torch.full_like(nearest, -1)
-    triangle[pixels] = winner
-    barycentric = torch.zeros(len(nearest), 3, dtype=dtype, device=nearest.device)
-    barycentric[pixels] = (values * scale).T.to(dtype)
-    depth = torch.full((len(nearest),), -torch.inf, dtype=dtype, device=nearest.device)
-    depth[pixels] = _depth(values, z.double() * scale).to(dtype)
-    size = (batch, mesh.height, mesh.width)
-    return triangle.reshape(size), barycentric.reshape(*size, 3), depth.reshape(size)
+    dtype, shape = mesh.vertices.dtype, (mesh.vertices.shape[0], mesh.height, mesh.width)
+    triangle = torch.full_like(nearest, -1).index_copy_(0, pixels, index)
+    barycentric = mesh.vertices.new_zeros(len(nearest), 3).index_copy_(0, pixels, weights.T.to(dtype))
+    depth = mesh.vertices.new_full((len(nearest),), -torch.inf).index_copy_(0, pixels, depths.to(dtype))
+    return triangle.reshape(shape), barycentric.reshape(*shape, 3), depth.reshape(shape)
 
 
-def draw(mesh: ScreenMesh) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Draw a batch.
+def draw(mesh: ScreenMesh) -> tuple[torch.Tensor, ...]:
+    """Draw a batch on the device of its vertices.
 
     Args:
-        mesh: Checked and rounded.
+        mesh: What :func:`twodasl_lite.render.rasterize` checked.
 
     Returns:
         Triangle ``(B, H, W)``, weights ``(B, H, W, 3)`` and depth ``(B, H, W)``.
     """
-    device, screen = mesh.vertices.device, _Screen.of(mesh.vertices)
+    device, corners = mesh.vertices.device, _Corners.of(mesh.vertices)
     piece = _PIECE.get(device.type, _PIECE["cuda"])
     nearest = torch.full((mesh.vertices.shape[0] * mesh.height * mesh.width,), _EMPTY, device=device)
     for images, triangles in _pieces(mesh, piece):
-        batch = _candidates(mesh, screen, images, triangles)
-        edges = _Edges.of(batch.x, batch.y)
-        slope = batch.z.double() * (1 / edges.area)  # (3, N) depth per unit of each edge function
-        for window in _windows(batch, piece):
-            _draw_window(mesh, batch, edges, slope, window, nearest)
-    return _resolve(mesh, screen, nearest)
+        seen = _select(mesh, corners, images, triangles)
+        for which, number in _expand(seen.rows.long(), piece):
+            spans = _spans(mesh, seen, which, number)
+            for span, offset in _expand(spans.pixels, piece):
+                _compete(spans, span, offset, nearest)
+    return _resolve(mesh, corners, nearest)

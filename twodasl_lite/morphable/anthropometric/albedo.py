@@ -17,7 +17,7 @@ from twodasl_lite.morphable.anthropometric.template import Template
 
 SKIN_MEAN = np.array([0.690, 0.525, 0.435])
 SKIN_TONE = np.array([0.135, 0.142, 0.138])  # one standard deviation towards light
-SKIN_RED = np.array([0.012, -0.006, -0.005])
+SKIN_RED = np.array([0.0066, -0.0033, -0.0028])
 SKIN_YELLOW = np.array([0.005, 0.004, -0.016])
 LIP_TINT = np.array([-0.035, -0.135, -0.095])
 HAIR = np.array([0.150, 0.105, 0.080])
