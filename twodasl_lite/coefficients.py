@@ -1,6 +1,6 @@
 """The 62 numbers that describe a face in a picture, as a named structure.
 
-The regressor's target (Tu et al. 2019, section 3.1; the layout is 3DDFA's, Zhu et al. 2016) is one vector
+The regressor's target (Tu et al. 2019, section 3.1; the layout is 3DDFA's, Zhu et al. 2016) is one vector ::
 
     c = [ pose: the 3x4 matrix [f R | t], row-major (12) | shape (40) | expression (10) ]
 

@@ -1,5 +1,7 @@
 """From coefficients to pixels: the one road from 62 numbers to vertices and landmarks.
 
+::
+
     S = mean + A shape + E expression          model frame (Tu et al. 2019, eq. 1)
     v = [f R | t] (S, 1)                       crop frame (eq. 2)
     x = v_x - 1, y = height - v_y, z = v_z     pixels

@@ -1,6 +1,6 @@
 """Coefficients from 2D landmarks, without a network: pose first, then pose, shape and expression together.
 
-Given landmarks x_i in a picture and a morphable model, find the face whose landmarks project onto them:
+Given landmarks x_i in a picture and a morphable model, find the face whose landmarks project onto them::
 
     cost = sum_i w_i |f R (mean_i + A_i s + E_i e) + t - x_i|^2  +  regularisation * noise^2 * sum_k (c_k / std_k)^2
 

@@ -1,5 +1,7 @@
 """Nonlinear least squares for many faces at once: where is each, how is it turned, and what does it look like?
 
+What is minimised::
+
     cost = sum_i w_i |f R (mean_i + B_i c) + t - x_i|^2  +  prior * |c|^2,     lower <= c <= upper
 
 over scale f, rotation R, translation t (in the plane) and coefficients c of each face: Gauss-Newton with the analytic

@@ -1,5 +1,7 @@
 """The morphable model: a face as a mean plus weighted deformations.
 
+::
+
     S(shape, expression) = mean + sum_k shape_k A_k + sum_k expression_k E_k        (Blanz & Vetter 1999;
                                                                                    Tu et al. 2019, eq. 1)
 
