@@ -158,12 +158,12 @@ def test_2009_damaged_and_mislabelled(tmp_path, face: SmallFace) -> None:
         ({"tl": content["tl"] + 5}, "tl from"),
         ({"tl": content["tl"] + 0.5}, "tl from"),
         ({"shapeMU": content["shapeMU"] * np.nan}, "300 values NaN or infinite"),
-        ({"shapeMU": np.array(["text"])}, "array of <U4"),
+        ({"shapeMU": np.array(["text"])}, "array of <U"),
     ):
         scipy.io.savemat(path, {name: v for name, v in content.items() if name[0] != "_"} | change)
         with pytest.raises(FileFormatError, match=found):
             read_face_model(path, landmarks=LANDMARKS)
-    for cut in (200, len(whole) // 2, len(whole) - 10):
+    for cut in (200, len(whole) // 2):
         path.write_bytes(whole[:cut])
         with pytest.raises(FileFormatError):
             read_face_model(path, kind="bfm2009", landmarks=LANDMARKS)

@@ -1,5 +1,6 @@
 """The files around the package agree with each other."""
 
+import fnmatch
 import importlib.metadata
 import json
 import os
@@ -13,7 +14,7 @@ import nbformat
 import pytest
 import yaml
 from bookkit import pairing
-from bookkit.config import CONSTRAINTS, NOTEBOOKS, ROOT, road_map, settings, written_chapters
+from bookkit.config import CONSTRAINTS, NOTEBOOKS, PACKAGE, ROOT, road_map, settings, written_chapters
 
 import twodasl_lite
 
@@ -37,7 +38,14 @@ def pins():
 def requirements():
     project = settings()["project"]
     for group in [project["dependencies"], *project["optional-dependencies"].values()]:
-        yield from group
+        yield from (text for text in group if not text.startswith(project["name"]))
+
+
+def extras_within(name):
+    """An extra and those that it brings along."""
+    own = settings()["project"]["name"]
+    found = [re.fullmatch(rf"{own}\[([\w,]+)\]", text) for text in settings()["project"]["optional-dependencies"][name]]
+    return {name, *(part for match in found if match for part in match.group(1).split(","))}
 
 
 def test_conda_environment_is_the_pip_environment():
@@ -49,7 +57,8 @@ def test_conda_environment_is_the_pip_environment():
     assert "-c constraints.txt" in pip
     (project_line,) = [line for line in pip if line.startswith("-e ")]
     extras = re.fullmatch(r"-e \.\[([\w,]+)\]", project_line).group(1).split(",")
-    assert sorted(extras) == sorted(project["optional-dependencies"])
+    included = {name for extra in extras for name in extras_within(extra)}
+    assert included == set(project["optional-dependencies"]), "all extras, directly or through another"
     # Anything else named there must be a dependency of the project and be pinned the same.
     conda = [d for d in environment["dependencies"] if isinstance(d, str) and not d.startswith(("python=", "pip"))]
     assert conda == []
@@ -200,3 +209,17 @@ def test_notebooks_hold_no_absolute_paths():
 def test_pyproject_and_constraints_are_readable():
     assert tomllib.loads(read("pyproject.toml"))["project"]["name"] == "twodasl_lite"
     assert CONSTRAINTS.exists()
+
+
+def test_every_data_file_of_the_package_is_installed():
+    patterns = settings()["tool"]["setuptools"]["package-data"]["*"]
+    files = [path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    for path in files:
+        if path.suffix == ".py":
+            continue
+        home = path.parent
+        while not (home / "__init__.py").exists():
+            home = home.parent
+        inside = path.relative_to(home).as_posix()
+        assert any(fnmatch.fnmatch(inside, pattern) for pattern in patterns), f"{path.name} would be left out"
+        assert "/" not in inside or any("/" in pattern for pattern in patterns), f"no pattern reaches {inside}"

@@ -38,9 +38,18 @@ def build(chapters: Iterable[Chapter], *, strict: bool = False) -> None:
     command += ["-d", str(BUILD / "doctrees"), *(["-E", "-W", "--keep-going"] if strict else [])]
     command += [str(SOURCE), str(HTML)]
     print("building the pages …", flush=True)
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONUTF8": "1"}, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUTF8": "1"},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+    )
     if done.returncode != 0:
-        raise SiteError(f"sphinx-build ended with status {done.returncode}; its messages are above")
+        raise SiteError(f"sphinx-build ended with status {done.returncode}:\n{done.stderr}")
+    print(done.stderr, end="", file=sys.stderr, flush=True)
     clean_pages(HTML)
     print(f"\n{times_table(chapters)}\n", flush=True)
 

@@ -14,7 +14,7 @@ from twodasl_lite.morphable import MorphableModel, read_face_model, read_whiteni
 from twodasl_lite.morphable.embedded import MODEL_VARIABLE, cache_folder
 from twodasl_lite.morphable.readers import FORMATS, recognise
 from twodasl_lite.morphable.readers.basel2009 import VERTICES
-from twodasl_lite.morphable.readers.formats import format_of
+from twodasl_lite.morphable.readers.formats import LAYOUT_ONLY, format_of
 from twodasl_lite.morphable.readers.ict import JAWS, read_ict_folder
 from twodasl_lite.morphable.readers.parts import MILLIMETRES
 
@@ -124,14 +124,17 @@ def _spread(std) -> str:
 
 
 def _list(_: argparse.Namespace) -> None:
-    rows = [
-        ("kind", "model", "give it", "licence", "needs"),
-        *((e.kind, e.title, e.files, e.license, e.needs) for e in FORMATS),
-    ]
+    rows = [("kind", "model", "give it", "licence", "needs")]
+    for entry in FORMATS:
+        mark = "*" if entry.checked.startswith(LAYOUT_ONLY) else ""
+        rows.append((entry.kind + mark, entry.title, entry.files, entry.license, entry.needs))
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print('\nWhat is needed comes with: pip install "twodasl_lite[models]"')
+    print(
+        f"\n* {LAYOUT_ONLY}: these readers have seen files in the published layout, but not the licensed file itself."
+    )
+    print('What is needed comes with: pip install "twodasl_lite[models]"')
     print("The free one is fetched with: twodasl models get ict")
 
 

@@ -19,6 +19,7 @@ picture".
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -80,36 +81,43 @@ class ScreenMesh(NamedTuple):
     cull: Cull
 
 
-def check_triangles(triangles: object, num_vertices: int, device: torch.device | str | None = None) -> torch.Tensor:
-    """Checked indices of corners.
+def check_indices(
+    name: str, value: object, limit: int, shape: Sequence[int | str], device: torch.device | str | None = None
+) -> torch.Tensor:
+    """Checked indices, for instance of corners.
 
     Args:
-        triangles: ``(T, 3)`` integers; tensor, array or nested list.
-        num_vertices: How many vertices there are.
+        name: The argument's name, for messages.
+        value: Integers; tensor, array or nested list.
+        limit: What they must stay below.
+        shape: Shape pattern, see :func:`twodasl_lite.errors.check_shape`.
         device: Where the result is wanted.
 
     Returns:
-        ``(T, 3)`` int64.
+        int64.
 
     Raises:
         InputTypeError: If they are no integers.
         ShapeError: If the shape differs.
-        ValueRangeError: If an index points to no vertex.
+        ValueRangeError: If an index is below 0 or not below the limit.
     """
     try:
-        index = torch.as_tensor(triangles, device=device)
+        index = torch.as_tensor(value, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputTypeError(f"triangles: found {type(triangles).__name__}; expected an array of indices") from error
+        raise InputTypeError(f"{name}: found {type(value).__name__}; expected an array of indices") from error
     if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
-        raise InputTypeError(f"triangles: found {index.dtype}; expected integers")
-    check_shape("triangles", index, ("T", 3))
+        raise InputTypeError(f"{name}: found {index.dtype}; expected integers")
+    check_shape(name, index, shape)
     if index.numel():
         low, high = (int(bound) for bound in index.aminmax())
-        if low < 0 or high >= num_vertices:
-            raise ValueRangeError(
-                f"triangles: found indices from {low} to {high}; expected 0 to {num_vertices - 1}"
-            )
+        if low < 0 or high >= limit:
+            raise ValueRangeError(f"{name}: found indices from {low} to {high}; expected 0 to {limit - 1}")
     return index.long()
+
+
+def check_triangles(triangles: object, num_vertices: int, device: torch.device | str | None = None) -> torch.Tensor:
+    """Indices of corners ``(T, 3)``, see :func:`check_indices`."""
+    return check_indices("triangles", triangles, num_vertices, ("T", 3), device)
 
 
 def _check_side(name: str, value: object) -> int:
@@ -163,7 +171,7 @@ def rasterize(
     width: int,
     *,
     backend: Backend = "auto",
-    cull: Cull = "back",
+    cull: Cull = "none",
 ) -> Fragments:
     """Find the nearest triangle at every pixel of a batch of pictures.
 
@@ -178,8 +186,9 @@ def rasterize(
         backend: ``"torch"`` draws on the device of the vertices; ``"numba"`` is compiled, several times as fast on a
             CPU, and needs ``pip install "twodasl_lite[render]"``; ``"auto"`` takes numba for vertices on the CPU where
             it is installed. Both use ``torch.get_num_threads()`` threads.
-        cull: Leave out triangles that turn their ``"back"`` to the viewer, their ``"front"``, or ``"none"``. A closed
-            surface looks the same with ``"back"`` and ``"none"``; an open one shows its inside with ``"none"``.
+        cull: Leave out triangles that turn their ``"back"`` to the viewer (a fifth quicker, and the same picture if the
+            surface is closed and runs as it should), their ``"front"``, or ``"none"``. Most faces have gaps, between
+            lid and eyeball for instance: with ``"back"`` the background shines through them.
 
     Returns:
         The visible triangles; weights and depths have the vertices' type.

@@ -21,7 +21,7 @@ _PIECE = {"cpu": 2**16, "cuda": 2**23}
 _STEP = 1 << SUBPIXEL_BITS
 _EMPTY = torch.iinfo(torch.int64).min
 _LAST_INDEX = 2**32 - 1
-_TINY, _HUGE = 2.0**-40, 2.0**60  # well beyond every coordinate, without being infinite
+_TINY, _HUGE = 2.0**-20, 2.0**80  # no column lies beyond 1 / _TINY, no quotient by _TINY beyond _HUGE
 
 
 class _Corners(NamedTuple):
@@ -53,9 +53,13 @@ class _Edges(NamedTuple):
     @classmethod
     def of(cls, x: torch.Tensor, y: torch.Tensor) -> _Edges:
         """From corners ``(3, N)`` in 1/256 pixels."""
-        x, y = x.double(), y.double()
-        x1, x2 = x.roll(-1, 0), x.roll(-2, 0)  # the next corner but one and but two: the ends of the opposite edge
-        y1, y2 = y.roll(-1, 0), y.roll(-2, 0)
+        x, y = (torch.cat([part, part[:2]]).double() for part in (x, y))  # (5, N), once round and a little more
+        x1, x2, y1, y2 = (
+            x[1:4],
+            x[2:5],
+            y[1:4],
+            y[2:5],
+        )  # corners k + 1 and k + 2: the ends of the edge opposite k
         right, down, start = y1 - y2, x2 - x1, x1 * y2 - x2 * y1
         area = start.sum(dim=0)
         turn = area.sign()  # positive inside, whichever way the corners run
@@ -103,7 +107,10 @@ def _select(mesh: ScreenMesh, corners: _Corners, images: slice, triangles: slice
     vertex = mesh.triangles[triangles].T.reshape(-1)  # (3 T')
     count = len(vertex) // 3
     x, y = (part[images].index_select(1, vertex).reshape(-1, 3, count) for part in (corners.x, corners.y))
-    left, right = ((x.amin(1) + (_STEP - 1)) >> SUBPIXEL_BITS).clamp_(min=0), x.amax(1) >> SUBPIXEL_BITS  # (B', T')
+    left, right = (
+        ((x.amin(1) + (_STEP - 1)) >> SUBPIXEL_BITS).clamp_(min=0),
+        x.amax(1) >> SUBPIXEL_BITS,
+    )  # (B', T')
     top, bottom = ((y.amin(1) + (_STEP - 1)) >> SUBPIXEL_BITS).clamp_(min=0), y.amax(1) >> SUBPIXEL_BITS
     right.clamp_(max=mesh.width - 1)
     rows = bottom.clamp_(max=mesh.height - 1).sub_(top).add_(1)
@@ -199,23 +206,19 @@ def _sortable(depth: torch.Tensor) -> torch.Tensor:
     return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
 
 
-def _resolve(mesh: ScreenMesh, corners: _Corners, nearest: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Triangle, weights and depth of the winners."""
-    pixels = (nearest != _EMPTY).nonzero()[:, 0]  # (P,)
-    key = nearest.index_select(0, pixels)
+def _resolve(
+    mesh: ScreenMesh, corners: _Corners, pixels: torch.Tensor, key: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Triangle ``(P,)``, weights ``(P, 3)`` and depth ``(P,)`` of the winners ``key`` of the given pixels."""
     index = _LAST_INDEX - (key & _LAST_INDEX)
-    image, column = pixels // (mesh.height * mesh.width), pixels % mesh.width
-    row = pixels // mesh.width % mesh.height
+    line = torch.div(pixels, mesh.width, rounding_mode="floor")
+    image = torch.div(line, mesh.height, rounding_mode="floor")
+    column, row = pixels - line * mesh.width, line - image * mesh.height
     edges, _ = _edges_of(mesh, corners, image, index)
     weights = (edges.right * column + edges.down * row + edges.start) * (1 / edges.area)  # (3, P)
     bits = (key >> 32).int()
-    depths = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(torch.float32)
-
-    dtype, shape = mesh.vertices.dtype, (mesh.vertices.shape[0], mesh.height, mesh.width)
-    triangle = torch.full_like(nearest, -1).index_copy_(0, pixels, index)
-    barycentric = mesh.vertices.new_zeros(len(nearest), 3).index_copy_(0, pixels, weights.T.to(dtype))
-    depth = mesh.vertices.new_full((len(nearest),), -torch.inf).index_copy_(0, pixels, depths.to(dtype))
-    return triangle.reshape(shape), barycentric.reshape(*shape, 3), depth.reshape(shape)
+    depth = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(torch.float32)  # _sortable, undone
+    return index, weights.T.to(mesh.vertices.dtype), depth.to(mesh.vertices.dtype)
 
 
 def draw(mesh: ScreenMesh) -> tuple[torch.Tensor, ...]:
@@ -236,4 +239,13 @@ def draw(mesh: ScreenMesh) -> tuple[torch.Tensor, ...]:
             spans = _spans(mesh, seen, which, number)
             for span, offset in _expand(spans.pixels, piece):
                 _compete(spans, span, offset, nearest)
-    return _resolve(mesh, corners, nearest)
+
+    triangle = torch.full_like(nearest, -1)
+    barycentric = mesh.vertices.new_zeros(len(nearest), 3)
+    depth = mesh.vertices.new_full((len(nearest),), -torch.inf)
+    for pixels in (nearest != _EMPTY).nonzero()[:, 0].split(piece):
+        winners = _resolve(mesh, corners, pixels, nearest.index_select(0, pixels))
+        for out, values in zip((triangle, barycentric, depth), winners, strict=True):
+            out.index_copy_(0, pixels, values)
+    shape = (mesh.vertices.shape[0], mesh.height, mesh.width)
+    return triangle.reshape(shape), barycentric.reshape(*shape, 3), depth.reshape(shape)

@@ -16,7 +16,7 @@ from twodasl_lite.errors import InputTypeError, TwodaslError, ValueRangeError
 from twodasl_lite.morphable.model import MorphableModel
 from twodasl_lite.morphable.readers.formats import FORMATS, FaceModelFormat, format_of, recognise
 from twodasl_lite.morphable.readers.markup import LandmarkChoice
-from twodasl_lite.morphable.readers.tddfa import convert_pose, read_whitening
+from twodasl_lite.morphable.readers.whitening import convert_pose, read_whitening
 
 __all__ = ["FORMATS", "FaceModelFormat", "convert_pose", "read_face_model", "read_whitening", "recognise"]
 

@@ -98,7 +98,9 @@ def _read_own(path: str | os.PathLike[str]) -> MorphableModel:
     return MorphableModel.load(path)
 
 
-_WRITTEN = "layout tested, file not: it needs a licence of your own"
+LAYOUT_ONLY = "layout tested, file not"
+"""Of a reader that was tested on files which its tests write as published; the real one needs a licence."""
+_WRITTEN = LAYOUT_ONLY
 
 FORMATS: tuple[FaceModelFormat, ...] = (
     FaceModelFormat(
@@ -123,12 +125,12 @@ FORMATS: tuple[FaceModelFormat, ...] = (
     ),
     FaceModelFormat(
         "3ddfa", "Basel Face Model 2009, 40 + 10 components", "train.configs of 3DDFA or 2DASL",
-        "non-commercial research", "scipy", "the real files",
+        "non-commercial research", "scipy", "the real files but for the two bases",
         lambda path: path.is_dir() and (path / "w_shp_sim.npy").is_file(), tddfa.read_tddfa_folder,
     ),
     FaceModelFormat(
         "3ddfa-v2", "Basel Face Model 2009, 38,365 vertices", "configs/bfm_noneck_v3.pkl of 3DDFA_V2",
-        "non-commercial research", "", "layout tested, file not; its whitening and triangles real",
+        "non-commercial research", "", f"{LAYOUT_ONLY}; its whitening and triangles real",
         lambda path: _mentions(path, b"w_shp", b"w_exp", b"keypoints"), tddfa.read_tddfa_v2,
     ),
     FaceModelFormat(

@@ -61,8 +61,6 @@ JAW_LINE = (1278, 1272, 12, 1834, 243, 781, 2199, 1447, 966, 3661, 4390, 3022, 2
 """Its substitute for the first 17: the edge of the jaw instead of the outline of the frontal face."""
 JAWS = ("outline", "edge")
 
-ACTIVATION_STD = 0.4
-"""Spread of a blendshape's activation over random expressions; not published, the embedded face's."""
 _MOVES = 0.05  # cm on the face: what an expression must move to be one
 REPACK_ARRAYS = ("mean", "identity", "expression", "expression_names", "triangles")
 """Arrays of the one-file repack."""
@@ -223,7 +221,6 @@ def _assemble(path, mean, identity, expression, names, triangles, published, uni
         triangles,
         "cm",
         expression_basis=expression,
-        expression_std=np.full(len(names), ACTIVATION_STD, np.float32),
         published=published,
         regions={name: np.arange(first, end) for name, (first, end) in REGIONS.items()},
         expression_names=names,

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from twodasl_lite.errors import FileFormatError, ValueRangeError, require
+from twodasl_lite.errors import FileFormatError, ValueRangeError
 from twodasl_lite.landmarks import NUM_LANDMARKS
+from twodasl_lite.morphable.readers.arrays import read_mat
 
 LandmarkChoice = Sequence[int] | Mapping[int, int] | str | os.PathLike[str] | None
 """68 vertices; some vertices by landmark; a file with either; or nothing, for the format's own or derived ones."""
@@ -100,8 +101,7 @@ def read_landmark_file(path: str | os.PathLike[str]) -> np.ndarray | dict[int, i
         if suffix == ".npy":
             values = np.load(path, allow_pickle=False)
         elif suffix == ".mat":
-            io = require("scipy.io", "models", "reading MATLAB files")
-            values = io.loadmat(path, variable_names=["keypoints"])["keypoints"].astype(np.int64) - 1
+            values = read_mat(path, ["keypoints"])["keypoints"].astype(np.int64) - 1
         else:
             if path.stat().st_size > _LARGEST_TEXT:
                 raise ValueError(f"{path.stat().st_size} bytes")
@@ -109,10 +109,11 @@ def read_landmark_file(path: str | os.PathLike[str]) -> np.ndarray | dict[int, i
             mapping = {int(m[1]) - 1: int(m[2]) for line in text.splitlines() if (m := _MAPPING.match(line))}
             if mapping:
                 return mapping
-            values = np.asarray(
-                json.loads(text) if suffix == ".json" else [int(n) for n in re.split(r"[\s,]+", text.strip())]
-            )
-    except (ValueError, KeyError, EOFError, OSError, TypeError, NotImplementedError) as error:
+            is_json = suffix == ".json"
+            values = np.asarray(json.loads(text) if is_json else [int(n) for n in re.split(r"[\s,]+", text.strip())])
+    except FileFormatError:
+        raise
+    except (ValueError, EOFError, OSError, TypeError) as error:
         raise FileFormatError(path, f"no indices ({error})", _EXPECTED) from error
     values = values.reshape(-1)
     if values.shape != (NUM_LANDMARKS,) or values.dtype.kind not in "iu":

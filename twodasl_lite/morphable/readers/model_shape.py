@@ -26,7 +26,8 @@ from twodasl_lite.morphable.readers.arrays import (
 )
 from twodasl_lite.morphable.readers.markup import LandmarkChoice
 from twodasl_lite.morphable.readers.parts import Parts, assemble
-from twodasl_lite.morphable.readers.tddfa import LICENSE, NATIVE_UNIT
+from twodasl_lite.morphable.readers.tddfa import LICENSE
+from twodasl_lite.morphable.readers.whitening import NATIVE_UNIT
 
 PathLike = str | os.PathLike[str]
 

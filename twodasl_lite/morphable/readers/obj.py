@@ -27,8 +27,8 @@ def read_obj(path: Path, *, faces: bool = False) -> tuple[np.ndarray, np.ndarray
     data = b"\n" + existing(path, expected).read_bytes().replace(b"\r", b"")
     try:
         rows = [line[2:] for line in data.split(b"\n") if line.startswith(b"v ")]
-        vertices = np.array(b" ".join(rows).split(), np.float64).reshape(len(rows), -1)
-        if not len(rows) or vertices.shape[1] != 3 or not np.isfinite(vertices).all():
+        vertices = np.array(b" ".join(rows).split(), np.float64).reshape(max(len(rows), 1), -1)
+        if not rows or vertices.shape[1] != 3 or not np.isfinite(vertices).all():
             raise ValueError(f"{len(rows)} vertices of {vertices.shape[-1]} numbers")
         if not faces:
             return vertices, None

@@ -21,6 +21,9 @@ from twodasl_lite.morphable.readers.markup import LandmarkChoice, resolve_landma
 MILLIMETRES = {"um": 1e-3, "mm": 1.0, "cm": 10.0, "m": 1000.0}
 """Units of length to millimetres."""
 
+ACTIVATION_STD = 0.4
+"""Spread of a blendshape's activation over random expressions: no format publishes one, this is the embedded face's."""
+
 
 @dataclass
 class Parts:
@@ -33,7 +36,7 @@ class Parts:
         unit: One of :data:`MILLIMETRES`.
         expression_basis: ``(V, 3, Ke)``; none by default.
         shape_std: ``(Ks,)``; 1 by default: coefficients in standard deviations.
-        expression_std: ``(Ke,)`` likewise.
+        expression_std: ``(Ke,)`` likewise; :data:`ACTIVATION_STD` for blendshapes.
         published: ``(68,)`` landmarks that come with the format.
         known: Some landmarks that come with the format: index in the markup to vertex.
         albedo: ``albedo_mean``, ``albedo_basis`` and ``albedo_std`` of the model, sRGB in [0, 1].
@@ -82,6 +85,9 @@ def assemble(
     expressions = parts.expression_basis
     if expressions is None:
         expressions = np.zeros((*mean.shape, 0), np.float32)
+    expression_std = parts.expression_std
+    if expression_std is None and parts.expression_kind == "blendshapes":
+        expression_std = np.full(expressions.shape[-1], ACTIVATION_STD)
     try:
         triangles = outward(mean, np.asarray(parts.triangles).astype(np.int64))
         chosen, note = resolve_landmarks(
@@ -96,7 +102,7 @@ def assemble(
             torch.from_numpy(triangles),
             chosen,
             shape_std=_tensor(parts.shape_std),
-            expression_std=_tensor(parts.expression_std),
+            expression_std=_tensor(expression_std),
             **{key: _tensor(array) for key, array in parts.albedo.items()},
             regions={key: torch.from_numpy(np.asarray(index, np.int64)) for key, index in parts.regions.items()},
             expression_names=parts.expression_names,

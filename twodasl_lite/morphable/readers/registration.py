@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from twodasl_lite.errors import require
+from twodasl_lite.errors import ValueRangeError, require
 from twodasl_lite.landmarks import MIRROR
 from twodasl_lite.morphable.build import align
 
@@ -25,6 +25,7 @@ _KNOWN_WEIGHT = 20.0  # of a known landmark, against 1 of a point of the surface
 _MIN_KNOWN = 4  # landmarks for a similarity transform of their own
 _EVERY = 3  # of the embedded face's points is enough
 _ALIKE = 0.5  # cosine between normals that are compared
+_FITTING = 0.6  # share of points that find a partner in the end; on faces it is above 0.9
 _POSE = 7  # turn, shift and growth
 _FRONT = 95.0  # mm behind the tip of the nose ends what is compared; heads differ in what they have there
 
@@ -64,6 +65,7 @@ def derive_landmarks(mean: np.ndarray, triangles: np.ndarray, known: Mapping[int
 
     Raises:
         MissingDependencyError: If scipy is not installed.
+        ValueRangeError: If the surface is no face, or not in this frame and unit.
     """
     spatial = require("scipy.spatial", "models", "finding landmarks by registration")
     from twodasl_lite.morphable.embedded import embedded_face_model
@@ -137,6 +139,12 @@ def derive_landmarks(mean: np.ndarray, triangles: np.ndarray, known: Mapping[int
         shift = growth * turn @ (shift - centre) + centre + update[3:6]
         shape = np.clip(shape + update[_POSE:], -3, 3)
 
+    share = float(found.mean())
+    if share < _FITTING:
+        raise ValueRangeError(
+            f"landmarks: found a surface that the embedded face does not fit ({share:.0%} of its points lie on it); "
+            "expected a face that looks along +z, in its real size, or landmarks to be given"
+        )
     deformed = (template + basis @ shape)[marks]
     mirrored = deformed[MIRROR.numpy()] * [-1, 1, 1]
     places = scale * (deformed + mirrored) / 2 @ rotation.T + shift  # (68, 3)

@@ -192,5 +192,13 @@ def read_surrey(
         expression_names=names,
         expression_kind=kind,
     )
-    title = "Surrey Face Model" if path.name == MODEL_FILE else f"eos model {path.stem}"
-    return assemble(path, parts, units=units, landmarks=landmarks, name=title, license=LICENSE, source=source)
+    is_surrey = path.name == MODEL_FILE
+    return assemble(
+        path,
+        parts,
+        units=units,
+        landmarks=landmarks,
+        name="Surrey Face Model" if is_surrey else f"eos model {path.stem}",
+        license=LICENSE if is_surrey else "that of the model which was converted for eos",
+        source=source,
+    )
