@@ -144,7 +144,9 @@ def embedded_face_model() -> MorphableModel:
     try:
         model.save(path)
     except OSError as error:
-        warnings.warn(f"{path}: the generated face could not be cached ({error}); it is made anew each time", stacklevel=2)
+        warnings.warn(
+            f"{path}: the generated face could not be cached ({error}); it is made anew each time", stacklevel=2
+        )
     return model
 
 

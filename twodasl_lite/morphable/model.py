@@ -32,6 +32,7 @@ from twodasl_lite.errors import (
     check_tensor,
 )
 from twodasl_lite.landmarks import NUM_LANDMARKS
+from twodasl_lite.morphable.activations import plausible_activations
 
 ExpressionKind = Literal["components", "blendshapes"]
 
@@ -327,7 +328,9 @@ class MorphableModel(nn.Module):
         if not expression:
             active = torch.zeros_like(active)
         elif self.expression_kind == "blendshapes":
-            active = active.clamp(0, 1)  # half of them stay off, as in a real face
+            # A few muscles at a time, both sides mostly alike, never two that pull in opposite directions.
+            spread = self.expression_std.float().cpu()
+            active = plausible_activations(self.expression_names, spread, num, generator, clip).to(self.mean)
         return shape, active
 
     def sample_albedo(

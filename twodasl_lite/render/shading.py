@@ -59,7 +59,10 @@ def vertex_normals(vertices: torch.Tensor, triangles: torch.Tensor, frame: Frame
     areas = torch.linalg.cross(b - a, c - a)  # (T, B, 3) twice the area long
     total = torch.zeros_like(rows)
     for k in range(3):
-        total = total.index_put((triangles[:, k],), areas, accumulate=True)
+        if total.is_cuda:  # on a GPU this sum, on a CPU the other, always adds in the same order: same normals every time
+            total = total.index_put((triangles[:, k],), areas, accumulate=True)
+        else:
+            total = total.index_add(0, triangles[:, k], areas)
     if frame == "pixels":  # y down mirrors the mesh: the cross product of mirrored edges is the mirrored, negated one
         total = total * total.new_tensor([-1.0, 1.0, -1.0])
     return torch.nn.functional.normalize(total, dim=-1, eps=torch.finfo(total.dtype).tiny).transpose(0, 1)
