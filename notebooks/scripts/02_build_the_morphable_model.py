@@ -321,7 +321,7 @@ for (top, bottom), (name, pca) in zip(panels.T, models.items(), strict=True):
 
 # %% [markdown]
 # The second column is the dangerous one. Its mean looks like a face, and no error was raised. But its landmarks slid by millimetres, and it takes more components to explain what the sliding did: a nostril of one person was averaged with the cheek of the
-# next. Its random faces are lumpy. Closest points are where registration *starts*; methods such as non-rigid ICP (Amberg, Romdhani and Vetter 2007) add
+# next. Its random faces are lumpy. Closest points are where registration *starts*; methods such as non-rigid ICP {cite:p}`amberg2007optimal` add
 # landmarks, and a stiffness that is relaxed step by step, so that neighbours move together.
 #
 # ## Three questions to a model
@@ -537,7 +537,7 @@ print(f"✓ asymmetry of the mean: {asymmetry(alone):.3f} mm, with mirror images
 # ## Further reading
 #
 # - {cite:t}`paysan2009model`: the Basel Face Model; six pages, and every step of this chapter.
-# - B. Amberg, S. Romdhani and T. Vetter, *Optimal step nonrigid ICP algorithms for surface registration*, CVPR 2007: the registration that Basel used.
+# - {cite:t}`amberg2007optimal`: the registration that Basel used.
 # - {cite:t}`gerig2018morphable`: the Basel model of 2017, with expressions, and a registration by Gaussian processes.
 # - {cite:t}`turk1991eigenfaces`: the same algebra on photographs, and why it is so much weaker there: pixels are not in correspondence.
 # - {cite:t}`egger2020morphable`, sections 2 and 3: capture, registration and models since 1999.

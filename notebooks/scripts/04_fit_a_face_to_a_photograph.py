@@ -582,8 +582,7 @@ print(f"✓ neutral; the vertices moved by up to {moved.max():.0f} mm")
 #
 # - {cite:t}`blanz1999morphable` fit a morphable model to photographs by analysis of every pixel, not of 68
 #   points.
-# - A. Bas and W. A. P. Smith,
-#   [What does 2D geometric information really tell us about 3D face shape?](https://arxiv.org/abs/1708.06703)
-#   (2019): less than one would like, even with a perfect fit.
+# - {cite:t}`bas2019what` ask how much landmarks can tell about a face's shape: less than one would like, even with
+#   a perfect fit.
 # - {cite:t}`egger2020morphable` review twenty years of morphable models and of fitting them.
 # - {cite:t}`zhu2016face` fitted the thousands of photographs from which the field's networks learn.

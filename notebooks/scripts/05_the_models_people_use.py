@@ -29,7 +29,7 @@
 # - recognise a model whose landmarks follow another markup,
 # - carry faces from one model to another, by landmarks and by surface.
 #
-# **Time** 25 minutes to read; 10 s on a CPU, no GPU needed.
+# **Time** 45 minutes to read; 10 s on a CPU, no GPU needed.
 
 # %% tags=["install"]
 # On a machine without the package (Google Colab, for example), fetch it first. Elsewhere this does nothing.
@@ -75,32 +75,38 @@ committed = json.loads(
 # \mathbf E_k$. They differ in everything else: number and order of the vertices, unit, what a coefficient of
 # 1 means, where the landmarks are, and what you may do with the file.
 #
-# | model | vertices | identity | expression | colour | unit | $\alpha_k$ counts |
-# |---|---|---|---|---|---|---|
-# | Basel 2009 | 53,490 | 199 | none | 199 | µm | σ |
-# | the same in 3DDFA's files | 53,215 | 40 | 10 | none | µm | raw |
-# | Basel 2017 | 53,149 | 199 | 100 | 199 | mm | σ |
-# | FLAME | 5,023 | 300 | 100, and joints | none | m | σ |
-# | Surrey, public file | 3,448 | 63 | 6 shapes | none | mm | σ |
-# | ICT Light | 26,719 | 100 | 55 shapes | none | cm | σ |
-# | ours | about 12,000 | 80 | 30 shapes | 19 | mm | σ |
+# | model | $V$ | $K_s$ | $K_e$ | unit | $\alpha_k$ in |
+# |---|---|---|---|---|---|
+# | Basel 2009 | 53,490 | 199 | – | µm | σ |
+# | 3DDFA's Basel | 53,215 | 40 | 10 | µm | raw |
+# | Basel 2017 | 53,149 | 199 | 100 | mm | σ |
+# | FLAME | 5,023 | 300 | 100 | m | σ |
+# | Surrey | 3,448 | 63 | 6 b | mm | σ |
+# | ICT Light | 26,719 | 100 | 55 b | cm | σ |
+# | ours | 12,000 | 80 | 30 b | mm | σ |
 #
-# "Shapes" are named {term}`blendshapes <blendshape>`, "none" means: not in that file. Basel 2019 has the form of
-# 2017 with other meshes. And this is what each was made of, what it lacks, and how you get it:
+# "b" are named {term}`blendshapes <blendshape>`. Colours come with Basel's own files and with ours only. And this
+# is what each was made of, what it lacks, and how you get it:
 #
-# | model | made of | 68 landmarks | lacks | licence |
-# |---|---|---|---|---|
-# | Basel 2009 {cite:p}`paysan2009model` | scans of 200 adults | 3DDFA publishes a list | expressions: others add FaceWarehouse's {cite:p}`cao2014facewarehouse`; most faces are European | research, [register](https://faces.dmi.unibas.ch/bfm/) |
-# | Basel 2017, 2019 {cite:p}`gerig2018morphable` | 200 neutral scans, 160 with an expression | named points in the file; the others we derive | the 68 | research, register |
-# | FLAME {cite:p}`li2017learning` | 3,800 heads, 33,000 scans | in a second file | colour; its joints are not linear, and left out here | [register](https://flame.is.tue.mpg.de); 2020 research, 2023 CC BY 4.0 |
-# | Surrey {cite:p}`huber2016multiresolution` | 169 scans | 50, with [eos](https://github.com/patrikhuber/eos) | colour, detail, jaw landmarks | non-commercial |
-# | ICT Light {cite:p}`li2020learning` | studio scans | in the file, with two jaw lines | colour; the spread of expressions | MIT; `twodasl models get ict` |
-# | ours | generated scans | in the file | real people | MIT; it is here |
+# - **Basel 2009** {cite:p}`paysan2009model`: scans of 200 adults, most of them Europeans. Lacks expressions; others
+#   add FaceWarehouse's {cite:p}`cao2014facewarehouse`. 3DDFA publishes a list of 68 landmarks. Non-commercial
+#   research; [register](https://faces.dmi.unibas.ch/bfm/).
+# - **Basel 2017 and 2019** {cite:p}`gerig2018morphable`: 200 neutral scans, and 160 with an expression. Named
+#   landmarks in the file, not all of the 68; our reader derives the others. Licence as before.
+# - **FLAME** {cite:p}`li2017learning`: 3,800 heads, 33,000 scans. Landmarks in a second file. Has joints for jaw, neck and
+#   eyes, which are not linear and left out here: the mouth opens less. [Register](https://flame.is.tue.mpg.de); the version of
+#   2020 for research, that of 2023 under CC BY 4.0.
+# - **Surrey** {cite:p}`huber2016multiresolution`: 169 scans. Its public file is small: little detail, and a list of 50 of the 68
+#   landmarks, without the jaw. Non-commercial; it comes with [eos](https://github.com/patrikhuber/eos).
+# - **ICT Light** {cite:p}`li2020learning`: studio scans, named expressions, teeth and eyes. 68 landmarks with two jaw lines.
+#   The spread of its expressions is not published. MIT licence; `twodasl models get ict`.
+# - **Ours**: generated scans, no real people. MIT licence; it is here.
 #
 # The command `twodasl models convert SOURCE OUT.npz` reads each of them into this book's conventions:
 # millimetres, $y$ up, triangles counter-clockwise, 68 landmarks. It recognises a file by its content, never
 # runs a pickle, and stores the licence. Afterwards `TWODASL_FACE_MODEL=OUT.npz` switches the whole book to
-# your model. What our readers were tested on differs, and you should know it:
+# your model. Not all readers could be tested on the real files, and you should
+# know which:
 
 # %% tags=["hide-input"]
 header = ("twodasl models convert …", "model", "reader checked with")
@@ -143,6 +149,7 @@ def second_model():
     return stranger, "made here, because no other model was found"
 
 
+# %%
 ours = embedded_face_model()
 other, where = second_model()
 face = other.regions.get("face", torch.arange(other.num_vertices))
@@ -173,9 +180,9 @@ for pair, (name, model) in zip((panels[:2], panels[2:]), models.items(), strict=
 # ## What a coefficient of one means
 #
 # There are two conventions. In a {term}`sigma-scaled <sigma scaling>` model $\alpha_k = 1$ is one standard
-# deviation. In a *raw* model $\mathbf A_k$ is a unit vector, and $\alpha_k$ a length: 3DDFA's coefficients
-# for the Basel model go into the hundreds of thousands, because they are micrometres summed over 53,215
-# vertices. Nothing in a file of numbers says which it is, and both decode without an error. `shape_std` is
+# deviation. In a *raw* model $\mathbf A_k$ is as it was published. In 3DDFA's files
+# the shape components have length one, so $\alpha_k$ is the length of the movement of all 53,215 vertices together, in
+# micrometres, and goes into the hundreds of thousands. Nothing in a file of numbers says which it is, and both decode without an error. `shape_std` is
 # the answer: $\alpha_k / \sigma_k$ counts deviations in every model. So what can be compared is what one
 # deviation does, as a root mean square over the vertices,
 #
@@ -239,9 +246,10 @@ by_sampling = float(missing.square().sum(dim=-1).mean().sqrt())
 by_formula = float(lost(spread(ours, few))[40])
 assert abs(by_sampling / by_formula - 1) < 0.02
 for name, r in spreads.items():
-    kept = 1 - float(lost(r)[40] / lost(r)[0]) ** 2
+    n = min(40, len(r))
+    kept = 1 - float(lost(r)[n] / lost(r)[0]) ** 2
     print(
-        f"{name:21} 40 of {len(r):3} keep {kept:.1%} of the variance, lose {lost(r)[40]:.2f} mm"
+        f"{name:21} {n} of {len(r):3} keep {kept:.1%} of the variance, lose {lost(r)[n]:.2f} mm"
     )
 
 # %% tags=["hide-input"]
@@ -267,7 +275,8 @@ _ = left.legend(fontsize=8, frameon=False)
 # differ, because the models differ in how much faces vary at all.
 
 # %% [markdown]
-# Forty is the paper's number {cite:p}`tu2021assisted`, and Basel's curve shows why it is comfortable there.
+# Forty is the paper's number {cite:p}`tu2021assisted`, and Basel's curve (of fits, remember) shows why it is comfortable
+# there.
 # For a model with more variety, a millimetre is lost. And a percentage alone tells little.
 #
 # ## Ten components for fifty expressions
@@ -303,7 +312,7 @@ torch.testing.assert_close(energy[:10].float(), package, rtol=1e-3, atol=0.0)
 
 left_over = lost(energy / actor.num_vertices**0.5)  # mm per vertex
 print(f"{actor.name}: a random expression moves vertices by {left_over[0]:.2f} mm (rms),")
-print(f"10 components miss {left_over[10]:.2f} mm, 29 miss {left_over[29]:.2f} mm")
+print(f"10 components miss {left_over[10]:.2f} mm")
 if not is_ict:
     known = committed["expressions"]
     print(f"ICT, committed ({known['file']}, {known['date']}):", end=" ")
@@ -344,8 +353,8 @@ for axes, (name, source) in zip(panels, shown.items(), strict=True):
 # the ten components make of it. *Ask yourself* which task would not forgive this.
 
 # %% [markdown]
-# A blink moves few vertices, so it has little energy, so it is cut first. The eye of a viewer weighs
-# differently. The same holds for the Basel model: cutting its expressions from 29 to 10 costs more accuracy
+# A blink or a raised brow moves few vertices, so it has little energy, so it is cut first. The eye of a
+# viewer weighs differently. The same holds for the Basel model: cutting its expressions from 29 to 10 costs more accuracy
 # on real photographs than cutting its shape from 199 to 40. Here are the exact annotations of 400 photographs
 # of AFLW2000-3D, decoded with 40 + 10; no network can be better than this with 62 numbers.
 
@@ -392,7 +401,7 @@ viz.FaceExplorer(
 
 # %% [markdown]
 # **Figure 5.4.** The reduced model, with six shape and all ten expression sliders. *Try* to give each
-# expression component a name. The first are easy. Then try to close both eyes and nothing else.
+# expression component a name. The first are easy. Then try to raise one brow and nothing else.
 
 # %% [markdown]
 # ## The trap in the markup
@@ -589,7 +598,7 @@ assert errors["transfer by surface"].mean() < errors["transfer by landmarks"].me
 # were as good a guess. **Coefficients have no meaning outside their model.** Component 3 of one is not
 # component 3 of the other, as the matrix below shows.
 #
-# And why are landmarks not enough, although they fit to a millimetre or two? 68 points are 204 numbers, half
+# And why are landmarks not enough, although they fit well? 68 points are 204 numbers, half
 # of them on the lips and eyelids. They say nothing of cheeks, forehead and the ridge of the nose between its
 # points. There the prior speaks, not the person. And they inherit the markup: where $A$ marks the jaw
 # elsewhere, the transfer bends the jaw to fit. Exercise 5.4 weighs that against having no jaw at all.
@@ -660,8 +669,8 @@ viz.slider_frames(
 # - Models agree on the equation and on nothing else. Ask of a file: unit, vertices, raw or σ, which 68, which
 #   licence.
 # - $r_k$, in mm per deviation, compares components across models; its tail is the truncation error.
-# - 40 shape components lose some tenths of a millimetre to a millimetre; 10 expression components lose the
-#   blinks.
+# - 40 shape components lose some tenths of a millimetre to a millimetre; 10 expression
+#   components lose blinks or brows.
 # - The jaw of the 68 is a convention. ICT's two choices differ by up to two centimetres and one point of NME.
 # - Coefficients go from one model to another by one matrix, from pairs of points. Thousands of pairs from
 #   registered surfaces beat 68 landmarks. Copying is no better than the mean face.
