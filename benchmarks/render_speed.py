@@ -151,7 +151,11 @@ def compare_pictures(mean: torch.Tensor, triangles: torch.Tensor, size: int, cou
 
 
 def whole_pictures(mean: torch.Tensor, triangles: torch.Tensor, size: int, arguments: argparse.Namespace) -> None:
-    """Print the rate of complete pictures: normals, two lamps, colours, a background."""
+    """Print the rate of complete pictures: normals, two lamps, colours, a background; on one thread.
+
+    A data set is drawn by one process per core with one thread each.
+    """
+    torch.set_num_threads(1)
     vertices = pose_mesh(mean, size, arguments.batch)
     albedo = torch.rand(mean.shape)
     light = Lamps(torch.full((3,), 0.2), torch.tensor([[-0.5, 0.6, 0.7], [0.8, 0, 0.5]]), torch.full((2, 3), 0.5))
@@ -163,7 +167,10 @@ def whole_pictures(mean: torch.Tensor, triangles: torch.Tensor, size: int, argum
         for factor in (1, 2)
     }
     for name, spent in take_turns(programs, arguments.rounds).items():
-        print(f"  lit and composited, {name}: {arguments.batch / statistics.median(spent):6.0f} pictures/s")
+        print(
+            f"  lit and composited on one thread, {name}: {arguments.batch / statistics.median(spent):.0f} pictures/s"
+        )
+    torch.set_num_threads(arguments.threads)
 
 
 def measure_growth(mean: torch.Tensor, triangles: torch.Tensor, rounds: int) -> dict[str, dict[str, list]]:

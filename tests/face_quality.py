@@ -49,9 +49,7 @@ def distance_to_segments(points: torch.Tensor, start: torch.Tensor, end: torch.T
 def distance_to_triangles(points: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
     """Distance of points (..., 3) to triangles with corners (..., 3, 3), pair by pair."""
     a, b, c = corners.unbind(dim=-2)
-    to_edges = torch.stack([distance_to_segments(points, *edge) for edge in ((a, b), (b, c), (c, a))]).amin(
-        dim=0
-    )
+    to_edges = torch.stack([distance_to_segments(points, *edge) for edge in ((a, b), (b, c), (c, a))]).amin(dim=0)
     normal = torch.linalg.cross(b - a, c - a)
     twice_area = normal.norm(dim=-1)
     normal = normal / twice_area.clamp_min(1e-30)[..., None]
@@ -65,9 +63,7 @@ def distance_to_triangles(points: torch.Tensor, corners: torch.Tensor) -> torch.
     return torch.where(inside, to_plane, to_edges)
 
 
-def distance_to_surface(
-    points: torch.Tensor, vertices: torch.Tensor, triangles: torch.Tensor
-) -> torch.Tensor:
+def distance_to_surface(points: torch.Tensor, vertices: torch.Tensor, triangles: torch.Tensor) -> torch.Tensor:
     """Exact distance of each point (N, 3) to a mesh, ``(N,)``.
 
     A triangle cannot be closer than its centroid less its radius. The triangles with the least such bound are

@@ -68,9 +68,7 @@ def test_a_flipped_byte_is_noticed(tmp_path) -> None:
 
 def test_other_kinds_and_versions_are_named(tmp_path) -> None:
     write_archive(tmp_path / "x.npz", "kind", 1, {"a": torch.ones(1)})
-    with pytest.raises(
-        FileFormatError, match="found a kind file, version 1; expected a kind file, version 2"
-    ):
+    with pytest.raises(FileFormatError, match="found a kind file, version 1; expected a kind file, version 2"):
         read_archive(tmp_path / "x.npz", "kind", 2)
     with pytest.raises(FileFormatError, match="expected a other file"):
         read_archive(tmp_path / "x.npz", "other", 1)

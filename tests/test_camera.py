@@ -60,9 +60,7 @@ def test_at_the_poles_the_angles_still_give_the_matrix(yaw: float, dtype: torch.
 def test_angles_are_stable_near_the_poles() -> None:
     yaw = torch.tensor([89.0, 89.9, 89.99, 89.999], dtype=torch.float64) * DEGREE
     angles = torch.stack([torch.full_like(yaw, 0.2), yaw, torch.full_like(yaw, -0.4)], dim=-1)
-    torch.testing.assert_close(
-        camera.matrix_to_euler(camera.euler_to_matrix(angles)), angles, atol=1e-9, rtol=0
-    )
+    torch.testing.assert_close(camera.matrix_to_euler(camera.euler_to_matrix(angles)), angles, atol=1e-9, rtol=0)
 
 
 def test_noisy_rotations_are_made_orthogonal_first() -> None:
@@ -81,9 +79,7 @@ def test_noisy_rotations_are_made_orthogonal_first() -> None:
 def test_nearest_rotation_is_the_nearest_one() -> None:
     # For two rows of unit length, the closest orthonormal pair is the polar factor of the 2x3 matrix.
     generator = torch.Generator().manual_seed(4)
-    rows = torch.nn.functional.normalize(
-        torch.randn(50, 2, 3, generator=generator, dtype=torch.float64), dim=-1
-    )
+    rows = torch.nn.functional.normalize(torch.randn(50, 2, 3, generator=generator, dtype=torch.float64), dim=-1)
     u, _, vt = torch.linalg.svd(rows, full_matrices=False)
     torch.testing.assert_close(camera.nearest_rotation(rows)[:, :2], u @ vt)
 
@@ -223,9 +219,7 @@ def test_decoding_the_exact_targets_gives_the_known_error(annotations, basel_lan
     points = mean + torch.einsum("vck,bk->bvc", shape, face.shape)
     points = points + torch.einsum("vck,bk->bvc", expression, face.expression)
     boxes = torch.from_numpy(annotations["roi_box"]) - 1
-    found = (
-        camera.crop_to_image(camera.frame_to_pixels(camera.project(points, face.pose)), boxes)[..., :2] + 1
-    )
+    found = camera.crop_to_image(camera.frame_to_pixels(camera.project(points, face.pose)), boxes)[..., :2] + 1
     truth = torch.from_numpy(annotations["landmarks68"]).double().transpose(1, 2)[..., :2]
     size = (truth.amax(dim=1) - truth.amin(dim=1)).prod(dim=-1).sqrt()
     nme = 100 * (found - truth).norm(dim=-1).mean(dim=-1) / size

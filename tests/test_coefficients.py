@@ -46,9 +46,7 @@ def test_pack_and_unpack_are_inverse_for_any_leading_dimensions() -> None:
 def test_unpack_and_pack_name_what_is_wrong() -> None:
     with pytest.raises(ShapeError, match=r"vector: found shape \(3, 61\); expected \(..., 62\)"):
         Coefficients.unpack(torch.zeros(3, 61))
-    with pytest.raises(
-        ShapeError, match=r"shape: found leading dimensions \(3,\); expected the pose's \(2,\)"
-    ):
+    with pytest.raises(ShapeError, match=r"shape: found leading dimensions \(3,\); expected the pose's \(2,\)"):
         Coefficients(torch.zeros(2, 3, 4), torch.zeros(3, 40), torch.zeros(2, 10)).pack()
     with pytest.raises(ShapeError, match="pose"):
         Coefficients(torch.zeros(2, 4, 3), torch.zeros(2, 40), torch.zeros(2, 10)).pack()
@@ -58,9 +56,7 @@ def test_unpack_and_pack_name_what_is_wrong() -> None:
 
 def test_whitening_estimated_from_samples_whitens_them(device: torch.device) -> None:
     generator = torch.Generator().manual_seed(1)
-    samples = torch.randn(500, 6, generator=generator, dtype=torch.float64) * torch.tensor(
-        [1e-4, 1, 10, 1e3, 1e5, 2]
-    )
+    samples = torch.randn(500, 6, generator=generator, dtype=torch.float64) * torch.tensor([1e-4, 1, 10, 1e3, 1e5, 2])
     samples = (samples + torch.tensor([0, -5, 1e2, 3e4, 0, 1.0])).to(device)
     whitening = Whitening.from_samples(samples)
     white = whitening.whiten(samples)

@@ -98,18 +98,14 @@ def test_it_has_the_promised_size(face_model: MorphableModel) -> None:
 def test_its_shape_coefficients_are_standard_deviations(face_model: MorphableModel) -> None:
     torch.testing.assert_close(face_model.shape_std, torch.ones_like(face_model.shape_std))
     energy = face_model.shape_basis.square().sum(dim=(0, 1))
-    assert bool((energy[:-1] >= energy[1:] * (1 - 1e-4)).all()), (
-        "components are ordered by their share of the variance"
-    )
+    assert bool((energy[:-1] >= energy[1:] * (1 - 1e-4)).all()), "components are ordered by their share of the variance"
     assert bool((energy > 0).all())
 
 
 def test_every_promised_region_is_there(face_model: MorphableModel) -> None:
     assert set(face_model.regions) >= REGIONS
     assert all(len(index) for index in face_model.regions.values())
-    assert len(face_model.triangles.unique()) == face_model.num_vertices, (
-        "every vertex belongs to some triangle"
-    )
+    assert len(face_model.triangles.unique()) == face_model.num_vertices, "every vertex belongs to some triangle"
 
 
 def test_expressions_are_named_and_move_the_face(face_model: MorphableModel) -> None:
@@ -144,32 +140,19 @@ def test_it_faces_the_viewer_and_stands_upright(face_model: MorphableModel) -> N
     points = face_model.mean[face_model.landmarks]
     mean_of = {name: points[index].mean(dim=0) for name, index in GROUPS.items()}
     assert float(mean_of["left_eye"][0]) < 0 < float(mean_of["right_eye"][0])
-    heights = [mean_of[name][1] for name in ("left_brow", "left_eye", "nose_base", "outer_lip")] + [
-        points[8, 1]
-    ]
+    heights = [mean_of[name][1] for name in ("left_brow", "left_eye", "nose_base", "outer_lip")] + [points[8, 1]]
     assert heights == sorted(heights, reverse=True)
-    assert int(points[:, 2].argmax()) == GROUPS["nose_bridge"][-1], (
-        "no landmark is further in front than the nose tip"
-    )
+    assert int(points[:, 2].argmax()) == GROUPS["nose_bridge"][-1], "no landmark is further in front than the nose tip"
     assert float(face_model.mean.norm(dim=1).max()) < 250, "the origin is inside the head"
 
 
 def test_triangles_are_counter_clockwise_from_outside(face_model: MorphableModel) -> None:
     for region in ("eyeball_left", "eyeball_right"):
-        assert (
-            float(
-                signed_volume(face_model.mean, triangles_of(face_model.triangles, face_model.regions[region]))
-            )
-            > 0
-        )
-    normals = triangle_normals(
-        face_model.mean, triangles_of(face_model.triangles, face_model.regions["face"])
-    )
+        assert float(signed_volume(face_model.mean, triangles_of(face_model.triangles, face_model.regions[region]))) > 0
+    normals = triangle_normals(face_model.mean, triangles_of(face_model.triangles, face_model.regions["face"]))
     assert float(normals[:, 2].sum()) > 0
     edges = face_model.triangles[:, [[0, 1], [1, 2], [2, 0]]].flatten(0, 1)
-    assert len(edges.unique(dim=0)) == len(edges), (
-        "two neighbours run along their edge in opposite directions"
-    )
+    assert len(edges.unique(dim=0)) == len(edges), "two neighbours run along their edge in opposite directions"
 
 
 def test_the_lips_are_closed_and_the_eyes_open(face_model: MorphableModel) -> None:
@@ -195,9 +178,7 @@ def test_no_triangle_of_the_face_flips(face_model: MorphableModel, random_shapes
     )
 
 
-def test_eyeballs_stay_rigid_but_for_their_size(
-    face_model: MorphableModel, random_shapes: torch.Tensor
-) -> None:
+def test_eyeballs_stay_rigid_but_for_their_size(face_model: MorphableModel, random_shapes: torch.Tensor) -> None:
     faces = face_model.decode(random_shapes[:FACES_AT_ONCE])
     for region in ("eyeball_left", "eyeball_right"):
         index = face_model.regions[region]

@@ -34,9 +34,7 @@ def test_grey_alpha_and_16_bit_photos_just_work(tmp_path) -> None:
     photo = gradient()
     grey = photo[..., 0]
     cv2.imwrite(str(tmp_path / "grey.png"), grey)
-    np.testing.assert_array_equal(
-        images.read_photo(tmp_path / "grey.png"), np.repeat(grey[..., None], 3, axis=2)
-    )
+    np.testing.assert_array_equal(images.read_photo(tmp_path / "grey.png"), np.repeat(grey[..., None], 3, axis=2))
     alpha = np.zeros(grey.shape, np.uint8)
     alpha[:, :30] = 255
     cv2.imwrite(str(tmp_path / "alpha.png"), np.dstack([photo[..., ::-1], alpha]))
@@ -147,9 +145,7 @@ def test_the_networks_view() -> None:
 
 def test_colours_between_pixels() -> None:
     photo = gradient()
-    points = torch.tensor(
-        [[10.0, 5.0], [10.5, 5.0], [10.0, 5.25], [-5.0, -5.0], [500.0, 500.0]], dtype=torch.float64
-    )
+    points = torch.tensor([[10.0, 5.0], [10.5, 5.0], [10.0, 5.25], [-5.0, -5.0], [500.0, 500.0]], dtype=torch.float64)
     colours = 255 * images.sample_colours(photo, points)
     expected = [[40, 30, 30], [42, 30, 30], [40, 31.5, 30], [0, 0, 30], [236, 234, 30]]
     torch.testing.assert_close(colours, torch.tensor(expected, dtype=torch.float64), atol=1e-9, rtol=0)

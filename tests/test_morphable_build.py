@@ -28,11 +28,7 @@ def make_scans(num: int = 30, vertices: int = 40, rank: int = 4, seed: int = 2) 
 def test_align_recovers_a_known_transform(with_scale: bool, device: torch.device) -> None:
     source = random(5, 12, 3).to(device)
     rotation = euler_to_matrix(random(5, 3, seed=1)).to(device)
-    scale = (
-        torch.linspace(0.5, 2, 5, dtype=torch.float64, device=device)
-        if with_scale
-        else torch.ones(5).to(source)
-    )
+    scale = torch.linspace(0.5, 2, 5, dtype=torch.float64, device=device) if with_scale else torch.ones(5).to(source)
     shift = random(5, 3, seed=3).to(device)
     target = build.Similarity(scale, rotation, shift).apply(source)
     found = build.align(source, target, with_scale=with_scale)
@@ -55,9 +51,7 @@ def test_align_names_what_is_wrong() -> None:
 
 def test_procrustes_removes_position_and_rotation_only() -> None:
     scans = make_scans()
-    moved = scans @ euler_to_matrix(0.5 * random(30, 3, seed=5)).transpose(1, 2) + 50 * random(
-        30, 1, 3, seed=6
-    )
+    moved = scans @ euler_to_matrix(0.5 * random(30, 3, seed=5)).transpose(1, 2) + 50 * random(30, 1, 3, seed=6)
     result = build.procrustes(moved, scans.mean(dim=0))
     assert result.changes[-1] < 1e-6
     assert len(result.changes) < 20

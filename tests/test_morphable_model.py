@@ -98,9 +98,7 @@ def test_truncation_keeps_the_first_components(small_model: MorphableModel) -> N
     assert cut.expression_names == ["move 0"]
     shape = torch.tensor([[1.0, -2.0, 0, 0, 0]], dtype=torch.float64)
     expression = torch.tensor([[0.5, 0, 0]], dtype=torch.float64)
-    torch.testing.assert_close(
-        cut.decode(shape[:, :2], expression[:, :1]), small_model.decode(shape, expression)
-    )
+    torch.testing.assert_close(cut.decode(shape[:, :2], expression[:, :1]), small_model.decode(shape, expression))
     assert list(cut.regions) == ["face", "last"]
     with pytest.raises(ValueRangeError, match="num_shape: found 6; expected 0 to 5"):
         small_model.truncate(6)
@@ -221,12 +219,8 @@ def test_damaged_model_files_are_named(small_model: MorphableModel, tmp_path) ->
         tmp_path / "version.npz",
         **{
             **arrays,
-            "__header__": np.array(
-                '{"format": "twodasl_lite.morphable_model", "version": 9, "metadata": {}}'
-            ),
+            "__header__": np.array('{"format": "twodasl_lite.morphable_model", "version": 9, "metadata": {}}'),
         },
     )
-    with pytest.raises(
-        FileFormatError, match=r"version 9; expected a twodasl_lite\.morphable_model file, version 1"
-    ):
+    with pytest.raises(FileFormatError, match=r"version 9; expected a twodasl_lite\.morphable_model file, version 1"):
         MorphableModel.load(tmp_path / "version.npz")

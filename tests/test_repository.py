@@ -113,6 +113,7 @@ def test_ci_script_runs_the_tests_and_demands_a_browser():
 def test_package_imports_with_its_three_dependencies_alone():
     """Nothing beyond torch, numpy and opencv is imported with the package."""
     extras = {normalised(re.match(r"[\w.-]+", text).group()) for text in [*extra("book"), *extra("dev")]}
+    extras.discard(normalised(settings()["project"]["name"]))
     distributions = importlib.metadata.packages_distributions()
     modules = {module for module, names in distributions.items() if normalised(names[0]) in extras}
     code = (

@@ -85,15 +85,11 @@ def read_archive(
     try:
         # An .npy or a bare pickle is not a zip; refuse it before numpy tries to guess.
         if not zipfile.is_zipfile(path):
-            raise FileFormatError(
-                path, "a file that is no zip archive (damaged or of another kind)", expected
-            )
+            raise FileFormatError(path, "a file that is no zip archive (damaged or of another kind)", expected)
         with np.load(path, allow_pickle=False) as content:
             names = set(content.files)
             if _HEADER not in names:
-                raise FileFormatError(
-                    path, f"an archive without a header (arrays: {sorted(names)})", expected
-                )
+                raise FileFormatError(path, f"an archive without a header (arrays: {sorted(names)})", expected)
             arrays = {name: content[name] for name in content.files}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError) as error:
         raise FileFormatError(path, f"a damaged archive ({error})", expected) from error

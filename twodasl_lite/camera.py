@@ -117,9 +117,7 @@ def matrix_to_euler(matrix: torch.Tensor) -> torch.Tensor:
     yaw = torch.atan2(-rotation[..., 0, 2], cos_yaw)
     pole = cos_yaw < 8 * torch.finfo(matrix.dtype).eps
     zero, one = torch.zeros_like(yaw), torch.ones_like(yaw)
-    pitch = torch.atan2(
-        torch.where(pole, zero, rotation[..., 1, 2]), torch.where(pole, one, rotation[..., 2, 2])
-    )
+    pitch = torch.atan2(torch.where(pole, zero, rotation[..., 1, 2]), torch.where(pole, one, rotation[..., 2, 2]))
     # Undo the pitch and read the roll off what is left: near the poles, where only their difference (or sum) is well
     # determined, the pair then still fits together.
     unpitched = pitch.cos()[..., None] * rotation[..., 1, :] - pitch.sin()[..., None] * rotation[..., 2, :]

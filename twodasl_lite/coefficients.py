@@ -146,9 +146,7 @@ class Whitening:
         self.std = check_tensor("std", std, (self.mean.shape[0],))
         if bool((self.std <= 0).any()):
             worst = int(self.std.argmin())
-            raise ValueRangeError(
-                f"std: found {float(self.std[worst])} at index {worst}; expected all above zero"
-            )
+            raise ValueRangeError(f"std: found {float(self.std[worst])} at index {worst}; expected all above zero")
 
     @classmethod
     def from_samples(cls, samples: torch.Tensor, floor: float = 1e-8) -> Whitening:
@@ -161,9 +159,7 @@ class Whitening:
         """
         samples = check_tensor("samples", samples, ("N", "D"))
         if samples.shape[0] < 2:
-            raise ShapeError(
-                f"samples: found {samples.shape[0]} vectors; expected at least 2 to estimate a deviation"
-            )
+            raise ShapeError(f"samples: found {samples.shape[0]} vectors; expected at least 2 to estimate a deviation")
         wide = samples.double()
         mean, std = wide.mean(dim=0), wide.std(dim=0)
         constant = std <= floor * mean.abs().clamp(min=1.0)

@@ -24,16 +24,12 @@ def _unpacked(coefficients: Coefficients | torch.Tensor, model: MorphableModel) 
     if isinstance(coefficients, Coefficients):
         coefficients = coefficients.pack()
     elif not isinstance(coefficients, torch.Tensor):
-        raise InputTypeError(
-            f"coefficients: found {type(coefficients).__name__}; expected Coefficients or a tensor"
-        )
+        raise InputTypeError(f"coefficients: found {type(coefficients).__name__}; expected Coefficients or a tensor")
     check_tensor("coefficients", coefficients, ("...", model.layout.size), finite=False)
     return Coefficients.unpack(coefficients, model.layout)
 
 
-def decode(
-    coefficients: Coefficients | torch.Tensor, model: MorphableModel, height: float = CROP_SIZE
-) -> torch.Tensor:
+def decode(coefficients: Coefficients | torch.Tensor, model: MorphableModel, height: float = CROP_SIZE) -> torch.Tensor:
     """All vertices in pixels.
 
     Args:
@@ -54,6 +50,6 @@ def decode(
 def decode_landmarks(
     coefficients: Coefficients | torch.Tensor, model: MorphableModel, height: float = CROP_SIZE
 ) -> torch.Tensor:
-    """The 68 landmarks in pixels, ``(..., 68, 3)``, without computing other vertices. Arguments as for :func:`decode`."""
+    """The 68 landmarks in pixels, ``(..., 68, 3)``; computes no other vertex. Arguments as for :func:`decode`."""
     pose, shape, expression = _unpacked(coefficients, model)
     return frame_to_pixels(project(model.decode_landmarks(shape, expression), pose), height)

@@ -52,9 +52,7 @@ def export_mesh(
     triangles = torch.as_tensor(triangles)
     check_tensor("triangles", triangles, ("T", 3))
     if triangles.numel() and not 0 <= int(triangles.min()) <= int(triangles.max()) < vertices.shape[0]:
-        raise ValueRangeError(
-            f"triangles: found indices outside 0 to {vertices.shape[0] - 1}; expected vertex indices"
-        )
+        raise ValueRangeError(f"triangles: found indices outside 0 to {vertices.shape[0] - 1}; expected vertex indices")
     rgba = None
     if colours is not None:
         colours = check_tensor("colours", colours, (vertices.shape[0], 3))

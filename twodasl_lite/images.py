@@ -48,18 +48,14 @@ def as_photo(image: np.ndarray, name: str = "image") -> np.ndarray:
         kind = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
         raise InputTypeError(f"{name}: found {kind}; expected a numpy array of pixels")
     if image.ndim not in (2, 3) or image.size == 0 or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
-        raise ShapeError(
-            f"{name}: found shape {image.shape}; expected (H, W) or (H, W, 1, 3 or 4), not empty"
-        )
+        raise ShapeError(f"{name}: found shape {image.shape}; expected (H, W) or (H, W, 1, 3 or 4), not empty")
     if max(image.shape[:2]) > MAX_SIDE:
         raise ValueRangeError(
             f"{name}: found {image.shape[1]}x{image.shape[0]} pixels; expected at most {MAX_SIDE} a side"
         )
     if image.dtype.kind == "f":
         if not np.isfinite(image).all() or image.min() < 0 or image.max() > 1:
-            raise ValueRangeError(
-                f"{name}: found floats outside [0, 1]; expected [0, 1], or integers 0 to 255"
-            )
+            raise ValueRangeError(f"{name}: found floats outside [0, 1]; expected [0, 1], or integers 0 to 255")
         image = np.round(image * 255).astype(np.uint8)
     elif image.dtype == np.uint16:
         image = np.round(image / 257).astype(np.uint8)

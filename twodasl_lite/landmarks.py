@@ -264,9 +264,7 @@ def _check_visible(visible: object, expected: Sequence[int | str]) -> torch.Tens
     try:
         mask = torch.as_tensor(visible)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputTypeError(
-            f"visible: found {type(visible).__name__}; expected an array of booleans"
-        ) from error
+        raise InputTypeError(f"visible: found {type(visible).__name__}; expected an array of booleans") from error
     numbers = check_tensor("visible", mask.to(torch.uint8) if mask.dtype == torch.bool else mask, expected)
     if bool(((numbers != 0) & (numbers != 1)).any()):
         raise ValueRangeError("visible: found numbers other than 0 and 1; expected booleans, or 0 and 1")
@@ -385,9 +383,7 @@ def read_landmarks(path: str | os.PathLike[str], count: int = NUM_LANDMARKS) -> 
     if not path.is_file():
         raise FileFormatError(path, "a folder" if path.is_dir() else "no such file", expected)
     if path.stat().st_size > _LARGEST_FILE:
-        raise FileFormatError(
-            path, f"{path.stat().st_size} bytes", f"{expected}, at most {_LARGEST_FILE} bytes"
-        )
+        raise FileFormatError(path, f"{path.stat().st_size} bytes", f"{expected}, at most {_LARGEST_FILE} bytes")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -433,9 +429,7 @@ def write_landmarks(
     if suffix == ".pts":
         if comments or not bool(mask.all()):
             found = "comments" if comments else f"{int((~mask).sum())} points that are not visible"
-            raise ValueRangeError(
-                f"{path}: found {found}, which .pts cannot hold; expected none, or a .csv file"
-            )
+            raise ValueRangeError(f"{path}: found {found}, which .pts cannot hold; expected none, or a .csv file")
         body = [f"{_number(x + _PTS_ORIGIN)} {_number(y + _PTS_ORIGIN)}" for x, y in points.tolist()]
         lines = ["version: 1", f"n_points: {len(points)}", "{", *body, "}"]
     else:
@@ -476,23 +470,17 @@ def _parse_csv(path: Path, text: str, count: int) -> list[tuple[float, float, fl
     try:
         table = [[cell.strip() for cell in row] for row in csv.reader(lines, strict=True)]
     except csv.Error as error:
-        raise FileFormatError(
-            path, f"an unreadable table ({error})", f"columns {','.join(_COLUMNS)}"
-        ) from error
+        raise FileFormatError(path, f"an unreadable table ({error})", f"columns {','.join(_COLUMNS)}") from error
     if not table or tuple(table[0]) != _COLUMNS:
         found = f"the first row {','.join(table[0])[:80]!r}" if table else "no rows"
         raise FileFormatError(path, found, f"columns {','.join(_COLUMNS)}")
     rows: dict[int, tuple[float, float, float]] = {}
     for row in table[1:]:
         if len(row) != len(_COLUMNS):
-            raise FileFormatError(
-                path, f"{len(row)} cells in row {','.join(row)[:80]!r}", f"{len(_COLUMNS)} cells"
-            )
+            raise FileFormatError(path, f"{len(row)} cells in row {','.join(row)[:80]!r}", f"{len(_COLUMNS)} cells")
         index_text, name, x_text, y_text, visible = row
         where = f"the row of landmark {index_text[:20]!r}"
-        if not (
-            index_text.isascii() and index_text.isdigit() and len(index_text) < 10 and int(index_text) < count
-        ):
+        if not (index_text.isascii() and index_text.isdigit() and len(index_text) < 10 and int(index_text) < count):
             raise FileFormatError(path, f"the index {index_text[:20]!r}", f"a number from 0 to {count - 1}")
         index = int(index_text)
         if index in rows:

@@ -390,6 +390,7 @@ print(" / ".join(f"{value:.3f}" for value in best), "% (three bins of yaw, balan
 print(origin)
 
 # %% tags=["hide-input"]
+reduced.expression_names = [f"Component {k}" for k in range(1, 11)]
 viz.FaceExplorer(
     reduced,
     num_shape=6,

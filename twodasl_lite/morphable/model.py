@@ -52,9 +52,7 @@ def _indices(name: str, value: object, limit: int, shape: Sequence[int | str]) -
     if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
         raise InputTypeError(f"{name}: found {index.dtype}; expected integers")
     index = index.long()
-    if index.ndim != len(shape) or any(
-        isinstance(w, int) and h != w for h, w in zip(index.shape, shape, strict=True)
-    ):
+    if index.ndim != len(shape) or any(isinstance(w, int) and h != w for h, w in zip(index.shape, shape, strict=True)):
         raise ShapeError(f"{name}: found shape {tuple(index.shape)}; expected {tuple(shape)}")
     if index.numel() and (int(index.min()) < 0 or int(index.max()) >= limit):
         raise ValueRangeError(
@@ -125,27 +123,19 @@ class MorphableModel(nn.Module):
         mean = check_tensor("mean", mean, ("V", 3))
         vertices, dtype = mean.shape[0], mean.dtype
         shape_basis = check_tensor("shape_basis", shape_basis, (vertices, 3, "Ks"), dtype=dtype)
-        expression_basis = check_tensor(
-            "expression_basis", expression_basis, (vertices, 3, "Ke"), dtype=dtype
-        )
+        expression_basis = check_tensor("expression_basis", expression_basis, (vertices, 3, "Ke"), dtype=dtype)
         self.num_shape, self.num_expression = shape_basis.shape[-1], expression_basis.shape[-1]
         deviations = []
         for label, std, count in (
             ("shape_std", shape_std, self.num_shape),
             ("expression_std", expression_std, self.num_expression),
         ):
-            std = (
-                torch.ones(count, dtype=dtype)
-                if std is None
-                else check_tensor(label, std, (count,), dtype=dtype)
-            )
+            std = torch.ones(count, dtype=dtype) if std is None else check_tensor(label, std, (count,), dtype=dtype)
             if bool((std <= 0).any()):
                 raise ValueRangeError(f"{label}: found {float(std.min())}; expected all above zero")
             deviations.append(std)
         if expression_kind not in ("components", "blendshapes"):
-            raise ValueRangeError(
-                f"expression_kind: found {expression_kind!r}; expected 'components' or 'blendshapes'"
-            )
+            raise ValueRangeError(f"expression_kind: found {expression_kind!r}; expected 'components' or 'blendshapes'")
         names = list(expression_names or [f"expression {k}" for k in range(self.num_expression)])
         if len(names) != self.num_expression:
             raise ShapeError(f"expression_names: found {len(names)}; expected {self.num_expression}")
@@ -288,17 +278,13 @@ class MorphableModel(nn.Module):
             TwodaslError: If the model has no albedo.
         """
         if self.albedo_mean is None:
-            raise TwodaslError(
-                f"albedo: the model {self.name!r} has no colours; expected a model with albedo_mean"
-            )
+            raise TwodaslError(f"albedo: the model {self.name!r} has no colours; expected a model with albedo_mean")
         if albedo is None:
             return self.albedo_mean[None].clamp(0, 1)
         albedo = check_tensor("albedo", albedo, ("...", self.albedo_basis.shape[-1]), finite=False)
         return self._combine(self.albedo_mean, self.albedo_basis, albedo.to(self.mean)).clamp(0, 1)
 
-    def forward(
-        self, shape: torch.Tensor | None = None, expression: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def forward(self, shape: torch.Tensor | None = None, expression: torch.Tensor | None = None) -> torch.Tensor:
         """Same as :meth:`decode`."""
         return self.decode(shape, expression)
 
@@ -333,14 +319,10 @@ class MorphableModel(nn.Module):
             active = plausible_activations(self.expression_names, spread, num, generator, clip).to(self.mean)
         return shape, active
 
-    def sample_albedo(
-        self, num: int, *, generator: torch.Generator | None = None, clip: float = 2.0
-    ) -> torch.Tensor:
+    def sample_albedo(self, num: int, *, generator: torch.Generator | None = None, clip: float = 2.0) -> torch.Tensor:
         """Draw ``(num, Ka)`` colour coefficients; arguments as for :meth:`sample`."""
         if self.albedo_basis is None:
-            raise TwodaslError(
-                f"albedo: the model {self.name!r} has no colours; expected a model with albedo_mean"
-            )
+            raise TwodaslError(f"albedo: the model {self.name!r} has no colours; expected a model with albedo_mean")
         draws = torch.randn(num, self.albedo_basis.shape[-1], generator=generator).clamp(-clip, clip)
         return draws.to(self.mean) * self.albedo_std
 
@@ -377,9 +359,7 @@ class MorphableModel(nn.Module):
         ):
             count = available if count is None else count
             if not 0 <= count <= available:
-                raise ValueRangeError(
-                    f"{label}: found {count}; expected 0 to {available}, the model's own number"
-                )
+                raise ValueRangeError(f"{label}: found {count}; expected 0 to {available}, the model's own number")
             wanted.append(count)
         ks, ke = wanted
         return MorphableModel(
@@ -393,9 +373,7 @@ class MorphableModel(nn.Module):
             **{**self._options(), "expression_names": self.expression_names[:ke]},
         )
 
-    def reduce_expressions(
-        self, num_expression: int, *, num_samples: int = 2000, seed: int = 0
-    ) -> MorphableModel:
+    def reduce_expressions(self, num_expression: int, *, num_samples: int = 2000, seed: int = 0) -> MorphableModel:
         """Replace the expression blendshapes by their principal components.
 
         Random expressions are drawn from the model and the directions of largest energy about the *neutral* face are
@@ -413,9 +391,7 @@ class MorphableModel(nn.Module):
             ValueRangeError: If more components are asked for than the model has expressions.
         """
         if not 0 < num_expression <= self.num_expression:
-            raise ValueRangeError(
-                f"num_expression: found {num_expression}; expected 1 to {self.num_expression}"
-            )
+            raise ValueRangeError(f"num_expression: found {num_expression}; expected 1 to {self.num_expression}")
         generator = torch.Generator().manual_seed(seed)
         _, activation = self.sample(num_samples, generator=generator)
         # Work in the small space of activations: B = Q R, so the directions of B w are Q times those of R w.
@@ -539,7 +515,5 @@ class MorphableModel(nn.Module):
                 **metadata,
             )
         except (TwodaslError, KeyError, IndexError, TypeError) as error:
-            raise FileFormatError(
-                path, f"arrays that do not fit together ({error})", "a whole model"
-            ) from error
+            raise FileFormatError(path, f"arrays that do not fit together ({error})", "a whole model") from error
         return model.to(device)

@@ -1,8 +1,7 @@
 """The z-buffer as one short loop, compiled by numba: triangle by triangle, row by row, pixel by pixel.
 
-:func:`draw_band` is plain Python and does the same uncompiled, slowly: read it first. Images (and bands of rows, when
-there are fewer images than threads) are drawn side by side by ordinary threads, because compiled code lets go of
-Python's lock; unlike numba's own threads they survive the forks of a data loader. The rules are those of
+:func:`draw_band` is plain Python and does the same uncompiled, slowly: read it first. Images, and bands of rows when
+there are fewer images than threads, are drawn side by side. The rules are those of
 :mod:`twodasl_lite.render.rasterizer`.
 """
 
@@ -10,13 +9,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 
 from twodasl_lite.errors import require
 from twodasl_lite.render.rasterizer import SUBPIXEL_BITS, Cull, ScreenMesh
+from twodasl_lite.render.threads import side_by_side
 
 _STEP = 1 << SUBPIXEL_BITS
 _CULLED_SIGN: dict[Cull, int] = {"back": 1, "front": -1, "none": 0}
@@ -156,11 +155,5 @@ def draw(mesh: ScreenMesh) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         first, last = band * mesh.height // bands, (band + 1) * mesh.height // bands
         kernel(vertices[image], triangles, culled, first, last, *(part[image] for part in pictures))
 
-    tasks = batch * bands
-    if threads == 1 or tasks < 2:
-        for task in range(tasks):
-            work(task)
-    else:
-        with ThreadPoolExecutor(min(threads, tasks)) as pool:
-            list(pool.map(work, range(tasks)))  # the list re-raises what went wrong in a thread
+    side_by_side(work, batch * bands)
     return out

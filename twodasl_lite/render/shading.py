@@ -54,12 +54,16 @@ def vertex_normals(vertices: torch.Tensor, triangles: torch.Tensor, frame: Frame
         return vertex_normals(vertices[None], triangles, frame)[0]
     check_shape("vertices", vertices, ("B", "V", 3))
     triangles = check_triangles(triangles, vertices.shape[1], vertices.device)
-    rows = vertices.transpose(0, 1).contiguous()  # (V, B, 3): then a vertex's numbers lie together, which is quicker to sum
+    rows = vertices.transpose(
+        0, 1
+    ).contiguous()  # (V, B, 3): then a vertex's numbers lie together, which is quicker to sum
     a, b, c = (rows.index_select(0, triangles[:, k]) for k in range(3))
     areas = torch.linalg.cross(b - a, c - a)  # (T, B, 3) twice the area long
     total = torch.zeros_like(rows)
     for k in range(3):
-        if total.is_cuda:  # on a GPU this sum, on a CPU the other, always adds in the same order: same normals every time
+        if (
+            total.is_cuda
+        ):  # on a GPU this sum, on a CPU the other, always adds in the same order: same normals every time
             total = total.index_put((triangles[:, k],), areas, accumulate=True)
         else:
             total = total.index_add(0, triangles[:, k], areas)

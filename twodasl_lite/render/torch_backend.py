@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from twodasl_lite.render.rasterizer import SUBPIXEL_BITS, ScreenMesh
+from twodasl_lite.render.threads import side_by_side
 
 _PIECE = {"cpu": 2**16, "cuda": 2**23}
 """Triangles, rows or pixels that are worked on at a time: on a CPU what stays in its caches."""
@@ -221,15 +222,8 @@ def _resolve(
     return index, weights.T.to(mesh.vertices.dtype), depth.to(mesh.vertices.dtype)
 
 
-def draw(mesh: ScreenMesh) -> tuple[torch.Tensor, ...]:
-    """Draw a batch on the device of its vertices.
-
-    Args:
-        mesh: What :func:`twodasl_lite.render.rasterize` checked.
-
-    Returns:
-        Triangle ``(B, H, W)``, weights ``(B, H, W, 3)`` and depth ``(B, H, W)``.
-    """
+def _draw_images(mesh: ScreenMesh) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Triangle ``(B H W,)``, weights ``(B H W, 3)`` and depth ``(B H W,)``."""
     device, corners = mesh.vertices.device, _Corners.of(mesh.vertices)
     piece = _PIECE.get(device.type, _PIECE["cuda"])
     nearest = torch.full((mesh.vertices.shape[0] * mesh.height * mesh.width,), _EMPTY, device=device)
@@ -247,5 +241,28 @@ def draw(mesh: ScreenMesh) -> tuple[torch.Tensor, ...]:
         winners = _resolve(mesh, corners, pixels, nearest.index_select(0, pixels))
         for out, values in zip((triangle, barycentric, depth), winners, strict=True):
             out.index_copy_(0, pixels, values)
+    return triangle, barycentric, depth
+
+
+def draw(mesh: ScreenMesh) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Draw a batch on the device of its vertices; on a CPU, a share of the images in each thread.
+
+    Args:
+        mesh: What :func:`twodasl_lite.render.rasterize` checked.
+
+    Returns:
+        Triangle ``(B, H, W)``, weights ``(B, H, W, 3)`` and depth ``(B, H, W)``.
+    """
     shape = (mesh.vertices.shape[0], mesh.height, mesh.width)
+    if mesh.vertices.device.type != "cpu" or not shape[0]:
+        triangle, barycentric, depth = _draw_images(mesh)
+        return triangle.reshape(shape), barycentric.reshape(*shape, 3), depth.reshape(shape)
+    shares = mesh.vertices.tensor_split(min(torch.get_num_threads(), shape[0]))
+    drawn: list[tuple[torch.Tensor, ...]] = [()] * len(shares)
+
+    def work(share: int) -> None:
+        drawn[share] = _draw_images(mesh._replace(vertices=shares[share]))
+
+    side_by_side(work, len(shares))
+    triangle, barycentric, depth = (torch.cat(parts) for parts in zip(*drawn, strict=True))
     return triangle.reshape(shape), barycentric.reshape(*shape, 3), depth.reshape(shape)
