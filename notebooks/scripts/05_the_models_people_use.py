@@ -283,10 +283,10 @@ _ = left.legend(fontsize=8, frameon=False)
 #
 # A blendshape has a name, such as *jaw open*, and an activation from 0 to 1. ICT has 55 of them, ours 30; the
 # 62 numbers have room for 10. The first 10 of an alphabetical list would be a poor choice. Instead, draw
-# plausible combinations of FACS actions, which half of the time are off; look for the directions of most
-# energy *about the neutral face*, so that zero stays neutral; keep 10. That is `with_layout`. How plausible
-# expressions are distributed, nobody publishes. The half-off clipped Gaussian with deviation 0.4 is our
-# choice.
+# plausible combinations of FACS actions; look for the directions of most energy *about the neutral face*, so
+# that zero stays neutral; keep 10. That is `with_layout`. How plausible expressions are distributed, nobody
+# publishes. Our choice: about four actions at a time, both sides mostly alike, never two that pull in opposite
+# directions.
 #
 # Write $\mathbf E = \mathbf Q \mathbf T$ ($\mathbf Q$ with orthonormal columns, $\mathbf T$ small and
 # triangular); then the singular values of the drawn faces are those of (activations) $\mathbf T^\top$, a
@@ -295,7 +295,8 @@ _ = left.legend(fontsize=8, frameon=False)
 # %%
 def expression_energy(model, num=2000):
     """Rms sizes (Ke,) and directions (3V, Ke) of what random expressions do, largest first."""
-    _, activations = model.sample(num, generator=torch.Generator().manual_seed(0))
+    fixed = torch.Generator().manual_seed(0)
+    _, activations = model.truncate(num_shape=0).sample(num, generator=fixed)
     Q, T = torch.linalg.qr(model.expression_basis.flatten(0, 1).double())
     _, singular, W = torch.linalg.svd(activations.double() @ T.T, full_matrices=False)
     return singular / num**0.5, Q @ W.T

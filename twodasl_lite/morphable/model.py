@@ -393,7 +393,8 @@ class MorphableModel(nn.Module):
         if not 0 < num_expression <= self.num_expression:
             raise ValueRangeError(f"num_expression: found {num_expression}; expected 1 to {self.num_expression}")
         generator = torch.Generator().manual_seed(seed)
-        _, activation = self.sample(num_samples, generator=generator)
+        # Without its shape components, so that the draw does not depend on how many there are.
+        _, activation = self.truncate(num_shape=0).sample(num_samples, generator=generator)
         # Work in the small space of activations: B = Q R, so the directions of B w are Q times those of R w.
         basis = self.expression_basis.flatten(0, 1).double()  # (3V, Ke)
         orthonormal, triangular = torch.linalg.qr(basis)
@@ -405,7 +406,7 @@ class MorphableModel(nn.Module):
         sign = torch.sign((points @ directions[:num_expression].T).mean(dim=0))
         components = components * torch.where(sign == 0, torch.ones_like(sign), sign)
         options = self._options() | {
-            "expression_names": [f"expression component {k}" for k in range(num_expression)],
+            "expression_names": [f"expression {k + 1}" for k in range(num_expression)],
             "expression_kind": "components",
         }
         return MorphableModel(
