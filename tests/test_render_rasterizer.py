@@ -28,6 +28,7 @@ from twodasl_lite.render import (
     rasterizer,
     torch_backend,
 )
+from twodasl_lite.render.threads import side_by_side
 
 needs_numba = pytest.mark.skipif(not numba_available(), reason="numba is not installed")
 TRIANGLE = torch.tensor([[0, 1, 2]])
@@ -175,19 +176,49 @@ def test_pieces_do_not_show(monkeypatch, piece):
     assert all(torch.equal(a, b) for a, b in zip(drawn, wanted, strict=True))
 
 
-@needs_numba
-@pytest.mark.parametrize("batch", [1, 2, 5])
-def test_threads_do_not_show(batch):
-    vertices, triangles = triangles_apart(soup(7, batch=batch))
+@pytest.fixture
+def threads():
+    """Sets torch's number of threads, and puts it back."""
     before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        wanted = rasterize(vertices, triangles, 31, 30, backend="numba")
-        torch.set_num_threads(3)
-        drawn = rasterize(vertices, triangles, 31, 30, backend="numba")
-    finally:
-        torch.set_num_threads(before)
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_threads_do_not_show(backend, batch, threads):
+    vertices, triangles = triangles_apart(soup(7, batch=batch))
+    threads(1)
+    wanted = rasterize(vertices, triangles, 31, 30, backend=backend)
+    threads(3)
+    drawn = rasterize(vertices, triangles, 31, 30, backend=backend)
     assert all(torch.equal(a, b) for a, b in zip(drawn, wanted, strict=True))
+    assert torch.get_num_threads() == 3
+
+
+def test_what_fails_in_a_thread_is_heard_of(threads):
+    threads(3)
+    with pytest.raises(ZeroDivisionError):
+        side_by_side(lambda task: 1 // (task - 1), 3)
+    assert torch.get_num_threads() == 3
+
+
+class Drawings(torch.utils.data.Dataset):
+    def __init__(self, backend):
+        self.backend = backend
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, number):
+        vertices, triangles = triangles_apart(soup(number, batch=1))
+        return rasterize(vertices, triangles, 30, 30, backend=self.backend).triangle[0]
+
+
+def test_draws_in_the_workers_of_a_data_loader(backend):
+    drawings = Drawings(backend)
+    wanted = torch.stack([drawings[number] for number in range(4)])  # threads have been at work before the fork
+    loaded = next(iter(torch.utils.data.DataLoader(drawings, batch_size=4, num_workers=1, timeout=60)))
+    assert torch.equal(loaded, wanted)
 
 
 def test_every_device_draws_the_same(device):

@@ -71,24 +71,29 @@ def draw_band(vertices, triangles, culled, first, last, triangle, barycentric, d
         slope2 = np.float32(vertices[k, 2]) * scale
         slope = right0 * _STEP * slope0 + right1 * _STEP * slope1 + right2 * _STEP * slope2  # depth gained per pixel
 
-        px, py = left * _STEP, top * _STEP
-        begin0 = right0 * (px - x1) + down0 * (py - y1) - least0
-        begin1 = right1 * (px - x2) + down1 * (py - y2) - least1
-        begin2 = right2 * (px - x0) + down2 * (py - y0) - least2
+        px = left * _STEP
         for row in range(top, bottom + 1):
-            column, e0, e1, e2 = left, begin0, begin1, begin2
-            while column <= right and e0 | e1 | e2 < 0:  # outside: one test of three signs
-                e0, e1, e2, column = e0 + right0 * _STEP, e1 + right1 * _STEP, e2 + right2 * _STEP, column + 1
-            if column <= right:
-                start, number = (e0 + least0) * slope0 + (e1 + least1) * slope1 + (e2 + least2) * slope2, 0
-                while column <= right and e0 | e1 | e2 >= 0:  # inside, until the row leaves the triangle
-                    here = np.float32(start + slope * number)
-                    if here > nearest[row - first, column]:
-                        nearest[row - first, column] = here
-                        triangle[row, column] = t
-                    e0, e1, e2, column = e0 + right0 * _STEP, e1 + right1 * _STEP, e2 + right2 * _STEP, column + 1
-                    number += 1
-            begin0, begin1, begin2 = begin0 + down0 * _STEP, begin1 + down1 * _STEP, begin2 + down2 * _STEP
+            py = row * _STEP
+            e0 = right0 * (px - x1) + down0 * (py - y1) - least0
+            e1 = right1 * (px - x2) + down1 * (py - y2) - least1
+            e2 = right2 * (px - x0) + down2 * (py - y0) - least2
+            column = left
+            while column <= right and e0 | e1 | e2 < 0:  # one test of three signs: outside
+                e0 += right0 * _STEP
+                e1 += right1 * _STEP
+                e2 += right2 * _STEP
+                column += 1
+            start, number = (e0 + least0) * slope0 + (e1 + least1) * slope1 + (e2 + least2) * slope2, 0
+            while column <= right and e0 | e1 | e2 >= 0:  # inside, until the row leaves the triangle
+                here = np.float32(start + slope * number)
+                if here > nearest[row - first, column]:
+                    nearest[row - first, column] = here
+                    triangle[row, column] = t
+                e0 += right0 * _STEP
+                e1 += right1 * _STEP
+                e2 += right2 * _STEP
+                column += 1
+                number += 1
 
     for row in range(first, last):
         for column in range(width):
@@ -117,7 +122,7 @@ def draw_band(vertices, triangles, culled, first, last, triangle, barycentric, d
 def _compiled() -> Callable[..., None]:
     """:func:`draw_band` as machine code; compiled at its first call (seconds) and kept on disk for the next process."""
     numba = require("numba", "render", 'drawing with backend "numba"')
-    return numba.njit(draw_band, nogil=True, cache=True, error_model="numpy")
+    return numba.njit(draw_band, nogil=True, cache=True)
 
 
 def draw(mesh: ScreenMesh) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
