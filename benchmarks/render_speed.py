@@ -69,13 +69,12 @@ def pose_mesh(mean: torch.Tensor, size: int, count: int) -> torch.Tensor:
 
 
 def subdivide(vertices: torch.Tensor, triangles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same surface with four triangles for each; vertices at the middles of edges are not shared."""
-    corners = vertices[triangles]  # (T, 3, 3)
-    middles = (corners + corners.roll(-1, 1)) / 2  # of the edges from corner k to the next
-    a, b, c = corners.unbind(1)
-    ab, bc, ca = middles.unbind(1)
-    finer = torch.stack([torch.stack(part, dim=1) for part in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))])
-    return finer.reshape(-1, 3), torch.arange(12 * len(triangles)).reshape(-1, 3)
+    """The same surfaces ``(B, V, 3)`` with four triangles for each, new vertices at the middles of the edges."""
+    sides = torch.stack([triangles, triangles.roll(-1, 1)], dim=-1).sort(dim=-1).values  # (T, 3, 2) from corner k on
+    edges, middle = sides.reshape(-1, 2).unique(dim=0, return_inverse=True)
+    (a, b, c), (ab, bc, ca) = triangles.T, (middle.reshape(-1, 3) + vertices.shape[1]).T
+    finer = torch.cat([torch.stack(part, dim=1) for part in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))])
+    return torch.cat([vertices, vertices[:, edges].mean(dim=2)], dim=1), finer
 
 
 def draw_sim3dr(vertices: np.ndarray, triangles: np.ndarray, size: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -174,15 +173,14 @@ def whole_pictures(mean: torch.Tensor, triangles: torch.Tensor, size: int, argum
 
 
 def measure_growth(mean: torch.Tensor, triangles: torch.Tensor, rounds: int) -> dict[str, dict[str, list]]:
-    """Quickest times against the number of pictures and of triangles, per backend."""
+    """Quickest times against the number of pictures and of triangles, per backend; on one thread."""
+    torch.set_num_threads(1)
     backends = ["numba", "torch"] if numba_available() else ["torch"]
     results: dict[str, dict[str, list]] = {"pictures": {"counts": list(PICTURES)}, "triangles": {"counts": []}}
     batches = {count: pose_mesh(mean, GROWTH_SIZE, count) for count in PICTURES}
     meshes = [(pose_mesh(mean, GROWTH_SIZE, 4), triangles)]
     for _ in range(SUBDIVISIONS):
-        points, corners = meshes[-1]
-        finer = [subdivide(picture, corners) for picture in points]
-        meshes.append((torch.stack([part[0] for part in finer]), finer[0][1]))
+        meshes.append(subdivide(*meshes[-1]))
     results["triangles"]["counts"] = [len(corners) for _, corners in meshes]
     for backend in backends:
         drawn = {
@@ -226,7 +224,7 @@ def plot_growth(results: dict[str, dict[str, list]], folder: Path) -> None:
             axes.loglog(counts, times[-1] * counts / counts[-1], color=colour, linewidth=0.8, linestyle=":")
         axes.set_xlabel(f"number of {kind}")
         axes.set_ylabel("milliseconds")
-        axes.set_title(f"Time to draw at {GROWTH_SIZE}x{GROWTH_SIZE} (dotted: linear)", fontsize=10)
+        axes.set_title(f"Time to draw at {GROWTH_SIZE}x{GROWTH_SIZE}, one thread (dotted: linear)", fontsize=10)
         axes.grid(True, which="major", alpha=0.3)
         axes.legend(frameon=False)
         figure.savefig(folder / f"render_{kind}.png", dpi=100)
