@@ -40,7 +40,7 @@ SUBPIXEL_BITS = 8
 """Corners are rounded to 1 / 2 ** SUBPIXEL_BITS pixels."""
 
 MAX_COORDINATE = 2**15
-"""Largest ``abs(x)`` and ``abs(y)`` of a vertex and largest side of a picture, in pixels. Edge functions then stay below
+"""Largest magnitude of x and y of a vertex, and largest side of a picture, in pixels. Edge functions then stay below
 2 ** 49 and are exact integers in double precision too."""
 
 
