@@ -2,10 +2,13 @@
 
 The package behind the book. Its floors, each standing only on those below it:
 
-1. ``coefficients``, ``camera``, ``landmarks``, ``images``, ``archive``, ``errors``: the words of the field, each alone.
-2. ``morphable``: the face model.
+1. ``errors``, ``archive``, ``coefficients``, ``camera``, ``landmarks``, ``images``, ``render``, ``least_squares``: the
+   words of the field, each alone.
+2. ``morphable``: the face: the linear model, how one is built, the embedded one, readers for those of others.
 3. ``decode``: 62 numbers to vertices and landmarks in pixels, the one road everybody takes.
-4. ``fitting``, ``export``, ``viz``: answers without a network; files for other programs; what a reader sees.
+4. ``fitting``, ``export``, ``viz``, ``examples``: answers without a network; files for other programs; what a reader
+   sees.
+5. ``cli`` and ``commands``: words from a person become calls.
 
 Importing it needs torch, numpy and opencv alone.
 """
