@@ -11,8 +11,10 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -20,6 +22,38 @@ import torch
 from twodasl_lite.errors import FileFormatError
 
 _HEADER = "__header__"
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file for writing that appears only when all of it has been written; missing folders are made.
+
+    Args:
+        path: Where.
+
+    Yields:
+        A binary file beside the place, moved there at the end; whatever stood there before stays if anything fails.
+
+    Raises:
+        OSError: If the disk is full or the place not writable; no partial file is left.
+
+    Example:
+        >>> with whole_file("notes.txt") as file:  # doctest: +SKIP
+        ...     file.write(b"all or nothing")
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner may read
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def write_archive(
@@ -41,24 +75,13 @@ def write_archive(
     Raises:
         OSError: If the disk is full or the place not writable; no partial file is left.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     header = json.dumps({"format": format_name, "version": version, "metadata": dict(metadata or {})})
     plain = {
         name: value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
         for name, value in arrays.items()
     }
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, **{_HEADER: np.array(header)}, **plain)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        np.savez_compressed(file, **{_HEADER: np.array(header)}, **plain)
 
 
 def read_archive(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from twodasl_lite.archive import whole_file
 from twodasl_lite.errors import FileFormatError, ValueRangeError, check_tensor, require
 
 FORMATS = (".obj", ".ply", ".glb")
@@ -77,12 +78,6 @@ def export_mesh(
         process=False,  # keep the order and number of vertices: they are in correspondence
     )
     data = mesh.export(file_type=kind[1:])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
     return path

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import torch
 
+from twodasl_lite.archive import whole_file
 from twodasl_lite.camera import CROP_SIZE
 from twodasl_lite.errors import FileFormatError, InputTypeError, ShapeError, ValueRangeError, check_tensor
 
@@ -116,14 +117,8 @@ def write_photo(path: str | os.PathLike[str], image: np.ndarray) -> None:
         done = False
     if not done:
         raise FileFormatError(path, f"the suffix {path.suffix!r}", "a picture format such as .png or .jpg")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        data.tofile(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        file.write(data.tobytes())
 
 
 def landmarks_box(points: torch.Tensor) -> torch.Tensor:

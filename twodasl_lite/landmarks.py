@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import torch
 
+from twodasl_lite.archive import whole_file
 from twodasl_lite.camera import CROP_SIZE
 from twodasl_lite.errors import FileFormatError, InputTypeError, ShapeError, ValueRangeError, check_tensor
 
@@ -438,8 +439,8 @@ def write_landmarks(
         for index, (x, y) in enumerate(points.tolist()):
             place = [_number(x), _number(y)] if known[index] else ["", ""]
             lines.append(",".join([str(index), names[index], *place, str(int(mask[index]))]))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with whole_file(path) as file:
+        file.write(("\n".join(lines) + "\n").encode())
 
 
 def _check_suffix(path: Path) -> str:

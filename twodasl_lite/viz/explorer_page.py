@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from twodasl_lite.archive import whole_file
 from twodasl_lite.camera import euler_to_matrix
 from twodasl_lite.coefficients import CoefficientLayout
 from twodasl_lite.errors import ShapeError, ValueRangeError, require
@@ -250,7 +251,8 @@ class StaticExplorer:
             '<meta name="viewport" content="width=device-width, initial-scale=1"></head>\n'
             f"<body>\n{self.html}</body>\n</html>\n"
         )
-        Path(path).write_text(page, encoding="utf-8")
+        with whole_file(path) as file:
+            file.write(page.encode())
 
 
 def make_static(packed: PackedModel, options: dict) -> StaticExplorer:
