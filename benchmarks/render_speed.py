@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -77,8 +78,10 @@ def subdivide(vertices: torch.Tensor, triangles: torch.Tensor) -> tuple[torch.Te
     return torch.cat([vertices, vertices[:, edges].mean(dim=2)], dim=1), finer
 
 
-def draw_sim3dr(vertices: np.ndarray, triangles: np.ndarray, size: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Triangle and depth of each picture, drawn by Sim3DR one by one."""
+def draw_sim3dr(
+    vertices: np.ndarray, triangles: np.ndarray, size: int
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Triangle, weights and depth of each picture, drawn by Sim3DR one by one."""
     import Sim3DR_Cython
 
     pictures = []
@@ -87,24 +90,27 @@ def draw_sim3dr(vertices: np.ndarray, triangles: np.ndarray, size: int) -> list[
         triangle = np.full((size, size), -1, dtype=np.int32)
         weights = np.zeros((size * size, 3), dtype=np.float32)
         Sim3DR_Cython.rasterize_triangles(points, triangles, depth, triangle, weights, len(triangles), size, size)
-        pictures.append((triangle, depth))
+        pictures.append((triangle, weights, depth))
     return pictures
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+class Spent(NamedTuple):
+    """Seconds on the clock, and seconds of all cores together; the second do not grow when others use the cores."""
+
+    clock: list[float]
+    cores: list[float]
 
 
-def take_turns(programs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each program in each round, after one round that is not counted."""
-    times: dict[str, list[float]] = {name: [] for name in programs}
+def take_turns(programs: dict[str, Callable[[], object]], rounds: int) -> dict[str, Spent]:
+    """Times of each program in each round, after one round that is not counted."""
+    times = {name: Spent([], []) for name in programs}
     for number in range(rounds + 1):
         for name, work in programs.items():
-            spent = seconds(work)
+            clock, cores = time.perf_counter(), time.process_time()
+            work()
             if number:
-                times[name].append(spent)
+                times[name].clock.append(time.perf_counter() - clock)
+                times[name].cores.append(time.process_time() - cores)
     return times
 
 
@@ -124,14 +130,15 @@ def compare_speed(mean: torch.Tensor, triangles: torch.Tensor, size: int, argume
             )
     times = take_turns(programs, arguments.rounds)
     first = next(iter(times))
-    print(f"\n{size}x{size}, batch of {arguments.batch}; median, and quickest, of {arguments.rounds} rounds")
+    print(f"\n{size}x{size}, batch of {arguments.batch}; ms per picture, median of {arguments.rounds} rounds")
+    print(f"  {'':28s}   clock  quickest   cores   pictures/s over {first.split(',')[0]}'s")
     for name, spent in times.items():
-        each = [1000 * t / arguments.batch for t in spent]
-        gain = statistics.median(a / b for a, b in zip(times[first], spent, strict=True))
-        print(
-            f"  {name:28s} {statistics.median(each):8.2f} ms   {min(each):8.2f} ms per picture"
-            f"   {gain:6.2f} x as many pictures per second as {first.split(',')[0]}"
+        median, quickest, cores = (
+            1000 * part / arguments.batch
+            for part in (statistics.median(spent.clock), min(spent.clock), statistics.median(spent.cores))
         )
+        gain = statistics.median(a / b for a, b in zip(times[first].clock, spent.clock, strict=True))
+        print(f"  {name:28s} {median:7.2f}  {quickest:8.2f} {cores:7.2f}   {gain:6.2f}")
 
 
 def compare_pictures(mean: torch.Tensor, triangles: torch.Tensor, size: int, count: int) -> None:
@@ -139,7 +146,7 @@ def compare_pictures(mean: torch.Tensor, triangles: torch.Tensor, size: int, cou
     vertices = pose_mesh(mean, size, count)
     ours = rasterize(vertices, triangles, size, size, cull="none")
     theirs = draw_sim3dr(vertices.numpy(), triangles.numpy().astype(np.int32), size)
-    triangle, depth = (torch.from_numpy(np.stack(part)) for part in zip(*theirs, strict=True))
+    triangle, _, depth = (torch.from_numpy(np.stack(part)) for part in zip(*theirs, strict=True))
     both = ours.covered & (triangle >= 0)
     shares = {
         "coverage": (ours.covered == (triangle >= 0)).float().mean(),
@@ -166,9 +173,8 @@ def whole_pictures(mean: torch.Tensor, triangles: torch.Tensor, size: int, argum
         for factor in (1, 2)
     }
     for name, spent in take_turns(programs, arguments.rounds).items():
-        print(
-            f"  lit and composited on one thread, {name}: {arguments.batch / statistics.median(spent):.0f} pictures/s"
-        )
+        rate = arguments.batch / statistics.median(spent.clock)
+        print(f"  lit and composited on one thread, {name}: {rate:.0f} pictures/s")
     torch.set_num_threads(arguments.threads)
 
 
@@ -194,7 +200,7 @@ def measure_growth(mean: torch.Tensor, triangles: torch.Tensor, rounds: int) -> 
                 )
                 for k, scene in enumerate(scenes)
             }
-            results[kind][backend] = [min(spent) for spent in take_turns(programs, rounds).values()]
+            results[kind][backend] = [min(spent.clock) for spent in take_turns(programs, rounds).values()]
     return results
 
 
@@ -245,7 +251,7 @@ def main() -> None:
     if arguments.sim3dr:
         sys.path.insert(0, str(arguments.sim3dr))
     name, mean, triangles = load_mesh(arguments.ict)
-    print(f"{name}: {len(mean)} vertices, {len(triangles)} triangles; {arguments.threads} threads")
+    print(f"{name}: {len(mean)} vertices, {len(triangles)} triangles; {arguments.threads} thread(s)")
     for size in arguments.sizes:
         compare_speed(mean, triangles, size, arguments)
         if arguments.sim3dr:

@@ -117,7 +117,7 @@ def test_compiled_loop_does_the_same_uncompiled():
     corners = soup(3, batch=1, count=30, size=16)
     vertices, triangles = triangles_apart(corners)
     wanted = rasterize(vertices, triangles, 15, 16, backend="torch", cull="back")
-    out = np.empty((15, 16), np.int64), np.empty((15, 16, 3), np.float32), np.empty((15, 16), np.float32)
+    out = np.empty((15, 16), np.int64), np.zeros((15, 16, 3), np.float32), np.empty((15, 16), np.float32)
     for first, last in ((0, 4), (4, 15)):
         numba_backend.draw_band(vertices[0].numpy(), triangles.numpy(), 1, first, last, *out)
     for mine, its in zip(out, wanted, strict=True):

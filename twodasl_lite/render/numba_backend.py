@@ -32,7 +32,7 @@ def draw_band(vertices, triangles, culled, first, last, triangle, barycentric, d
         first: First row.
         last: Row after the last.
         triangle: ``(H, W)`` int64, written.
-        barycentric: ``(H, W, 3)`` written.
+        barycentric: ``(H, W, 3)`` zeros, written where there is a triangle.
         depth: ``(H, W)`` written.
     """
     width = triangle.shape[1]
@@ -62,9 +62,9 @@ def draw_band(vertices, triangles, culled, first, last, triangle, barycentric, d
         right0, right1, right2 = turn * (y1 - y2), turn * (y2 - y0), turn * (y0 - y1)
         down0, down1, down2 = turn * (x2 - x1), turn * (x0 - x2), turn * (x1 - x0)
         # Left edges, and horizontal ones at the top, are inside themselves: the others begin one unit further in.
-        least0 = 0 if right0 > 0 or (right0 == 0 and down0 > 0) else 1
-        least1 = 0 if right1 > 0 or (right1 == 0 and down1 > 0) else 1
-        least2 = 0 if right2 > 0 or (right2 == 0 and down2 > 0) else 1
+        least0 = 1 - ((right0 > 0) | ((right0 == 0) & (down0 > 0)))
+        least1 = 1 - ((right1 > 0) | ((right1 == 0) & (down1 > 0)))
+        least2 = 1 - ((right2 > 0) | ((right2 == 0) & (down2 > 0)))
         scale = 1.0 / (turn * area)
         slope0 = np.float32(vertices[i, 2]) * scale
         slope1 = np.float32(vertices[j, 2]) * scale
@@ -99,7 +99,6 @@ def draw_band(vertices, triangles, culled, first, last, triangle, barycentric, d
         for column in range(width):
             t = triangle[row, column]
             if t < 0:
-                barycentric[row, column] = 0
                 depth[row, column] = -np.inf
                 continue
             i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
@@ -140,20 +139,17 @@ def draw(mesh: ScreenMesh) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     kernel = _compiled()
     batch, threads = mesh.vertices.shape[0], torch.get_num_threads()
     size = (batch, mesh.height, mesh.width)
-    out = (
-        torch.empty(size, dtype=torch.int64),
-        mesh.vertices.new_empty(*size, 3),
-        mesh.vertices.new_empty(size),
-    )
     vertices, triangles = mesh.vertices.numpy(), mesh.triangles.numpy()
-    pictures = [part.numpy() for part in out]
+    # numpy gets zeros from the system without touching them: where nothing is drawn, they cost nothing.
+    out = np.empty(size, np.int64), np.zeros((*size, 3), vertices.dtype), np.empty(size, vertices.dtype)
     culled = _CULLED_SIGN[mesh.cull]
     bands = min(-(-threads // max(batch, 1)), mesh.height)
 
     def work(task: int) -> None:
         image, band = divmod(task, bands)
         first, last = band * mesh.height // bands, (band + 1) * mesh.height // bands
-        kernel(vertices[image], triangles, culled, first, last, *(part[image] for part in pictures))
+        kernel(vertices[image], triangles, culled, first, last, *(part[image] for part in out))
 
     side_by_side(work, batch * bands)
-    return out
+    triangle, barycentric, depth = (torch.from_numpy(part) for part in out)
+    return triangle, barycentric, depth

@@ -50,7 +50,7 @@ class Fragments(NamedTuple):
     Attributes:
         triangle: ``(B, H, W)`` int64 index of the visible triangle, -1 where there is none.
         barycentric: ``(B, H, W, 3)`` weights of its three corners, non-negative, adding up to 1; 0 where there is none.
-        depth: ``(B, H, W)`` z of the surface; minus infinity where there is none.
+        depth: ``(B, H, W)`` z of the surface, rounded to single precision; minus infinity where there is none.
     """
 
     triangle: torch.Tensor
@@ -183,9 +183,9 @@ def rasterize(
         triangles: ``(T, 3)`` vertex indices, the same for the whole batch.
         height: Rows of the pictures.
         width: Their columns.
-        backend: ``"torch"`` draws on the device of the vertices; ``"numba"`` is compiled, several times as fast on a
-            CPU, and needs ``pip install "twodasl_lite[render]"``; ``"auto"`` takes numba for vertices on the CPU where
-            it is installed. Both use ``torch.get_num_threads()`` threads.
+        backend: ``"torch"`` draws on the device of the vertices (CPU or CUDA); ``"numba"`` is compiled, several times
+            as fast on a CPU, and needs ``pip install "twodasl_lite[render]"``; ``"auto"`` takes numba for vertices on
+            the CPU where it is installed. Both use ``torch.get_num_threads()`` threads there.
         cull: Leave out triangles that turn their ``"back"`` to the viewer (a fifth quicker, and the same picture if the
             surface is closed and runs as it should), their ``"front"``, or ``"none"``. Most faces have gaps, between
             lid and eyeball for instance: with ``"back"`` the background shines through them.
