@@ -16,6 +16,15 @@ PY := $(BIN)/python
 READY := $(VENV)/.ready
 BOOKKIT := PYTHONPATH=book $(PY) -m bookkit
 
+# A relative path is meant from here, but chapters run in folders of their own.
+absolute = $(shell $(PYTHON) -c 'import os, sys; print(os.path.abspath(sys.argv[1]))' "$(1)")
+ifneq ($(TWODASL_FACE_MODEL),)
+override export TWODASL_FACE_MODEL := $(call absolute,$(TWODASL_FACE_MODEL))
+endif
+ifneq ($(TWODASL_DATA),)
+override export TWODASL_DATA := $(call absolute,$(TWODASL_DATA))
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help env book lab test unit lint pair student serve lock clean distclean
 

@@ -22,7 +22,7 @@ _CULLED_SIGN: dict[Cull, int] = {"back": 1, "front": -1, "none": 0}
 """Sign of the area, with y down, of the triangles that are left out."""
 
 
-def draw_band(vertices, triangles, culled, first, last, triangle, barycentric, depth):  # pragma: no cover - compiled
+def draw_band(vertices, triangles, culled, first, last, triangle, barycentric, depth):
     """Draw the rows ``first`` to ``last`` (exclusive) of one picture.
 
     Args:
