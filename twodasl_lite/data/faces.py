@@ -1,0 +1,117 @@
+"""A batch of training pictures, with everything that is known about them.
+
+The one structure that every source of pictures returns (synthetic worlds, shards, 300W-LP) and every consumer takes.
+Points are in pixels of the 120x120 crop: 0-based, pixel centres at integers, x right, y down, z towards the viewer.
+Explained in the chapter "Two worlds".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+
+from twodasl_lite.errors import ShapeError, TwodaslError
+from twodasl_lite.images import IMAGE_CENTRE, IMAGE_RANGE
+from twodasl_lite.landmarks import MIRROR, MapKind, flip_landmarks, landmark_map
+
+
+class FaceBatch(NamedTuple):
+    """Pictures and what is known about them; ``None`` where a source does not tell.
+
+    Attributes:
+        images: ``(B, 3, 120, 120)`` uint8 RGB.
+        detected: ``(B, 18, 2)`` the points that a detector reports, NaN where it reports none.
+        detected_visible: ``(B, 18)`` booleans: reported.
+        landmarks: ``(B, 68, 3)`` true landmarks; their mean depth is zero.
+        visible: ``(B, 68)`` booleans: neither the face itself nor anything before it hides the landmark, and it lies
+            in the picture.
+        coefficients: ``(B, D)`` raw coefficients (:class:`~twodasl_lite.coefficients.Coefficients`, packed).
+        yaw: ``(B,)`` degrees.
+    """
+
+    images: torch.Tensor
+    detected: torch.Tensor
+    detected_visible: torch.Tensor
+    landmarks: torch.Tensor | None = None
+    visible: torch.Tensor | None = None
+    coefficients: torch.Tensor | None = None
+    yaw: torch.Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        """B; ``len`` is that of the tuple."""
+        return self.images.shape[0]
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> FaceBatch:
+        return FaceBatch(*(None if part is None else change(part) for part in self))
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> FaceBatch:
+        """The batch on another device."""
+        return self._each(lambda part: part.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> FaceBatch:
+        """The batch in page-locked memory, from which it moves to a GPU while that works."""
+        return self._each(lambda part: part.pin_memory())
+
+    def take(self, index: torch.Tensor | slice | Sequence[int]) -> FaceBatch:
+        """Some of the faces, in the order of ``index``: indices, a slice, or ``(B,)`` booleans."""
+        return self._each(lambda part: part[index])
+
+    def without_truth(self) -> FaceBatch:
+        """The pictures and the detector's points alone, as photographs from the wild come."""
+        return FaceBatch(self.images, self.detected, self.detected_visible)
+
+    def inputs(self, kind: MapKind = "binary") -> torch.Tensor:
+        """What the regressor sees (Tu et al. 2019, section 3.2): normalised RGB and the map of the detected points.
+
+        Args:
+            kind: Form of the map, see :func:`~twodasl_lite.landmarks.landmark_map`.
+
+        Returns:
+            ``(B, 4, H, W)`` floats.
+        """
+        pixels = (self.images.to(self.detected.dtype) - IMAGE_CENTRE) / IMAGE_RANGE  # (B, 3, H, W)
+        return torch.cat([pixels, landmark_map(self.detected, self.detected_visible, pixels.shape[-1], kind)], dim=1)
+
+    def flip(self) -> FaceBatch:
+        """The mirrored pictures.
+
+        The coefficients become ``None``: which coefficients give the mirrored face depends on the model. All else is
+        mirrored; of the 18 detected points the middles of the eyes only nearly so
+        (:func:`~twodasl_lite.landmarks.flip_landmarks`).
+        """
+        width = self.images.shape[-1]
+        # The 18's visibility travels as a second coordinate, which a flip carries along unchanged.
+        seen = torch.stack([torch.zeros_like(self.detected[..., 0]), self.detected_visible.to(self.detected)], dim=-1)
+        return FaceBatch(
+            self.images.flip(-1),
+            flip_landmarks(self.detected, width),
+            flip_landmarks(seen, width)[..., 1] > 0,
+            None if self.landmarks is None else flip_landmarks(self.landmarks, width),
+            None if self.visible is None else self.visible[..., MIRROR.to(self.visible.device)],
+            None,
+            None if self.yaw is None else -self.yaw,
+        )
+
+    @staticmethod
+    def cat(batches: Sequence[FaceBatch]) -> FaceBatch:
+        """One batch of several.
+
+        Raises:
+            ShapeError: If there are none.
+            TwodaslError: If some know what others do not.
+        """
+        if not batches:
+            raise ShapeError("batches: found none; expected at least one")
+        parts = []
+        for name, values in zip(FaceBatch._fields, zip(*batches, strict=True), strict=True):
+            known = [value for value in values if value is not None]
+            if known and len(known) != len(values):
+                raise TwodaslError(
+                    f"batches: found {name} in {len(known)} of {len(values)}; expected it in all or none "
+                    "(without_truth() makes labelled pictures like the others)"
+                )
+            parts.append(torch.cat(known) if known else None)
+        return FaceBatch(*parts)
