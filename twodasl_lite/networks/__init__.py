@@ -1,0 +1,29 @@
+"""Networks: from a photo and a landmark map to coefficients, and the critic that judges them.
+
+* :mod:`~twodasl_lite.networks.regressors`: every regressor by its name.
+* :mod:`~twodasl_lite.networks.resnet`: the released 4-channel ResNet-50 and its smaller siblings.
+* :mod:`~twodasl_lite.networks.lite`: a small regressor for CPUs.
+* :mod:`~twodasl_lite.networks.normalisation`: batch, group and frozen normalisation.
+* :mod:`~twodasl_lite.networks.critic`: the critic.
+"""
+
+from twodasl_lite.networks.critic import Critic
+from twodasl_lite.networks.lite import LiteRegressor
+from twodasl_lite.networks.normalisation import NORM_KINDS, FrozenBatchNorm2d, NormKind, measure_statistics
+from twodasl_lite.networks.regressors import REGRESSORS, count_parameters, make_regressor
+from twodasl_lite.networks.resnet import IN_CHANNELS, NUM_OUTPUTS, ResNet
+
+__all__ = [
+    "IN_CHANNELS",
+    "NORM_KINDS",
+    "NUM_OUTPUTS",
+    "REGRESSORS",
+    "Critic",
+    "FrozenBatchNorm2d",
+    "LiteRegressor",
+    "NormKind",
+    "ResNet",
+    "count_parameters",
+    "make_regressor",
+    "measure_statistics",
+]

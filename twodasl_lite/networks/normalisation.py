@@ -1,0 +1,106 @@
+"""Normalisation layers a regressor can be built with, and what each of them depends on.
+
+* ``"batch"``: batch normalisation (Ioffe and Szegedy 2015). Each channel is normalised by its mean and variance over
+  the batch, so a sample's output in training depends on its companions; with several processes, each sees its own
+  part of the batch only.
+* ``"group"``: group normalisation (Wu and He 2018). Statistics over groups of channels of one sample: nothing depends
+  on the batch, and training and evaluation compute the same.
+* ``"frozen"``: batch normalisation with fixed statistics, those that were loaded, or measured once by
+  :func:`measure_statistics`; scale and shift are still learnt.
+
+All three keep the names ``weight`` and ``bias``; the batch and the frozen kind have identical state dictionaries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from twodasl_lite.errors import ValueRangeError
+
+NormKind = Literal["batch", "group", "frozen"]
+NORM_KINDS: tuple[str, ...] = get_args(NormKind)
+
+MAX_GROUPS = 32
+"""Groups of a group normalisation, as in its paper; fewer where 32 do not divide the channels."""
+MIN_GROUP = 8
+"""Least channels in a group: statistics over fewer erase what the channels say."""
+
+Norm = Callable[[int], nn.Module]
+
+
+class FrozenBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation that uses its stored statistics in training too, and never changes them."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise ``(B, C, H, W)`` by the stored mean and variance, then scale and shift."""
+        return functional.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+        )
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(max(1, math.gcd(MAX_GROUPS, channels // MIN_GROUP)), channels)
+
+
+def make_norm(kind: NormKind) -> Norm:
+    """The layer for each number of channels.
+
+    Args:
+        kind: ``"batch"``, ``"group"`` or ``"frozen"``.
+
+    Returns:
+        A function from a number of channels to a layer.
+
+    Raises:
+        ValueRangeError: If there is no such kind.
+    """
+    layers: dict[str, Norm] = {"batch": nn.BatchNorm2d, "group": _group_norm, "frozen": FrozenBatchNorm2d}
+    if kind not in layers:
+        raise ValueRangeError(f"norm: found {kind!r}; expected one of {', '.join(NORM_KINDS)}")
+    return layers[kind]
+
+
+@torch.no_grad()
+def measure_statistics(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
+    """Set the statistics of all batch normalisations, frozen ones too, to those of some inputs.
+
+    Needed before a ``"frozen"`` network is trained from random weights (without statistics it normalises nothing), and
+    useful after weights were averaged, whose statistics belong to none of the networks that went into them. The
+    statistics are plain means over the batches; each layer sees what the layers below it make of their own batch.
+
+    Args:
+        network: The network; changed in place, in its mode afterwards.
+        batches: Inputs, ``(B, 4, 120, 120)`` each, at least one; B of some dozens.
+
+    Raises:
+        ValueRangeError: If there is no batch.
+    """
+    layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    was_training = network.training
+    count = 0
+
+    def measure(layer: nn.BatchNorm2d, arguments: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+        # The hook's result replaces the layer's: normalised by this batch, statistics averaged over all so far.
+        momentum = 1.0 / count
+        return functional.batch_norm(
+            arguments[0], layer.running_mean, layer.running_var, layer.weight, layer.bias, True, momentum, layer.eps
+        )
+
+    hooks = [layer.register_forward_hook(measure) for layer in layers]
+    try:
+        network.eval()
+        for inputs in batches:
+            count += 1
+            network(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        network.train(was_training)
+    if not count:
+        raise ValueRangeError("batches: found none; expected at least one batch of inputs")

@@ -1,0 +1,42 @@
+"""Every regressor by its name."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from twodasl_lite.errors import ValueRangeError
+from twodasl_lite.networks.lite import LiteRegressor
+from twodasl_lite.networks.normalisation import NormKind
+from twodasl_lite.networks.resnet import NUM_OUTPUTS, RESNETS, ResNet
+
+REGRESSORS: tuple[str, ...] = (*RESNETS, LiteRegressor.name)
+"""The names that :func:`make_regressor` knows."""
+
+
+def make_regressor(name: str, num_outputs: int = NUM_OUTPUTS, norm: NormKind = "batch") -> nn.Module:
+    """Build a regressor with random weights.
+
+    Args:
+        name: ``"resnet50"`` (the released layout), ``"resnet34"``, ``"resnet18"`` or ``"lite"``.
+        num_outputs: Coefficients; the layout's size.
+        norm: ``"batch"``, ``"group"`` or ``"frozen"``, see :mod:`twodasl_lite.networks.normalisation`.
+
+    Returns:
+        A network from ``(B, 4, 120, 120)`` to whitened ``(B, num_outputs)``, with its choices as the attributes
+        ``name``, ``num_outputs`` and ``norm``.
+
+    Raises:
+        ValueRangeError: If a choice does not exist.
+    """
+    if name not in REGRESSORS:
+        raise ValueRangeError(f"name: found {name!r}; expected one of {', '.join(REGRESSORS)}")
+    if isinstance(num_outputs, bool) or not isinstance(num_outputs, int) or num_outputs < 1:
+        raise ValueRangeError(f"num_outputs: found {num_outputs!r}; expected a whole number, 1 or more")
+    if name == LiteRegressor.name:
+        return LiteRegressor(num_outputs, norm)
+    return ResNet(name, num_outputs, norm)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of learnt values (statistics of normalisations not among them)."""
+    return sum(parameter.numel() for parameter in network.parameters())
