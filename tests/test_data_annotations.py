@@ -45,12 +45,13 @@ def test_a_file(tmp_path: Path) -> None:
     found = read_annotation(written(tmp_path))
     content = mat_content()
     assert found.name == "image00002"
-    assert found.yaw == pytest.approx(math.degrees(0.5), abs=1e-4)
+    assert found.yaw == pytest.approx(360 + math.degrees(0.5), abs=1e-4)  # as written
+    assert float(found.pose[1]) == pytest.approx(0.5, abs=1e-6)
     np.testing.assert_allclose(found.pose[3:], content["Pose_Para"][0, 3:])
     np.testing.assert_array_equal(found.shape, content["Shape_Para"][:, 0])
     np.testing.assert_array_equal(found.expression, content["Exp_Para"][:, 0])
     np.testing.assert_allclose(found.landmarks, content["pt3d_68"].T - [1, 1, 0])
-    assert {part.dtype for part in found[1:]} == {torch.float64}
+    assert {part.dtype for part in found[1:5]} == {torch.float64}
     assert read_annotation(written(tmp_path, pt3d_68=None)).landmarks is None
 
 
@@ -66,6 +67,12 @@ def test_angles_wrap_and_keep_what_is_inside() -> None:
     assert wrapped.abs().max() <= math.pi
     torch.testing.assert_close(wrapped.sin(), angles.sin())
     torch.testing.assert_close(wrapped.cos(), angles.cos())
+
+
+def test_a_negative_scale_is_kept(tmp_path: Path) -> None:
+    """AFLW2000-3D's image04157 has one."""
+    pose = mat_content()["Pose_Para"] * [[1, 1, 1, 1, 1, 1, -1]]
+    assert float(read_annotation(written(tmp_path, Pose_Para=pose)).pose[6]) == pytest.approx(-0.0016)
 
 
 @pytest.mark.parametrize(
@@ -135,4 +142,4 @@ def test_real_angles_keep_their_yaw(annotations) -> None:
     pose = torch.from_numpy(annotations["pose7"])
     assert pose[:, :3].abs().max() > math.pi
     yaw = torch.rad2deg(wrap_angles(pose[:, :3])[:, 1])
-    np.testing.assert_allclose(yaw, annotations["yaw_deg"], atol=1e-5)
+    np.testing.assert_allclose(yaw, annotations["yaw_deg"], atol=1e-5)  # none of these is beyond ±180

@@ -44,6 +44,8 @@ class FaceAnnotation(NamedTuple):
         shape: ``(199,)`` raw coefficients.
         expression: ``(29,)`` raw coefficients.
         landmarks: ``(68, 3)`` in 0-based pixels of the image, with depth; ``None`` where the file has none.
+        yaw: Degrees, as written in the file: benchmarks bin faces by it. Not wrapped, so beyond ±90 in 7 of
+            AFLW2000-3D's 2,000 files; one of them is a nearly frontal face.
     """
 
     name: str
@@ -51,11 +53,7 @@ class FaceAnnotation(NamedTuple):
     shape: torch.Tensor
     expression: torch.Tensor
     landmarks: torch.Tensor | None
-
-    @property
-    def yaw(self) -> float:
-        """Degrees, as benchmarks bin it; beyond ±90 in 7 of AFLW2000-3D's 2,000 images."""
-        return math.degrees(float(self.pose[1]))
+    yaw: float
 
     def coefficients(
         self,
@@ -104,8 +102,8 @@ def read_annotation(path: str | os.PathLike[str]) -> FaceAnnotation:
         raise FileFormatError(
             path, f"{_POSE} with {pose.size} numbers", f"{_NUM_POSE}: three angles, translation, scale"
         )
-    if pose[6] <= 0:
-        raise FileFormatError(path, f"a scale of {pose[6]:g} in {_POSE}", "a scale above zero")
+    if pose[6] == 0:  # below zero in one of the 2,000: a half turn, mirrored
+        raise FileFormatError(path, f"a scale of {pose[6]:g} in {_POSE}", "a scale other than zero")
     landmarks = None
     if _LANDMARKS in arrays:
         points = arrays[_LANDMARKS]
@@ -119,6 +117,7 @@ def read_annotation(path: str | os.PathLike[str]) -> FaceAnnotation:
         torch.from_numpy(arrays[_SHAPE].reshape(-1)),
         torch.from_numpy(arrays[_EXPRESSION].reshape(-1)),
         landmarks,
+        math.degrees(pose[1]),
     )
 
 
