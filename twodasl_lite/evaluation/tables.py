@@ -1,0 +1,163 @@
+"""Errors by yaw bin as a table: numbers, JSON and Markdown. Explained in chapter 15."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from twodasl_lite.errors import ShapeError, check_tensor
+from twodasl_lite.evaluation.bins import BIN_NAMES, NUM_BINS, bin_means, yaw_bins
+from twodasl_lite.evaluation.intervals import CONFIDENCE, RESAMPLES, Interval, table_intervals
+
+COLUMNS = (*BIN_NAMES, "balanced", "mean")
+
+
+@dataclass(frozen=True)
+class Table:
+    """The errors of one method on one test set; fractions, as they came in.
+
+    Attributes:
+        bins: Mean error of each yaw bin; NaN for an empty one.
+        balanced: Mean of the bins; NaN if one is empty.
+        mean: Mean over all faces.
+        counts: Faces in each bin.
+        runs: Networks (seeds) that were averaged.
+        bin_intervals: Interval of each bin's mean.
+        balanced_interval: Interval of the balanced error.
+        mean_interval: Interval of the mean.
+        confidence: Level of the intervals.
+    """
+
+    bins: tuple[float, ...]
+    balanced: float
+    mean: float
+    counts: tuple[int, ...]
+    runs: int = 1
+    bin_intervals: tuple[Interval, ...] | None = None
+    balanced_interval: Interval | None = None
+    mean_interval: Interval | None = None
+    confidence: float = CONFIDENCE
+
+    @property
+    def count(self) -> int:
+        """Number of faces."""
+        return sum(self.counts)
+
+    def values(self) -> tuple[float, ...]:
+        """The entries in the order of :data:`COLUMNS`."""
+        return (*self.bins, self.balanced, self.mean)
+
+    def intervals(self) -> tuple[Interval, ...] | None:
+        """Their intervals, in the same order; None if they were not asked for."""
+        if self.bin_intervals is None:
+            return None
+        return (*self.bin_intervals, self.balanced_interval, self.mean_interval)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain numbers for JSON: fractions; None where a bin is empty."""
+
+        def plain(value: float) -> float | None:
+            return None if math.isnan(value) else value
+
+        content: dict[str, object] = {
+            "bins": {name: plain(value) for name, value in zip(BIN_NAMES, self.bins, strict=True)},
+            "balanced": plain(self.balanced),
+            "mean": plain(self.mean),
+            "counts": dict(zip(BIN_NAMES, self.counts, strict=True)),
+            "runs": self.runs,
+        }
+        intervals = self.intervals()
+        if intervals is not None:
+            ends = [[plain(end) for end in interval] for interval in intervals]
+            content["intervals"] = {"confidence": self.confidence, **dict(zip(COLUMNS, ends, strict=True))}
+        return content
+
+    def markdown(self, name: str = "", digits: int = 3) -> str:
+        """The table with one row, see :func:`markdown`."""
+        return markdown({name: self}, digits)
+
+
+def summarise(
+    errors: torch.Tensor,
+    yaw: torch.Tensor,
+    *,
+    intervals: bool = True,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> Table:
+    """Errors by yaw bin, balanced and mean, with bootstrap intervals.
+
+    Args:
+        errors: ``(N,)``, or ``(S, N)`` for S networks trained with different seeds on the same pictures.
+        yaw: ``(N,)`` degrees.
+        intervals: Whether to compute intervals (0.1 s for 2,000 faces).
+        resamples: See :func:`~twodasl_lite.evaluation.intervals.bootstrap_interval`.
+        confidence: Level of the intervals.
+        seed: Seed of the resampling.
+
+    Returns:
+        The table.
+
+    Raises:
+        ShapeError: If the numbers of faces differ or there is none.
+        ValueRangeError: If an error or a yaw is not finite: what to do with a missing answer is yours to decide.
+
+    Example:
+        >>> table = summarise(torch.tensor([0.02, 0.04, 0.04, 0.06]), torch.tensor([0.0, 10.0, -45.0, 80.0]))
+        >>> round(table.balanced, 4), round(table.mean, 4), table.counts
+        (0.0433, 0.04, (2, 1, 1))
+    """
+    errors = check_tensor("errors", errors, ("...", "N")).detach().cpu().double()
+    if errors.ndim > 2 or errors.numel() == 0:
+        raise ShapeError(f"errors: found shape {tuple(errors.shape)}; expected (N) or (seeds, N), not empty")
+    bins = yaw_bins(check_tensor("yaw", yaw, ("N",)).detach().cpu())
+    runs = errors.reshape(-1, errors.shape[-1])
+    means = bin_means(runs, bins).mean(dim=0)  # (3,)
+    found: dict[str, object] = {}
+    if intervals:
+        ends = table_intervals(runs, yaw, resamples=resamples, confidence=confidence, seed=seed)
+        found = {
+            "bin_intervals": tuple(ends["bins"]),
+            "balanced_interval": ends["balanced"],
+            "mean_interval": ends["mean"],
+        }
+    return Table(
+        bins=tuple(means.tolist()),
+        balanced=float(means.mean()),
+        mean=float(runs.mean()),
+        counts=tuple(torch.bincount(bins, minlength=NUM_BINS).tolist()),
+        runs=len(runs),
+        confidence=confidence,
+        **found,
+    )
+
+
+def markdown(tables: Mapping[str, Table], digits: int = 3, *, intervals: bool = True) -> str:
+    """Several tables as one in Markdown, in per cent; intervals, where there are any, in brackets.
+
+    Args:
+        tables: Name of the row to table.
+        digits: Digits after the point.
+        intervals: Whether to print the intervals of the balanced error.
+
+    Returns:
+        Lines of Markdown.
+
+    Example:
+        >>> print(Table((0.02, 0.03, 0.04), 0.03, 0.025, (10, 5, 2)).markdown("a network", digits=1))
+        | NME, % | [0, 30] | (30, 60] | > 60 | balanced | mean |
+        |---|---|---|---|---|---|
+        | a network | 2.0 | 3.0 | 4.0 | 3.0 | 2.5 |
+    """
+    lines = [f"| NME, % | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for name, table in tables.items():
+        cells = ["-" if math.isnan(value) else f"{100 * value:.{digits}f}" for value in table.values()]
+        if intervals and table.balanced_interval is not None and not math.isnan(table.balanced):
+            low, high = table.balanced_interval
+            cells[NUM_BINS] += f" [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
