@@ -21,6 +21,7 @@ from twodasl_lite import __version__
 from twodasl_lite.errors import TwodaslError
 
 COMMANDS: tuple[tuple[str, str, str], ...] = (
+    ("course", "coursework: make a course, report what grading found", "twodasl_lite.commands.course"),
     ("models", "face models: list, look at, convert, fetch", "twodasl_lite.commands.models"),
 )
 """Name, one line of help, module."""
