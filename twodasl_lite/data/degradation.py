@@ -1,0 +1,186 @@
+"""What cameras and the web do to pictures: blur, small sizes, colours, noise, JPEG; in batches, on any device.
+
+Pictures are ``(B, 3, S, S)`` sRGB in [0, 1]. Everything here is a few matrix products per picture: blurring and
+resizing are linear and separable, so each is one matrix for the rows and one for the columns; so is the cosine
+transform of JPEG.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.nn import functional
+
+from twodasl_lite.data.random import Draws
+from twodasl_lite.data.worlds import Degradation
+
+_BLOCK = 8
+_LUMA = (0.299, 0.587, 0.114)
+# The tables of the JPEG standard (ITU-T T.81, annex K) for brightness and colour, at quality 50.
+_LUMA_TABLE = (
+    *(16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56),
+    *(14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92),
+    *(49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
+)
+_CHROMA_TABLE = (
+    *(17, 18, 24, 47, 99, 99, 99, 99, 18, 21, 26, 66, 99, 99, 99, 99, 24, 26, 56, 99, 99, 99, 99, 99),
+    *(47, 66, 99, 99, 99, 99, 99, 99, *(99,) * 32),
+)
+
+
+def blur_matrix(width: torch.Tensor, side: int) -> torch.Tensor:
+    """Gaussian blur of a row of pixels, ``(B, side, side)``; the border pixel goes on beyond the border.
+
+    Args:
+        width: ``(B,)`` deviation in pixels; 0 changes nothing.
+        side: Pixels.
+    """
+    axis = torch.arange(side, device=width.device, dtype=width.dtype)
+    distance = (axis[:, None] - axis) / width.clamp(min=0.05)[:, None, None]
+    weights = torch.exp(-0.5 * distance**2)
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+def resize_matrix(resolution: torch.Tensor, side: int) -> torch.Tensor:
+    """Shrink a row of ``side`` pixels to ``resolution`` of them and enlarge it again: ``(B, side, side)``.
+
+    Args:
+        resolution: ``(B,)`` whole numbers up to ``side``, which changes nothing.
+        side: Pixels.
+    """
+    axis = torch.arange(side, device=resolution.device, dtype=resolution.dtype)
+    count = resolution[:, None, None]
+    ratio = side / count  # old pixels per small one
+    small = axis[None, :, None]
+    low, high = small * ratio, (small + 1) * ratio
+    shrink = (torch.minimum(high, axis + 1) - torch.maximum(low, axis)).clamp(min=0) / ratio  # (B, small, side)
+    place = torch.minimum(((axis[:, None] + 0.5) / ratio - 0.5).clamp(min=0), count - 1)  # (B, side, 1)
+    enlarge = (1 - (place - axis).abs()).clamp(min=0)  # (B, side, small)
+    return enlarge @ shrink
+
+
+def soften(images: torch.Tensor, draws: Draws, settings: Degradation) -> torch.Tensor:
+    """Blur some pictures, and shrink some and enlarge them again."""
+    side = images.shape[-1]
+    blurred = draws.chance("blurred", settings.blur)
+    small = draws.chance("small", settings.low_resolution)
+    index = (blurred | small).nonzero()[:, 0]
+    if not len(index):
+        return images
+    width = draws.between("blur width", settings.blur_width, 2) * blurred[:, None]  # (B, 2) rows and columns
+    low, high = (math.log(min(bound, side)) for bound in settings.resolution)
+    resolution = torch.exp(draws.between("resolution", (low, high))).round()
+    resolution = torch.where(small, resolution, float(side))[index]
+    resize = resize_matrix(resolution, side)
+    rows, columns = (resize @ blur_matrix(width[index, axis], side) for axis in (0, 1))
+    changed = rows[:, None] @ images[index] @ columns.transpose(1, 2)[:, None]
+    return images.index_copy(0, index, changed)
+
+
+def recolour(images: torch.Tensor, draws: Draws, settings: Degradation) -> torch.Tensor:
+    """White balance, saturation, contrast and brightness."""
+    gain = torch.exp(settings.colour_cast * draws.normal("white balance", 3, clip=2.5))
+    luma = images.new_tensor(_LUMA)
+    gain = gain / (gain @ luma)[:, None]
+    saturation = draws.between("saturation", settings.saturation)
+    saturation = torch.where(draws.chance("grey", settings.grey), 0.0, saturation)[:, None, None]
+    contrast = draws.between("contrast", settings.contrast)[:, None, None]
+    # All of it is one matrix and one offset per picture.
+    eye = torch.eye(3, device=images.device)
+    mix = contrast * (saturation * eye + (1 - saturation) * luma) @ torch.diag_embed(gain)  # (B, 3, 3)
+    offset = 0.5 * (1 - contrast) + draws.between("brightness", settings.brightness)[:, None, None]
+    return torch.baddbmm(offset, mix, images.flatten(2)).reshape(images.shape)
+
+
+def add_noise(images: torch.Tensor, draws: Draws, settings: Degradation) -> torch.Tensor:
+    """A sensor's noise, stronger where it is bright, partly shared by the colours."""
+    noisy = draws.chance("noisy", settings.noise)
+    index = noisy.nonzero()[:, 0]
+    if not len(index):
+        return images
+    level = draws.between("noise level", settings.noise_level)[index, None, None, None] / 255
+    chosen = images[index]
+    noise = draws.take(index).normal("noise", *images.shape[1:])
+    shared = 0.6 * noise.mean(dim=1, keepdim=True) * 3**0.5 + 0.8 * noise
+    return images.index_copy(0, index, chosen + shared * level * (0.45 + 0.75 * chosen.clamp(0, 1).sqrt()))
+
+
+def _blocks_transform(device: torch.device) -> torch.Tensor:
+    """``(8, 8)`` orthonormal discrete cosine transform."""
+    axis = torch.arange(_BLOCK, dtype=torch.float32, device=device)
+    basis = torch.cos(math.pi * (axis + 0.5) * axis[:, None] / _BLOCK) * (2 / _BLOCK) ** 0.5
+    basis[0] *= 0.5**0.5
+    return basis
+
+
+def _quantise(plane: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """JPEG's loss on planes ``(B, C, S, S)`` in grey values about zero; ``table (B, 8, 8)``."""
+    batch, channels, side, _ = plane.shape
+    pad = -side % _BLOCK
+    if pad:
+        plane = functional.pad(plane, (0, pad, 0, pad), mode="replicate")
+    count = (side + pad) // _BLOCK
+    basis = _blocks_transform(plane.device)
+    blocks = plane.reshape(batch, channels, count, _BLOCK, count, _BLOCK).transpose(3, 4)  # (B, C, n, n, 8, 8)
+    step = table[:, None, None, None]
+    frequencies = (basis @ blocks @ basis.T / step).round_() * step
+    blocks = basis.T @ frequencies @ basis
+    return blocks.transpose(3, 4).reshape(batch, channels, side + pad, side + pad)[..., :side, :side]
+
+
+def jpeg(images: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
+    """What a JPEG file keeps of pictures, colours at half the resolution (4:2:0).
+
+    The loss alone: cosine transform, rounding and back; no file is written.
+
+    Args:
+        images: ``(B, 3, S, S)`` sRGB in [0, 1], S even.
+        quality: ``(B,)`` 1 to 100, as the usual library (IJG) counts it.
+
+    Returns:
+        ``(B, 3, S, S)`` sRGB in [0, 1].
+    """
+    scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)[:, None, None]
+
+    def table(values: tuple[int, ...]) -> torch.Tensor:
+        return ((images.new_tensor(values).reshape(_BLOCK, _BLOCK) * scale + 50) / 100).floor().clamp(1, 255)
+
+    luma = images.new_tensor(_LUMA)
+    red, green, blue = (255 * images.clamp(0, 1)).unbind(1)
+    bright = luma[0] * red + luma[1] * green + luma[2] * blue
+    colour = torch.stack([(blue - bright) / 1.772, (red - bright) / 1.402], dim=1)  # (B, 2, S, S)
+    bright = _quantise(bright[:, None] - 128, table(_LUMA_TABLE))[:, 0] + 128
+    colour = _quantise(functional.avg_pool2d(colour, 2), table(_CHROMA_TABLE))
+    colour = functional.interpolate(colour, scale_factor=2, mode="bilinear", align_corners=False)
+    blue = bright + 1.772 * colour[:, 0]
+    red = bright + 1.402 * colour[:, 1]
+    green = (bright - luma[0] * red - luma[2] * blue) / luma[1]
+    return (torch.stack([red, green, blue], dim=1) / 255).clamp_(0, 1)
+
+
+def compress(images: torch.Tensor, draws: Draws, settings: Degradation) -> torch.Tensor:
+    """Make JPEG files of some pictures."""
+    index = draws.chance("jpeg", settings.jpeg).nonzero()[:, 0]
+    if not len(index):
+        return images
+    quality = draws.between("quality", settings.quality)[index]
+    return images.index_copy(0, index, jpeg(images[index], quality))
+
+
+def degrade(images: torch.Tensor, draws: Draws, settings: Degradation) -> torch.Tensor:
+    """All of it, in the order in which it happens: lens, sensor, file.
+
+    Args:
+        images: ``(B, 3, S, S)`` sRGB in [0, 1].
+        draws: Random numbers of B pictures.
+        settings: How often, how much.
+
+    Returns:
+        ``(B, 3, S, S)`` uint8.
+    """
+    images = soften(images, draws, settings)
+    images = recolour(images, draws, settings)
+    images = add_noise(images, draws, settings)
+    images = compress(images.clamp(0, 1), draws, settings)
+    return (images.clamp(0, 1) * 255).round_().to(torch.uint8)

@@ -1,0 +1,136 @@
+"""Light on synthetic faces: a sky, one or two lamps, highlights, and shadows that the face casts on itself.
+
+Directions and normals are unit vectors in the renderer's upright frame (x right, y up, z towards the viewer); light is
+linear. The lamps are those of :mod:`twodasl_lite.render.shading`, drawn at random; shadows are its z-buffer once more,
+seen from the lamp.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional
+
+from twodasl_lite.data.random import Draws
+from twodasl_lite.data.worlds import Lighting
+from twodasl_lite.render import rasterize, visible_in
+
+SHADOW_SIDE = 112
+"""Side in pixels of the picture that a lamp sees."""
+_SHADOW_TOLERANCE = 0.02  # of that side: how far behind the lit surface a vertex is still lit
+_UPWARD = 70.0  # degrees: deviation of a lamp's direction around the viewer from straight above
+
+
+class Lights(NamedTuple):
+    """The lamps of B pictures.
+
+    Attributes:
+        sky: ``(B, 3)`` light from above, and
+        ground: ``(B, 3)`` from below; between them it changes with a normal's y.
+        directions: ``(B, 2, 3)`` to the main lamp and the second one.
+        colours: ``(B, 2, 3)`` their intensities.
+        shine: ``(B,)`` strength of highlights.
+        sharpness: ``(B,)`` their exponent.
+        shadows: ``(B,)`` booleans: whether the main lamp casts any.
+    """
+
+    sky: torch.Tensor
+    ground: torch.Tensor
+    directions: torch.Tensor
+    colours: torch.Tensor
+    shine: torch.Tensor
+    sharpness: torch.Tensor
+    shadows: torch.Tensor
+
+
+def _direction(draws: Draws, purpose: str, bounds: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor]:
+    """``(B, 3)`` a lamp's direction and ``(B,)`` the cosine of its angle to the direction to the viewer."""
+    # Uniform on the sphere between the two angles.
+    low, high = (math.cos(math.radians(bound)) for bound in reversed(bounds))
+    z = draws.between(f"{purpose} angle", (low, high))
+    around = math.pi / 2 + math.radians(_UPWARD) * draws.normal(f"{purpose} around")
+    planar = (1 - z * z).clamp(min=0).sqrt()
+    return torch.stack([planar * around.cos(), planar * around.sin(), z], dim=-1), z
+
+
+def draw_lights(draws: Draws, settings: Lighting) -> Lights:
+    """Random lamps."""
+    main, cosine = _direction(draws, "lamp", settings.angle)
+    second, _ = _direction(draws, "second lamp", (20.0, 130.0))
+    exposure = draws.between("exposure", settings.exposure, 1)
+    ambient = draws.between("ambient", settings.ambient, 1)
+
+    def tint(purpose: str) -> torch.Tensor:
+        return torch.exp(settings.colour * draws.normal(purpose, 3, clip=2.5))
+
+    # A lamp from the side lights less of what is seen; brighter lamps make up for a part of it.
+    main_light = exposure * (1 - ambient) / (0.2 + 0.25 * (1 + cosine[:, None]))
+    there = draws.chance("second lamp there", settings.second)[:, None]
+    second_light = there * exposure * draws.between("second lamp strength", (0.1, 0.7), 1)
+    sky = exposure * ambient
+    return Lights(
+        1.15 * sky * tint("sky colour"),
+        0.85 * sky * tint("ground colour"),
+        torch.stack([main, second], dim=1),
+        torch.stack([main_light * tint("lamp colour"), second_light * tint("second lamp colour")], dim=1),
+        draws.between("shine", settings.shine),
+        torch.exp(draws.between("sharpness", (math.log(6.0), math.log(40.0)))),
+        draws.chance("shadows", settings.shadows),
+    )
+
+
+def cast_shadows(vertices: torch.Tensor, triangles: torch.Tensor, towards_lamp: torch.Tensor) -> torch.Tensor:
+    """Which vertices a lamp reaches.
+
+    Args:
+        vertices: ``(B, V, 3)`` in pixels.
+        triangles: ``(T, 3)``.
+        towards_lamp: ``(B, 3)`` unit vectors, upright frame.
+
+    Returns:
+        ``(B, V)`` booleans.
+    """
+    ahead = towards_lamp * towards_lamp.new_tensor([1.0, -1.0, 1.0])  # y down, as the vertices
+    # Any axis that is not along the lamp's direction completes a frame.
+    helper = torch.where(
+        ahead[:, 1:2].abs() < 0.8, ahead.new_tensor([0.0, 1.0, 0.0]), ahead.new_tensor([1.0, 0.0, 0.0])
+    )
+    across = functional.normalize(torch.linalg.cross(helper, ahead), dim=-1)
+    frame = torch.stack([across, torch.linalg.cross(ahead, across), ahead], dim=-1)  # (B, 3, 3)
+    seen = vertices @ frame
+    low, high = seen.amin(dim=1, keepdim=True), seen.amax(dim=1, keepdim=True)
+    side = (high - low)[..., :2].amax(dim=-1, keepdim=True)
+    seen = (seen - low) * ((SHADOW_SIDE - 1) / side)
+    fragments = rasterize(seen, triangles, SHADOW_SIDE, SHADOW_SIDE)
+    return visible_in(fragments, seen, _SHADOW_TOLERANCE * SHADOW_SIDE)
+
+
+def shade_vertices(
+    lights: Lights, normals: torch.Tensor, albedo: torch.Tensor, gloss: torch.Tensor | float, lit: torch.Tensor | None
+) -> torch.Tensor:
+    """Light that vertices send to the viewer.
+
+    Args:
+        lights: The lamps.
+        normals: ``(B, V, 3)``.
+        albedo: ``(B, V, 3)`` linear.
+        gloss: ``(B, V)``, factor of the highlights.
+        lit: ``(B, V)`` how much of the main lamp reaches them, 0 to 1; all of it if ``None``.
+
+    Returns:
+        ``(B, V, 3)`` linear.
+    """
+    height = 0.5 + 0.5 * normals[..., 1:2]
+    light = torch.lerp(lights.ground[:, None], lights.sky[:, None], height)  # (B, V, 3)
+    cosines = (normals @ lights.directions.transpose(1, 2)).clamp_(min=0)  # (B, V, 2)
+    halfway = lights.directions[:, 0] + lights.directions.new_tensor([0.0, 0.0, 1.0])
+    halfway = functional.normalize(halfway, dim=-1)
+    glint = (normals @ halfway[..., None])[..., 0].clamp_(min=1e-6) ** lights.sharpness[:, None]  # (B, V)
+    glint = glint * lights.shine[:, None] * gloss
+    if lit is not None:
+        cosines = cosines * torch.stack([lit, torch.ones_like(lit)], dim=-1)
+        glint = glint * lit
+    light = torch.baddbmm(light, cosines, lights.colours)
+    return torch.addcmul(glint[..., None] * lights.colours[:, None, 0], albedo, light)

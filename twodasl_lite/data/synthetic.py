@@ -1,0 +1,302 @@
+"""Pictures with known answers, made on the spot: two worlds from one generator.
+
+The labelled world is narrow and comes with 3D truth; the wild one is wide and comes with a detector's 18 points alone,
+as photographs from the web would. Every picture is a function of the world, its seed and its index, whatever the batch,
+the worker or the machine. Pictures of one world under another seed, with ``truth=True``, are its test set.
+Explained in the chapter "Two worlds".
+"""
+
+from __future__ import annotations
+
+import math
+import os
+
+import torch
+from torch.profiler import record_function
+
+from twodasl_lite.camera import CROP_SIZE, euler_to_matrix, make_pose
+from twodasl_lite.coefficients import Coefficients, Whitening
+from twodasl_lite.data import backgrounds
+from twodasl_lite.data.degradation import degrade
+from twodasl_lite.data.detector import detect
+from twodasl_lite.data.faces import FaceBatch
+from twodasl_lite.data.lighting import cast_shadows, draw_lights, shade_vertices
+from twodasl_lite.data.random import Draws
+from twodasl_lite.data.worlds import World, load_world
+from twodasl_lite.decode import decode, decode_landmarks
+from twodasl_lite.errors import InputTypeError, TwodaslError, ValueRangeError
+from twodasl_lite.images import BOX_MARGIN
+from twodasl_lite.landmarks import subset_18
+from twodasl_lite.morphable.model import MorphableModel
+from twodasl_lite.render import (
+    Fragments,
+    linear_to_srgb,
+    rasterize,
+    refine,
+    srgb_to_linear,
+    vertex_normals,
+    visible_in,
+)
+
+TEST_SEED = 2**31
+"""Added to a world's seed it gives the pictures to test on, which no training on that seed has seen."""
+
+_EYELID = 2.0  # pixels of the crop that a landmark may lie behind the drawn surface and still be seen
+_LARGEST_INDEX = 2**48
+
+
+class SyntheticFaces:
+    """One world of pictures.
+
+    Args:
+        model: The face, with colours; expressions as components (``load_face_model(CoefficientLayout())``).
+        world: ``"labelled"``, ``"wild"``, a ``.toml`` file, or a :class:`~twodasl_lite.data.worlds.World`.
+        seed: Of all randomness.
+        device: Where pictures are made and stay.
+
+    Raises:
+        InputTypeError: If an argument is of the wrong type.
+        TwodaslError: If the model has no colours, or blendshapes for expressions.
+        ValueRangeError: If there is no such world.
+
+    Example:
+        >>> from twodasl_lite.coefficients import CoefficientLayout
+        >>> from twodasl_lite.morphable import load_face_model
+        >>> faces = SyntheticFaces(load_face_model(CoefficientLayout()), "labelled")
+        >>> faces.batch(0, 4).images.shape
+        torch.Size([4, 3, 120, 120])
+    """
+
+    def __init__(
+        self,
+        model: MorphableModel,
+        world: World | str | os.PathLike[str],
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        _check_model(model)
+        if model.albedo_mean is None:
+            raise TwodaslError(f"model: found {model.name!r}, which has no colours; expected one with albedo_mean")
+        self.world, self.seed, self.device = load_world(world), seed, torch.device(device)
+        self.model = model.to(self.device)
+        Draws(seed, torch.zeros(1, dtype=torch.long))  # checks the seed
+        self._bank: torch.Tensor | None = None
+
+    # ----------------------------------------------------------------------------------------------- what is drawn
+    def _draws(self, start: int, count: int) -> Draws:
+        for name, value, least in (("start", start, 0), ("count", count, 1)):
+            if isinstance(value, bool) or not hasattr(value, "__index__"):
+                raise InputTypeError(f"{name}: found {type(value).__name__}; expected a whole number")
+            if not least <= value < _LARGEST_INDEX:
+                raise ValueRangeError(f"{name}: found {value}; expected {least} or more, below {_LARGEST_INDEX}")
+        return Draws(self.seed, torch.arange(start, start + count, device=self.device))
+
+    def coefficients(self, start: int, count: int) -> torch.Tensor:
+        """The answers ``(count, D)`` to pictures ``start`` to ``start + count - 1``, raw, without drawing any."""
+        with torch.no_grad():
+            return draw_coefficients(self.model, self.world, self._draws(start, count))[0].pack()
+
+    def batch(self, start: int, count: int, *, truth: bool | None = None) -> FaceBatch:
+        """Pictures ``start`` to ``start + count - 1``.
+
+        Args:
+            start: Index of the first.
+            count: How many.
+            truth: Whether landmarks, visibility, coefficients and yaw come along; by default as the world says.
+
+        Returns:
+            The batch, on the generator's device.
+
+        Raises:
+            InputTypeError: If start or count is no whole number.
+            ValueRangeError: If start is negative or count below 1.
+        """
+        with torch.no_grad():
+            draws = self._draws(start, count)
+            truth = self.world.labelled if truth is None else truth
+            with record_function("sampling"):
+                coefficients, yaw = draw_coefficients(self.model, self.world, draws)
+            with record_function("decoding"):
+                vertices = decode(coefficients, self.model).float()
+            images, fragments = self._draw(draws, vertices)
+            with record_function("degradation"):
+                images = degrade(images, draws, self.world.degradation)
+            with record_function("landmarks"):
+                landmarks = decode_landmarks(coefficients, self.model).float()  # (B, 68, 3)
+                extent = landmarks[..., :2].amax(dim=1) - landmarks[..., :2].amin(dim=1)
+                detected, reported = detect(subset_18(landmarks[..., :2]), yaw, extent.prod(dim=-1).sqrt(), draws)
+                faces = FaceBatch(images, detected, reported)
+                if truth:
+                    fine = self.world.supersample
+                    visible = visible_in(fragments, refine(landmarks, fine), _EYELID * fine)
+                    faces = faces._replace(
+                        landmarks=landmarks, visible=visible, coefficients=coefficients.pack().float(), yaw=yaw
+                    )
+        return faces
+
+    # ------------------------------------------------------------------------------------------------- how it looks
+    def _draw(self, draws: Draws, vertices: torch.Tensor) -> tuple[torch.Tensor, Fragments]:
+        """Pictures ``(B, 3, S, S)`` sRGB in [0, 1] before a camera spoils them, and what their subpixels show."""
+        world, model = self.world, self.model
+        with record_function("colours"):
+            scale = world.person.albedo_scale * model.albedo_std
+            albedo = model.decode_albedo(
+                draws.normal("albedo", len(scale), clip=world.person.clip).to(model.mean) * scale
+            ).float()
+            albedo = srgb_to_linear(albedo)
+        with record_function("light"):
+            lights = draw_lights(draws, world.lighting)
+            normals = vertex_normals(vertices, model.triangles)
+            lit = None
+            index = lights.shadows.nonzero()[:, 0]
+            if len(index):
+                lit = torch.ones_like(vertices[..., 0])
+                reached = cast_shadows(vertices[index], model.triangles, lights.directions[index, 0])
+                lit = lit.index_copy(0, index, reached.to(lit))
+            colour = shade_vertices(lights, normals, albedo, 1.0, lit)
+        with record_function("rendering"):
+            fine = world.supersample
+            size = CROP_SIZE * fine
+            fragments = rasterize(refine(vertices, fine), model.triangles, size, size)
+            face, alpha = average_colours(colour, model.triangles, fragments, fine)
+        with record_function("background"):
+            scene = srgb_to_linear(self._background(draws))
+            images = linear_to_srgb(face + (1 - alpha) * scene)
+        return images, fragments
+
+    def _background(self, draws: Draws) -> torch.Tensor:
+        """``(B, 3, S, S)`` sRGB."""
+        settings = self.world.background
+        behind = backgrounds.plain(draws, CROP_SIZE)
+        index = draws.chance("clutter", settings.clutter).nonzero()[:, 0]
+        if len(index):
+            if self._bank is None:
+                self._bank = backgrounds.texture_bank(self.seed, self.device)
+            contrast = draws.between("clutter contrast", settings.contrast)[index]
+            clutter = backgrounds.cluttered(draws.take(index), self._bank, CROP_SIZE, contrast)
+            behind = behind.index_copy(0, index, clutter)
+        return behind
+
+
+def average_colours(
+    colours: torch.Tensor, triangles: torch.Tensor, fragments: Fragments, factor: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vertex colours to pixels, each the mean over its ``factor`` squared subpixels.
+
+    The same as :func:`~twodasl_lite.render.interpolate` and the mean, in one pass: a pixel is a weighted sum of
+    ``3 factor^2`` vertices.
+
+    Args:
+        colours: ``(B, V, 3)`` linear light.
+        triangles: ``(T, 3)``.
+        fragments: Of pictures ``factor`` times as fine.
+        factor: Subpixels per pixel and direction.
+
+    Returns:
+        ``(B, 3, S, S)`` colours times coverage, and ``(B, 1, S, S)`` coverage.
+    """
+    batch, height, width = (fragments.triangle.shape[0], *(side // factor for side in fragments.triangle.shape[1:]))
+
+    def grouped(values: torch.Tensor) -> torch.Tensor:
+        """``(B, f H, f W, ...)`` to ``(B H W, f f, ...)``."""
+        tail = values.shape[3:]
+        split = values.reshape(batch, height, factor, width, factor, *tail)
+        return split.transpose(2, 3).reshape(batch * height * width, factor * factor, *tail)
+
+    triangle = grouped(fragments.triangle)  # (P, f f)
+    covered = triangle >= 0
+    alpha = covered.float().mean(dim=1)
+    pixels = alpha.nonzero()[:, 0]
+    triangle = triangle.index_select(0, pixels).clamp_(min=0)
+    # Weights of subpixels that show nothing are zero.
+    weights = grouped(fragments.barycentric).index_select(0, pixels).flatten(1) / factor**2  # (N, 3 f f)
+    image = torch.div(pixels, height * width, rounding_mode="floor")
+    corners = triangles.index_select(0, triangle.reshape(-1)).reshape(len(pixels), -1)
+    corners = corners + (image * colours.shape[1])[:, None]
+    summed = torch.nn.functional.embedding_bag(
+        corners, colours.reshape(-1, 3), per_sample_weights=weights.to(colours), mode="sum"
+    )
+    result = colours.new_zeros(batch * height * width, 3).index_copy_(0, pixels, summed)
+    picture = result.reshape(batch, height, width, 3).permute(0, 3, 1, 2)
+    return picture, alpha.reshape(batch, 1, height, width)
+
+
+def _check_model(model: object) -> None:
+    if not isinstance(model, MorphableModel):
+        raise InputTypeError(f"model: found {type(model).__name__}; expected a MorphableModel")
+    if model.expression_kind != "components":
+        raise TwodaslError(
+            f"model: found {model.name!r}, whose expressions are blendshapes; expected components, as of "
+            "model.with_layout(CoefficientLayout())"
+        )
+
+
+def draw_coefficients(model: MorphableModel, world: World, draws: Draws) -> tuple[Coefficients, torch.Tensor]:
+    """Random faces, turned and put into a crop as the world has it.
+
+    The crop is sqrt(2) times as large as the longer side of the landmarks' box, as everywhere in this package; the depth
+    is fixed by the convention that the landmarks' mean depth is zero.
+
+    Args:
+        model: The face.
+        world: How widely they differ.
+        draws: Random numbers of B pictures, on the model's device.
+
+    Returns:
+        Raw coefficients of B faces, of the model's type, and their yaw ``(B,)`` in degrees.
+    """
+    person, turn, box = world.person, world.pose, world.box
+    shape = draws.normal("shape", model.num_shape, clip=person.clip).to(model.mean)
+    expression = draws.normal("expression", model.num_expression, clip=person.clip).to(model.mean)
+    shape = shape * model.shape_std * person.shape_scale
+    expression = expression * model.expression_std * person.expression_scale
+
+    # One uniform number makes a truncated normal one: the quantile function between the two limits.
+    def bounded(purpose: str, mean: float, spread: float, limit: float) -> torch.Tensor:
+        if spread == 0:
+            return torch.full_like(draws.uniform(purpose), max(-limit, min(limit, mean)))
+        low, high = (math.erf((bound - mean) / spread / 2**0.5) for bound in (-limit, limit))
+        value = mean + spread * 2**0.5 * torch.erfinv(draws.between(purpose, (low, high)).clamp(-1 + 1e-6, 1 - 1e-6))
+        return value.clamp(-limit, limit)
+
+    yaw = bounded("yaw", 0.0, turn.yaw_spread, turn.yaw_limit)
+    uniform = draws.between("uniform yaw", (-turn.yaw_limit, turn.yaw_limit))
+    yaw = torch.where(draws.chance("yaw is uniform", turn.yaw_uniform), uniform, yaw)
+    pitch = bounded("pitch", turn.pitch_mean, turn.pitch_spread, turn.pitch_limit)
+    roll = bounded("roll", 0.0, turn.roll_spread, turn.roll_limit)
+    rotation = euler_to_matrix(torch.deg2rad(torch.stack([pitch, yaw, roll], dim=-1))).to(model.mean)
+
+    turned = model.decode_landmarks(shape, expression) @ rotation.transpose(-1, -2)  # (B, 68, 3)
+    low, high = turned.amin(dim=1), turned.amax(dim=1)
+    margin = BOX_MARGIN * torch.exp(box.size_spread * draws.normal("box size", clip=2.5)).to(turned)
+    scale = CROP_SIZE / (margin * (high - low)[:, :2].amax(dim=-1))  # (B,)
+    shift = CROP_SIZE * box.shift_spread * draws.normal("box shift", 2, clip=2.5).to(turned)
+    middle = (CROP_SIZE + 1) / 2 + shift - scale[:, None] * (low + high)[:, :2] / 2  # 1-based, y up
+    depth = -scale * turned[..., 2].mean(dim=1)
+    pose = make_pose(scale, rotation, torch.cat([middle, depth[:, None]], dim=-1))
+    return Coefficients(pose, shape, expression), yaw
+
+
+def whitening_of(
+    model: MorphableModel, world: World | str | os.PathLike[str] = "wild", count: int = 20_000, seed: int = 0
+) -> Whitening:
+    """Mean and deviation of a world's coefficients, estimated without drawing a picture.
+
+    Args:
+        model: The face; it needs no colours.
+        world: See :class:`SyntheticFaces`.
+        count: How many faces to estimate from.
+        seed: Of the draw.
+
+    Raises:
+        InputTypeError: If an argument is of the wrong type.
+        ShapeError: If there are fewer than two faces.
+        TwodaslError: If the model's expressions are blendshapes.
+        ValueRangeError: If there is no such world.
+    """
+    _check_model(model)
+    if isinstance(count, bool) or not hasattr(count, "__index__") or count < 0:
+        raise ValueRangeError(f"count: found {count!r}; expected a whole number of faces, 2 or more")
+    draws = Draws(seed, torch.arange(count, device=model.mean.device))
+    with torch.no_grad():
+        return Whitening.from_samples(draw_coefficients(model, load_world(world), draws)[0].pack())

@@ -1,0 +1,242 @@
+"""What kinds of pictures there are: settings of the generator, read from small TOML files.
+
+A :class:`World` says how widely each cause of variety is drawn. Two come with the package, beside this file:
+``labelled`` is narrow, as sets with 3D labels are; ``wild`` is wide. A file of your own needs to name only what differs
+from the defaults, which make plain, clean pictures. Explained in the chapter "Two worlds".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+from twodasl_lite.errors import FileFormatError, InputTypeError, ValueRangeError, require
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How heads are turned; degrees. Each angle is normal about its mean and kept within its limit."""
+
+    yaw_limit: float = 30.0  # largest yaw to either side
+    yaw_spread: float = 15.0  # deviation of the normal part of the yaws
+    yaw_uniform: float = (
+        0.5  # share of the yaws that are uniform within the limit instead: 1 makes all equally frequent
+    )
+    pitch_mean: float = 0.0  # positive raises the chin
+    pitch_spread: float = 8.0
+    pitch_limit: float = 20.0
+    roll_spread: float = 8.0
+    roll_limit: float = 20.0
+
+
+@dataclass(frozen=True)
+class Box:
+    """How boxes deviate from sqrt(2) times the longer side of the landmarks' box, centred on it.
+
+    The boxes of AFLW2000-3D deviate by their rounding alone (0.1 %); boxes found from a detector's points, which is what
+    a photo of one's own has, by about what is set here.
+    """
+
+    size_spread: float = 0.02  # deviation of the logarithm of the side
+    shift_spread: float = 0.01  # deviation of the centre, over the side, in x and y
+
+
+@dataclass(frozen=True)
+class Person:
+    """How much faces differ, in the face model's own standard deviations."""
+
+    shape_scale: float = 1.0  # multiplies the shape coefficients
+    expression_scale: float = 1.0  # multiplies the expression coefficients
+    albedo_scale: float = 1.0  # multiplies the colour coefficients
+    clip: float = 2.0  # no coefficient is farther from the mean, before it is multiplied
+    beard: float = 0.0  # share of faces with a beard
+    hair: float = 0.0  # share of heads whose hair stands off the skull
+
+
+@dataclass(frozen=True)
+class Lighting:
+    """What lights a face. A lamp's direction is given by its angle to the direction to the viewer, in degrees."""
+
+    exposure: Range = (0.85, 1.05)  # light on a face on average: 1 shows its own colours
+    ambient: Range = (0.5, 0.7)  # share of it that comes from everywhere
+    angle: Range = (0.0, 35.0)  # of the main lamp
+    colour: float = 0.02  # deviation of the logarithm of each colour of a lamp
+    second: float = 0.0  # share of pictures with a second lamp, from any side, of a colour of its own
+    shine: Range = (0.0, 0.05)  # strength of highlights
+    shadows: float = 0.0  # share of pictures in which the main lamp casts shadows
+
+
+@dataclass(frozen=True)
+class Background:
+    """What is behind a face."""
+
+    clutter: float = 0.0  # share of pictures with a cluttered background; plain otherwise
+    contrast: Range = (0.6, 1.0)  # of the clutter
+
+
+@dataclass(frozen=True)
+class Occluders:
+    """Shares of pictures in which a thing hides a part of the face."""
+
+    glasses: float = 0.0  # half of them dark
+    mask: float = 0.0  # over mouth and nose
+    hat: float = 0.0
+    hand: float = 0.0
+    microphone: float = 0.0
+    bars: float = 0.0
+    thing: float = 0.0  # a cup, a phone, a ball: boxes and balls of any size
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """What cameras and the web do to pictures."""
+
+    low_resolution: float = 0.0  # share of pictures that were smaller once
+    resolution: Range = (28.0, 110.0)  # their side then, in pixels
+    blur: float = 0.0  # share of pictures out of focus or moved
+    blur_width: Range = (0.4, 2.2)  # deviation of the blur in pixels, in each direction of its own
+    noise: float = 0.0  # share of pictures with a visible sensor noise
+    noise_level: Range = (2.0, 16.0)  # its deviation in grey values
+    colour_cast: float = 0.0  # deviation of the logarithm of the white balance
+    contrast: Range = (1.0, 1.0)  # factor
+    brightness: Range = (0.0, 0.0)  # grey values over 255 that are added
+    saturation: Range = (1.0, 1.0)  # factor; 0 is grey
+    grey: float = 0.0  # share of black-and-white pictures
+    jpeg: float = 0.0  # share of pictures that were JPEG files
+    quality: Range = (18.0, 92.0)  # theirs
+
+
+@dataclass(frozen=True)
+class World:
+    """Settings of the picture generator."""
+
+    name: str = "plain"  # of the world; part of no random number
+    description: str = ""  # one line for people
+    labelled: bool = True  # whether 3D truth comes along by default
+    supersample: int = 2  # subpixels per pixel and direction: smooth edges
+    pose: Pose = field(default_factory=Pose)  # how heads are turned
+    box: Box = field(default_factory=Box)  # how crops sit around them
+    person: Person = field(default_factory=Person)  # how faces differ
+    lighting: Lighting = field(default_factory=Lighting)  # what lights them
+    background: Background = field(default_factory=Background)  # what is behind them
+    occluders: Occluders = field(default_factory=Occluders)  # what is before them
+    degradation: Degradation = field(default_factory=Degradation)  # what happens to the picture
+
+    def __post_init__(self) -> None:
+        for where, name, value in _numbers(self):
+            _check_number(f"{where}{name}", name, value)
+        if not 1 <= self.supersample <= 4:
+            raise ValueRangeError(f"supersample: found {self.supersample}; expected 1 to 4")
+
+
+_SHARES = {
+    *("yaw_uniform", "beard", "hair", "second", "shadows", "clutter", "glasses", "mask", "hat", "hand", "microphone"),
+    *("bars", "thing", "low_resolution", "blur", "noise", "grey", "jpeg", "ambient"),
+}
+_SIGNED = {"pitch_mean", "brightness"}
+_ANGLE_LIMITS = {"yaw_limit": 90.0, "pitch_limit": 90.0, "roll_limit": 180.0, "angle": 180.0, "pitch_mean": 90.0}
+
+
+def _numbers(world: World) -> typing.Iterator[tuple[str, str, float | Range]]:
+    """Prefix, name and value of every number in it."""
+    for entry in dataclasses.fields(world):
+        value = getattr(world, entry.name)
+        if dataclasses.is_dataclass(value):
+            for inner in dataclasses.fields(value):
+                yield f"{entry.name}.", inner.name, getattr(value, inner.name)
+
+
+def _check_number(where: str, name: str, value: float | Range) -> None:
+    bounds = value if isinstance(value, tuple) else (value, value)
+    high = 1.0 if name in _SHARES else _ANGLE_LIMITS.get(name, float("inf"))
+    low = (-_ANGLE_LIMITS.get(name, 1.0)) if name in _SIGNED else 0.0
+    if name == "quality":
+        low, high = 1.0, 100.0
+    elif name == "resolution":
+        low = 4.0
+    elif name == "clip":
+        low = 1e-6
+    if not (len(bounds) == 2 and low <= bounds[0] <= bounds[1] <= high):
+        wanted = f"{low:g} to {high:g}" if high < float("inf") else f"{low:g} or more"
+        order = ", the smaller first" if isinstance(value, tuple) else ""
+        raise ValueRangeError(f"{where}: found {value}; expected {wanted}{order}")
+
+
+def world_names() -> tuple[str, ...]:
+    """The worlds that come with the package."""
+    files = resources.files("twodasl_lite.data.worlds").iterdir()
+    return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
+
+
+def load_world(name: str | os.PathLike[str] | World) -> World:
+    """A world by its name, or from a file.
+
+    Args:
+        name: One of :func:`world_names`, or the path of a ``.toml`` file; a world is returned as it is.
+
+    Raises:
+        FileFormatError: If the file is missing, no TOML, names settings that do not exist, or a value is of the wrong
+            type or out of range.
+        MissingDependencyError: If pydantic is not installed.
+        ValueRangeError: If there is no world of that name.
+    """
+    if isinstance(name, World):
+        return name
+    if not isinstance(name, (str, os.PathLike)):
+        raise InputTypeError(f"world: found {type(name).__name__}; expected a name, a .toml file or a World")
+    if os.fspath(name).endswith(".toml"):
+        path = Path(name)
+        if not path.is_file():
+            raise FileFormatError(path, "no such file", "a world's .toml file")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise FileFormatError(path, "bytes that are no UTF-8 text", "a world's .toml file") from error
+        return _parse(path, text)
+    if name not in world_names():
+        raise ValueRangeError(f"world: found {name!r}; expected one of {', '.join(world_names())}, or a .toml file")
+    path = resources.files("twodasl_lite.data.worlds") / f"{name}.toml"
+    return _parse(Path(str(path)), path.read_text(encoding="utf-8"))
+
+
+def _parse(path: Path, text: str) -> World:
+    try:
+        import tomllib
+    except ImportError:  # Python 3.10
+        tomllib = require("tomli", "train", "reading a world's settings")
+    pydantic = require("pydantic", "train", "checking a world's settings")
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise FileFormatError(path, f"no TOML ({error})", "a world's .toml file") from error
+    _check_keys(path, table, World, "")
+    try:
+        return pydantic.TypeAdapter(World).validate_python(table)
+    except ValueRangeError as error:
+        raise FileFormatError(path, str(error), "settings within their ranges") from error
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        wrong = first.get("ctx", {}).get("error")  # what __post_init__ raised
+        found = str(wrong) if wrong else f"{place} = {first['input']!r} ({first['msg']})"
+        raise FileFormatError(path, found, "settings of the right types and within their ranges") from error
+
+
+def _check_keys(path: Path, table: Mapping[str, object], kind: type, where: str) -> None:
+    """Refuse settings that do not exist, and say which do."""
+    hints = typing.get_type_hints(kind)
+    for key, value in table.items():
+        if key not in hints:
+            close = difflib.get_close_matches(key, hints, n=1)
+            guess = f" (did you mean {where}{close[0]}?)" if close else ""
+            raise FileFormatError(path, f"the setting {where}{key}", f"one of {', '.join(hints)}{guess}")
+        if dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
+            _check_keys(path, value, hints[key], f"{where}{key}.")
