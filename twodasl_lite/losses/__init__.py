@@ -1,0 +1,41 @@
+"""What is wrong with an answer: the losses of 2DASL, each a small module that is usable alone.
+
+Every loss takes a batch and returns one number per sample, ``(B,)``; a trainer takes the mean. The coefficient losses
+need labelled pictures, the landmark losses and the critic do without. Distances are in *face sizes*, ``sqrt(w h)`` of
+the box around the target's landmarks, so that the weights of a sum do not depend on the resolution.
+
+The translation's depth, ``pose[2,3]``, cannot be observed: no loss looks at it. Coefficient losses explained in chapter
+9, the others in chapters 10 to 13.
+"""
+
+from twodasl_lite.losses.cycle import CycleConsistency
+from twodasl_lite.losses.distances import DISTANCES, FACE_SIZE_FLOOR, HUBER_DELTA, centre_depth, face_size
+from twodasl_lite.losses.landmarks_2d import LandmarkConsistency2D
+from twodasl_lite.losses.landmarks_3d import LandmarkConsistency3D
+from twodasl_lite.losses.moments import VertexMoments
+from twodasl_lite.losses.pdc import PDC
+from twodasl_lite.losses.self_critic import CRITIC_FORMS, SelfCritic, normalise_landmarks
+from twodasl_lite.losses.total import LOSS_NAMES, Total, WeightedSum
+from twodasl_lite.losses.vdc import VDC
+from twodasl_lite.losses.wpdc import WPDC
+
+__all__ = [
+    "CRITIC_FORMS",
+    "DISTANCES",
+    "FACE_SIZE_FLOOR",
+    "HUBER_DELTA",
+    "LOSS_NAMES",
+    "PDC",
+    "VDC",
+    "WPDC",
+    "CycleConsistency",
+    "LandmarkConsistency2D",
+    "LandmarkConsistency3D",
+    "SelfCritic",
+    "Total",
+    "VertexMoments",
+    "WeightedSum",
+    "centre_depth",
+    "face_size",
+    "normalise_landmarks",
+]

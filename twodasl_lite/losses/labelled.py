@@ -1,0 +1,101 @@
+"""What the losses on labelled pictures share: whitened vectors in, raw differences out.
+
+Explained in chapter 9.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from twodasl_lite.coefficients import POSE_SHAPE, POSE_SIZE, CoefficientLayout, Coefficients, Whitening
+from twodasl_lite.errors import ShapeError
+from twodasl_lite.losses.distances import check_pair
+from twodasl_lite.losses.moments import VertexMoments
+from twodasl_lite.morphable.model import MorphableModel
+
+DEPTH_ENTRY = CoefficientLayout().names.index("pose[2,3]")
+"""Position in the vector of the translation's depth, which no picture determines: 11."""
+
+
+def without_depth(values: torch.Tensor) -> torch.Tensor:
+    """A copy of ``(..., D)`` with the translation's depth set to zero."""
+    keep = torch.ones(values.shape[-1], dtype=torch.bool, device=values.device)
+    keep[DEPTH_ENTRY] = False
+    return torch.where(keep, values, torch.zeros_like(values))
+
+
+def check_vectors(
+    predicted: torch.Tensor, target: torch.Tensor, size: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two batches of whitened vectors ``(B, D)`` in at least single precision.
+
+    Raises:
+        ShapeError: If the shapes differ, or D is not ``size`` (without one: not even a pose).
+    """
+    predicted, target = check_pair(("predicted", "target"), predicted, target, ("B", "D" if size is None else size))
+    if predicted.shape[-1] < POSE_SIZE:
+        raise ShapeError(f"predicted: found {predicted.shape[-1]} coefficients; expected {POSE_SIZE} or more")
+    return predicted, target
+
+
+class Step(NamedTuple):
+    """From the true to the predicted coefficients, raw.
+
+    Attributes:
+        target: The truth.
+        change: Predicted minus true; exact zeros where both agree.
+    """
+
+    target: Coefficients
+    change: Coefficients
+
+
+class LabelledLoss(nn.Module):
+    """Base of the losses that look at vertices: holds the whitening and the moments of the face model.
+
+    Args:
+        model: The face model.
+        whitening: Mean and deviation of each coefficient.
+        vertices: Which vertices count: ``(N,)`` indices, the name of one of the model's regions, or all.
+
+    Raises:
+        ShapeError: If whitening and model differ in the number of coefficients.
+    """
+
+    def __init__(self, model: MorphableModel, whitening: Whitening, vertices: torch.Tensor | str | None = None) -> None:
+        super().__init__()
+        self.layout = model.layout
+        if whitening.mean.shape[0] != self.layout.size:
+            raise ShapeError(
+                f"whitening: found {whitening.mean.shape[0]} coefficients; expected the model's {self.layout.size}"
+            )
+        self.moments = VertexMoments(model, vertices)
+        self.register_buffer("mean", whitening.mean.to(model.mean), persistent=False)
+        self.register_buffer("std", whitening.std.to(model.mean), persistent=False)
+
+    def extra_repr(self) -> str:
+        """One line about the vertices."""
+        return f"{self.moments.count:,} vertices, {self.layout.size} coefficients"
+
+    def step(self, predicted: torch.Tensor, target: torch.Tensor) -> Step:
+        """Checked raw coefficients of whitened ``(B, D)`` vectors."""
+        predicted, target = check_vectors(predicted, target, self.layout.size)
+        predicted, target = predicted.to(self.std), target.to(self.std)
+        change = (predicted - target) * self.std  # not the difference of raw vectors: that loses digits
+        return Step(
+            Coefficients.unpack(target * self.std + self.mean, self.layout), Coefficients.unpack(change, self.layout)
+        )
+
+
+def linear_part(pose: torch.Tensor) -> torch.Tensor:
+    """``(..., 3, 3)``, f R of a pose ``(..., 3, 4)``."""
+    return pose[..., : POSE_SHAPE[1] - 1]
+
+
+def component_weights(face: Coefficients, first: float) -> torch.Tensor:
+    """``(B, 1 + K)``: ``first`` (1 for a face, 0 for a difference of faces), shape and expression coefficients."""
+    head = torch.full_like(face.pose[..., 0, :1], first)
+    return torch.cat([head, face.shape, face.expression], dim=-1)

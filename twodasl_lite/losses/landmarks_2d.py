@@ -1,0 +1,52 @@
+"""2D landmark consistency: the decoded face should have its landmarks where the detector saw them.
+
+Tu et al. 2019, section 3.3; norm, mask and unit are this project's choice. Explained in chapter 10.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from twodasl_lite.losses.distances import PointDistance, check_pair, face_size
+
+
+class LandmarkConsistency2D(PointDistance):
+    """2D landmark consistency of pictures without 3D labels.
+
+    ::
+
+        X1 = D(G(I, M(x))),  x1 = P(X1)
+        loss = sum_i m_i rho(|x1_i - x_i| / s) / sum_i m_i,    s = sqrt(w h) of the box around the visible x
+
+    with rho a square or Huber's distance. A face without a visible landmark contributes zero.
+
+    Args:
+        distance: ``"squared"`` or ``"huber"``, the latter for detectors that are sometimes far off.
+        delta: Where Huber's line begins, in face sizes.
+        floor: Smallest face size in pixels.
+
+    Example:
+        >>> x = torch.tensor([[[0.0, 0.0], [40.0, 0.0], [40.0, 40.0]]])  # a box of 40 x 40 pixels
+        >>> LandmarkConsistency2D()(x + torch.tensor([4.0, 0.0]), x, torch.ones(1, 3))
+        tensor([0.0100])
+    """
+
+    def forward(
+        self, predicted: torch.Tensor, target: torch.Tensor, visible: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Mean distance of the landmarks that count.
+
+        Args:
+            predicted: ``(B, N, 2)`` landmarks of the decoded face, x1, in pixels.
+            target: ``(B, N, 2)`` detected landmarks, x; may be NaN, such points do not count.
+            visible: ``(B, N)``, boolean or 0/1; all by default.
+
+        Returns:
+            ``(B,)`` in squared face sizes.
+
+        Raises:
+            ShapeError: If the shapes do not fit.
+        """
+        predicted, target = check_pair(("predicted", "target"), predicted, target, ("B", "N", 2))
+        size = face_size(target, visible, self.floor)
+        return self.between(predicted, target.detach(), visible, size)

@@ -1,0 +1,118 @@
+"""Sums over all vertices of a face model in closed form, without decoding a vertex.
+
+The face is linear in ``a = (1, shape, expression)``: coordinate j of vertex i is ``S_ij = sum_k Phi_ijk a_k``, where
+k = 0 is the mean face. A sum of squares over vertices of anything linear in S is therefore a quadratic form whose
+matrix holds inner products of the basis with itself. The matrices are computed once; after that the number of vertices
+does not matter. Explained in chapter 9.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from twodasl_lite.errors import InputTypeError, ShapeError, ValueRangeError
+from twodasl_lite.morphable.model import MorphableModel
+
+
+def _selected(model: MorphableModel, vertices: torch.Tensor | str | None) -> torch.Tensor:
+    """``(N, 3, 1 + K)``: mean and components of the chosen vertices, in double precision."""
+    everything = torch.cat([model.mean[..., None], model.basis], dim=-1).detach()
+    if isinstance(vertices, str):
+        if vertices not in model.regions:
+            raise ValueRangeError(f"vertices: found {vertices!r}; expected one of {', '.join(model.regions) or 'none'}")
+        vertices = model.regions[vertices]
+    if vertices is not None:
+        if not isinstance(vertices, torch.Tensor) or vertices.dtype not in (torch.int32, torch.int64):
+            raise InputTypeError("vertices: found no integer tensor; expected vertex indices, or the name of a region")
+        if vertices.ndim != 1 or not len(vertices):
+            raise ShapeError(f"vertices: found shape {tuple(vertices.shape)}; expected (N,), at least one")
+        if int(vertices.min()) < 0 or int(vertices.max()) >= model.num_vertices:
+            raise ValueRangeError(
+                f"vertices: found indices from {int(vertices.min())} to {int(vertices.max())}; "
+                f"expected 0 to {model.num_vertices - 1}"
+            )
+        everything = everything[vertices.to(everything.device)]
+    return everything.double()
+
+
+def _root(gram: torch.Tensor) -> torch.Tensor:
+    """``L`` with ``L L^T = gram`` for a positive semidefinite matrix (or a batch), where Cholesky may fail."""
+    values, vectors = torch.linalg.eigh(gram)
+    return vectors * values.clamp(min=0).sqrt()[..., None, :]
+
+
+class VertexMoments(nn.Module):
+    """Second moments of a face model's vertices.
+
+    Args:
+        model: The face model.
+        vertices: Which vertices count: ``(N,)`` indices, the name of one of the model's regions, or all.
+
+    Attributes:
+        count: How many vertices count, N.
+
+    Raises:
+        ValueRangeError: If an index or a name is not the model's.
+    """
+
+    centroid: torch.Tensor
+    spread_root: torch.Tensor
+    coordinate_root: torch.Tensor
+    component_gram: torch.Tensor
+
+    def __init__(self, model: MorphableModel, vertices: torch.Tensor | str | None = None) -> None:
+        super().__init__()
+        phi = _selected(model, vertices)  # (N, 3, 1 + K)
+        self.count = phi.shape[0]
+        centroid = phi.mean(dim=0)  # (3, 1 + K)
+        flat = (phi - centroid).flatten(1)  # (N, 3 (1 + K))
+        coordinates = torch.einsum("njk,njl->jkl", phi, phi)  # (3, 1 + K, 1 + K)
+        components = torch.einsum("nik,njk->kij", phi[..., 1:], phi[..., 1:])  # (K, 3, 3)
+        for name, value in (
+            ("centroid", centroid),
+            ("spread_root", _root(flat.T @ flat)),
+            ("coordinate_root", _root(coordinates)),
+            ("component_gram", components),
+        ):
+            self.register_buffer(name, value.to(model.mean.dtype), persistent=False)
+
+    def coordinate_norms(self, weights: torch.Tensor) -> torch.Tensor:
+        """Length of each coordinate as a vector over all vertices, ``sqrt(sum_i S_ij^2)``.
+
+        Args:
+            weights: ``(B, 1 + K)``: 1, then shape and expression coefficients.
+
+        Returns:
+            ``(B, 3)`` in the model's unit.
+        """
+        return torch.einsum("bk,jkl->bjl", weights, self.coordinate_root).norm(dim=-1)
+
+    def component_norms(self, linear: torch.Tensor) -> torch.Tensor:
+        """How far one unit of each coefficient moves all vertices: the Frobenius norms of ``A_k M^T``.
+
+        Args:
+            linear: ``(B, 3, 3)`` the linear part M of the pose.
+
+        Returns:
+            ``(B, K)`` in pixels per unit of the coefficient.
+        """
+        square = linear.transpose(-1, -2) @ linear  # (B, 3, 3)
+        return torch.einsum("bij,kij->bk", square, self.component_gram).clamp(min=0).sqrt()
+
+    def mean_square(self, tensor: torch.Tensor, shift: torch.Tensor, depth: bool = False) -> torch.Tensor:
+        """Mean over vertices of ``|Q Phi_i + t|^2``, a vector field that is linear in the basis.
+
+        Args:
+            tensor: ``(B, 3, 3, 1 + K)`` Q: from (coordinate, component) to a displacement, row by row.
+            shift: ``(B, 3)`` t.
+            depth: Whether the mean displacement in depth counts; otherwise depths are centred first.
+
+        Returns:
+            ``(B,)``.
+        """
+        spread = tensor.flatten(2) @ self.spread_root  # (B, 3, 3 (1 + K)): as if there were so few vertices
+        middle = torch.einsum("brjk,jk->br", tensor, self.centroid) + shift  # (B, 3)
+        if not depth:
+            middle = middle[:, :2]
+        return spread.square().sum(dim=(-1, -2)) / self.count + middle.square().sum(dim=-1)
