@@ -1,0 +1,200 @@
+"""Checkpoints that hold all of a run, appear whole or not at all, and from which it goes on exactly.
+
+A checkpoint is a folder ``checkpoints/step-00000400``, written under another name and then renamed:
+
+* ``networks.safetensors``: weights of the regressor, its average and the critic;
+* ``state.pt``: optimisers and random generators; loaded without running code (``weights_only``);
+* ``checkpoint.json``: step, configuration, code version, best validation so far.
+
+Trained networks alone, ``best.safetensors`` and the like, are written and read by
+:mod:`twodasl_lite.networks.weights`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from twodasl_lite.errors import FileFormatError, TwodaslError, require
+
+FOLDER = "checkpoints"
+_NETWORKS, _STATE, _FACTS = "networks.safetensors", "state.pt", "checkpoint.json"
+_FORMAT, _VERSION = "twodasl_lite.checkpoint", 1
+_EXPECTED = f"a {_FORMAT}, version {_VERSION}"
+
+
+class Checkpoint(NamedTuple):
+    """A run at one step.
+
+    Attributes:
+        step: Steps done.
+        networks: ``"regressor"``, ``"average"``, ``"critic"`` to their state dictionaries.
+        state: Everything else that goes into ``torch.save``: tensors, numbers, lists and dictionaries of such.
+        facts: What goes into JSON.
+    """
+
+    step: int
+    networks: dict[str, dict[str, torch.Tensor]]
+    state: dict[str, Any]
+    facts: dict[str, Any]
+
+
+def random_state() -> dict[str, Any]:
+    """States of all global random generators, in types that load without running code."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
+        "python": [random.getstate()[0], list(random.getstate()[1]), random.getstate()[2]],
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Set all global random generators to what :func:`random_state` returned."""
+    torch.set_rng_state(state["torch"])
+    kind, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
+    """Write a checkpoint, and remove all but the last ``keep``.
+
+    Args:
+        run: The run's folder.
+        checkpoint: What to write.
+        keep: How many stay.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        TwodaslError: If the disk is full or the place not writable; the checkpoints before stay as they are.
+    """
+    safetensors = require("safetensors.torch", "train", "a checkpoint")
+    folder = Path(run) / FOLDER
+    final = folder / f"step-{checkpoint.step:08d}"
+    part = folder / f".{final.name}.part"
+    tensors = {
+        f"{name}.{key}": value.detach().cpu().contiguous()
+        for name, weights in checkpoint.networks.items()
+        for key, value in weights.items()
+    }
+    facts = {"format": _FORMAT, "version": _VERSION, "step": checkpoint.step, **checkpoint.facts}
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        _write(part / _NETWORKS, safetensors.save(_unshared(tensors)))
+        with (part / _STATE).open("wb") as file:
+            torch.save(checkpoint.state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        _write(part / _FACTS, json.dumps(facts, indent=1).encode())
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(part, final)
+        _sync_folder(folder)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+        shutil.rmtree(part, ignore_errors=True)
+        last = latest_checkpoint(run)
+        kept = f"the last good one is {last}" if last else "there is none before it"
+        raise TwodaslError(
+            f"{final}: the checkpoint could not be written ({error}); {kept}. Make room and go on with --resume"
+        ) from error
+    for old in _all(run)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power failure; not every system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def _unshared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies of tensors that share memory with another: safetensors refuses those."""
+    seen: set[int] = set()
+    result = {}
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        result[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return result
+
+
+def _all(run: Path) -> list[Path]:
+    return sorted(path for path in (Path(run) / FOLDER).glob("step-*") if (path / _FACTS).is_file())
+
+
+def latest_checkpoint(run: Path) -> Path | None:
+    """The last checkpoint of a run; ``None`` if it has none."""
+    found = _all(run)
+    return found[-1] if found else None
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
+    """Read a checkpoint.
+
+    Args:
+        path: Its folder.
+        device: Where the tensors go.
+
+    Raises:
+        FileFormatError: If a file is missing, damaged or would run code.
+    """
+    safetensors = require("safetensors.torch", "train", "a checkpoint")
+    path = Path(path)
+    for name in (_FACTS, _NETWORKS, _STATE):
+        if not (path / name).is_file():
+            raise FileFormatError(path / name, "no such file", _EXPECTED)
+    try:
+        facts = json.loads((path / _FACTS).read_text(encoding="utf-8"))
+        found = (facts.pop("format"), facts.pop("version"))
+        step = int(facts.pop("step"))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise FileFormatError(path / _FACTS, "a damaged file", _EXPECTED) from error
+    if found != (_FORMAT, _VERSION):
+        raise FileFormatError(path / _FACTS, f"a {found[0]}, version {found[1]}", _EXPECTED)
+    try:
+        tensors = safetensors.load_file(path / _NETWORKS, device=str(device))
+    except Exception as error:  # safetensors' own exception class is private to its binary
+        raise FileFormatError(path / _NETWORKS, f"a damaged file ({error})", _EXPECTED) from error
+    networks: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        network, _, key = name.partition(".")
+        networks.setdefault(network, {})[key] = tensor
+    try:
+        # On the CPU: the generators' states belong there, and optimisers move theirs to where the weights are.
+        state = torch.load(path / _STATE, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise FileFormatError(path / _STATE, f"a damaged file ({error})", _EXPECTED) from error
+    return Checkpoint(step, networks, state, facts)

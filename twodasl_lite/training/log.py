@@ -1,0 +1,155 @@
+"""What a run writes down: one JSON object a line, readable while it grows.
+
+Rows of ``kind`` ``"train"`` (losses, learning rate, speed), ``"validation"`` (errors), ``"stage"``, ``"resume"`` and
+``"end"``. A run that is resumed drops the rows after its checkpoint and writes them again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from twodasl_lite import __version__
+from twodasl_lite.archive import whole_file
+from twodasl_lite.errors import FileFormatError, require
+
+LOG_FILE = "log.jsonl"
+
+
+class RunLog:
+    """Appends rows to a run's log, and to TensorBoard's if wanted.
+
+    Args:
+        folder: The run's folder.
+        step: Rows beyond this step are dropped: they were written after the checkpoint that the run goes on from.
+        tensorboard: Whether to write TensorBoard's event files too.
+    """
+
+    def __init__(self, folder: Path, step: int = 0, *, tensorboard: bool = False) -> None:
+        self.path = Path(folder) / LOG_FILE
+        if self.path.is_file():
+            kept = [row for row in read_log(self.path) if row["step"] <= step and (step or row["kind"] == "resume")]
+            with whole_file(self.path) as file:
+                file.write("".join(json.dumps(row) + "\n" for row in kept).encode())
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("a", encoding="utf-8")
+        self._board = None
+        if tensorboard:
+            board = require("torch.utils.tensorboard", "train", "TensorBoard's log")
+            self._board = board.SummaryWriter(str(Path(folder) / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def write(self, kind: str, step: int, **values: Any) -> None:
+        """Append a row; numbers are rounded to six digits."""
+        row = {"kind": kind, "step": step, **_rounded(values)}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in _flat(row).items():
+                if name not in ("kind", "step"):
+                    self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def _flat(row: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """Numbers of nested tables, names joined by a slash."""
+    numbers: dict[str, float] = {}
+    for key, value in row.items():
+        if isinstance(value, dict):
+            numbers |= _flat(value, f"{prefix}{key}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            numbers[prefix + key] = value
+    return numbers
+
+
+def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Rows of a log, also of one that is being written: an unfinished last line is left out.
+
+    Args:
+        path: The file, or the run's folder.
+
+    Raises:
+        FileFormatError: If it is missing or another line is no JSON object.
+    """
+    path = Path(path)
+    path = path / LOG_FILE if path.is_dir() else path
+    expected = "a log of training, one JSON object a line"
+    if not path.is_file():
+        raise FileFormatError(path, "no such file", expected)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = []
+    for number, line in enumerate(lines):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict) or not {"kind", "step"} <= row.keys():
+                raise ValueError("no kind or step")
+        except ValueError as error:
+            if number == len(lines) - 1:
+                break
+            raise FileFormatError(path, f"an unreadable line {number + 1}", expected) from error
+        rows.append(row)
+    return rows
+
+
+def code_version() -> dict[str, Any]:
+    """The package's version and, where it runs from a clone, the commit and whether files differ from it."""
+    version: dict[str, Any] = {"twodasl_lite": __version__, "torch": torch.__version__}
+    here = Path(__file__).resolve().parents[2]
+    if (here / ".git").exists():
+        try:
+            commit = _git(here, "rev-parse", "HEAD")
+            version["commit"] = commit
+            version["changed"] = bool(_git(here, "status", "--porcelain", "--", "twodasl_lite"))
+        except (OSError, subprocess.SubprocessError):
+            pass  # no git here: the version has to do
+    return version
+
+
+def _git(folder: Path, *words: str) -> str:
+    run = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=20)
+    return run.stdout.strip()
+
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """What computed, for the record of a run."""
+    if device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+    return {"device": "cpu", "machine": platform.machine(), "threads": torch.get_num_threads()}
+
+
+class Speed:
+    """Pictures per second and seconds since the last look."""
+
+    def __init__(self) -> None:
+        self.since, self.pictures = time.perf_counter(), 0
+
+    def add(self, pictures: int) -> None:
+        """Count pictures."""
+        self.pictures += pictures
+
+    def look(self) -> float:
+        """Pictures per second since the last look."""
+        now = time.perf_counter()
+        speed = self.pictures / max(now - self.since, 1e-9)
+        self.since, self.pictures = now, 0
+        return speed
