@@ -5,13 +5,24 @@
 * :mod:`~twodasl_lite.networks.lite`: a small regressor for CPUs.
 * :mod:`~twodasl_lite.networks.normalisation`: batch, group and frozen normalisation.
 * :mod:`~twodasl_lite.networks.critic`: the critic.
+* :mod:`~twodasl_lite.networks.weights`: released, ImageNet's and our own weights, from and to files.
+* :mod:`~twodasl_lite.networks.onnx`: export for other programs.
 """
 
 from twodasl_lite.networks.critic import Critic
 from twodasl_lite.networks.lite import LiteRegressor
 from twodasl_lite.networks.normalisation import NORM_KINDS, FrozenBatchNorm2d, NormKind, measure_statistics
+from twodasl_lite.networks.onnx import export_onnx
 from twodasl_lite.networks.regressors import REGRESSORS, count_parameters, make_regressor
 from twodasl_lite.networks.resnet import IN_CHANNELS, NUM_OUTPUTS, ResNet
+from twodasl_lite.networks.weights import (
+    TrainedRegressor,
+    load_imagenet,
+    load_regressor,
+    load_released,
+    save_regressor,
+    unwrap,
+)
 
 __all__ = [
     "IN_CHANNELS",
@@ -23,7 +34,14 @@ __all__ = [
     "LiteRegressor",
     "NormKind",
     "ResNet",
+    "TrainedRegressor",
     "count_parameters",
+    "export_onnx",
+    "load_imagenet",
+    "load_regressor",
+    "load_released",
     "make_regressor",
     "measure_statistics",
+    "save_regressor",
+    "unwrap",
 ]

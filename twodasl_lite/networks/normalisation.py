@@ -27,7 +27,7 @@ NormKind = Literal["batch", "group", "frozen"]
 NORM_KINDS: tuple[str, ...] = get_args(NormKind)
 
 MAX_GROUPS = 32
-"""Groups of a group normalisation, as in its paper; fewer where 32 do not divide the channels."""
+"""Groups of a group normalisation, as in its paper; fewer where groups would be too small."""
 MIN_GROUP = 8
 """Least channels in a group: statistics over fewer erase what the channels say."""
 
@@ -45,7 +45,7 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(max(1, math.gcd(MAX_GROUPS, channels // MIN_GROUP)), channels)
+    return nn.GroupNorm(math.gcd(channels, max(1, min(MAX_GROUPS, channels // MIN_GROUP))), channels)
 
 
 def make_norm(kind: NormKind) -> Norm:

@@ -1,0 +1,137 @@
+"""Trained networks for other programs: ONNX, checked before it is written."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from twodasl_lite.archive import whole_file
+from twodasl_lite.camera import CROP_SIZE
+from twodasl_lite.coefficients import Whitening
+from twodasl_lite.errors import ShapeError, ValueRangeError, require
+from twodasl_lite.networks.resnet import IN_CHANNELS
+from twodasl_lite.networks.weights import unwrap
+
+INPUT, WHITENED, RAW = "inputs", "whitened", "coefficients"
+"""Names of the exported graph's input and of its output, without and with a whitening."""
+TOLERANCE = 1e-4
+"""Largest difference between torch and onnxruntime that is accepted, in standard deviations of each coefficient."""
+_CHECKED_BATCHES = (1, 3)  # both the smallest and another one than the graph was traced with
+_TRACED_BATCH = 2
+
+
+class _Unwhitened(nn.Module):
+    """A network and its whitening as one."""
+
+    def __init__(self, network: nn.Module, whitening: Whitening) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", whitening.mean.detach().float().cpu())
+        self.register_buffer("std", whitening.std.detach().float().cpu())
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.network(inputs) * self.std + self.mean
+
+
+def export_onnx(
+    network: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    whitening: Whitening | None = None,
+    metadata: Mapping[str, object] | None = None,
+    tolerance: float = TOLERANCE,
+) -> float:
+    """Write a regressor as an ONNX file that takes any number of faces.
+
+    The graph's input is ``inputs`` ``(B, 4, 120, 120)``, see :meth:`.ResNet.forward`. Before the file appears,
+    onnxruntime runs the graph on random pictures with landmark maps, for batches of 1 and 3, and the results must be
+    those of torch.
+
+    Args:
+        network: One of :func:`.make_regressor`; exported in evaluation mode, itself left as it is.
+        path: Where; missing folders are made.
+        whitening: If given, the graph's output is raw ``coefficients``; else it is ``whitened``. ``(B, num_outputs)``.
+        metadata: Facts to keep with the graph, as JSON under the key ``twodasl_lite``.
+        tolerance: Largest difference accepted, in standard deviations of each coefficient.
+
+    Returns:
+        The largest difference found, in the same units.
+
+    Raises:
+        MissingDependencyError: Without the packages onnx, onnxscript and onnxruntime.
+        ShapeError: If the whitening's size is not the network's.
+        ValueRangeError: If the difference is larger.
+        OSError: If the disk is full or the place not writable; no partial file is left.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        require(package, "onnx", "exporting to ONNX")
+    inner = unwrap(network)
+    if whitening is not None and whitening.mean.shape[0] != inner.num_outputs:
+        raise ShapeError(f"whitening: found {whitening.mean.shape[0]} entries; expected {inner.num_outputs}")
+    model = copy.deepcopy(inner).float().cpu()
+    model = (model if whitening is None else _Unwhitened(model, whitening)).eval()
+    graph = _trace(model, WHITENED if whitening is None else RAW)
+    if metadata is not None:
+        entry = graph.metadata_props.add()
+        entry.key, entry.value = "twodasl_lite", json.dumps(dict(metadata))
+    content = graph.SerializeToString()
+    difference = _compare(model, content, None if whitening is None else whitening.std)
+    if not difference <= tolerance:
+        raise ValueRangeError(
+            f"onnxruntime: found results {difference:.2g} deviations from torch's; expected at most {tolerance}"
+        )
+    with whole_file(path) as file:
+        file.write(content)
+    return difference
+
+
+def _trace(model: nn.Module, output: str):
+    """The graph as an ``onnx.ModelProto``, for any size of the batch."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it warns of packages that no regressor uses
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch's, of torch's own internals
+            program = torch.onnx.export(
+                model,
+                (_examples(_TRACED_BATCH),),
+                input_names=[INPUT],
+                output_names=[output],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                dynamo=True,
+                verbose=False,
+            )
+    finally:
+        logger.setLevel(level)
+    return program.model_proto
+
+
+def _examples(count: int) -> torch.Tensor:
+    """Noise as pictures, and maps with about 18 points, ``(B, 4, 120, 120)``."""
+    generator = torch.Generator().manual_seed(count)
+    picture = torch.rand(count, IN_CHANNELS, CROP_SIZE, CROP_SIZE, generator=generator) * 2 - 1
+    picture[:, -1] = torch.where(picture[:, -1] > 1 - 2 * 18 / CROP_SIZE**2, 1.0, -1.0)
+    return picture
+
+
+def _compare(model: nn.Module, content: bytes, std: torch.Tensor | None) -> float:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for count in _CHECKED_BATCHES:
+        inputs = _examples(count)
+        with torch.inference_mode():
+            expected = model(inputs)
+        (found,) = session.run(None, {INPUT: inputs.numpy()})
+        difference = (torch.from_numpy(found) - expected).abs()
+        worst = max(worst, float((difference if std is None else difference / std.cpu()).max()))
+    return worst
