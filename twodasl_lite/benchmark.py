@@ -1,0 +1,342 @@
+"""A test set and a method's predictions become a report: the tables, curves and worst cases of the benchmark.
+
+::
+
+    coefficients --decode--> landmarks in the crop --mapping--> landmarks in the photo --NME--> tables
+
+The ``"bench"`` mapping repeats the published scripts, with their clamped boxes; ``"exact"`` is right
+(:func:`twodasl_lite.camera.crop_to_image`). Explained in chapter 15.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from twodasl_lite.archive import whole_file
+from twodasl_lite.camera import Mapping, crop_to_image, image_to_crop
+from twodasl_lite.coefficients import Whitening
+from twodasl_lite.data.aflw2000 import AFLW2000
+from twodasl_lite.data.predictions import Predictions
+from twodasl_lite.decode import decode_landmarks
+from twodasl_lite.errors import TwodaslError, ValueRangeError, check_tensor
+from twodasl_lite.evaluation import Table, auc, failure_rate, markdown, nme, summarise
+from twodasl_lite.evaluation.curves import LIMIT
+from twodasl_lite.evaluation.intervals import RESAMPLES
+from twodasl_lite.landmarks import MapKind, subset_18
+from twodasl_lite.morphable.model import MorphableModel
+from twodasl_lite.prediction import predict
+
+MAIN = "68 points, 2D"
+"""Name of the measure that papers quote."""
+DEPTH_MEASURE = "68 points, 3D"
+REANNOTATED = "68 points, 2D, re-annotated"
+REANNOTATED_SHIFTED = "68 points, 2D, re-annotated + 1 px"
+"""The re-annotated landmarks are whole numbers that sit about 1.5 pixels apart from the others; adding one pixel in x
+and y brings both sets together. The file does not say from where it counts, so both are reported."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """How good the predictions are.
+
+    Attributes:
+        names: Faces with an answer.
+        missing: Faces of the test set without one.
+        mapping: ``"exact"`` or ``"bench"``.
+        errors: Name of the measure to ``(M,)`` errors, fractions.
+        tables: Name of the measure to its table, over the faces with an answer.
+        landmarks: ``(M, 68, 2 or 3)`` predicted landmarks in photo pixels.
+        yaw: ``(M,)`` degrees.
+        source: Where the predictions come from.
+        problems: What went wrong on the way, one sentence each.
+    """
+
+    names: tuple[str, ...]
+    missing: tuple[str, ...]
+    mapping: Mapping
+    errors: dict[str, torch.Tensor]
+    tables: dict[str, Table]
+    landmarks: torch.Tensor
+    yaw: torch.Tensor
+    source: str = ""
+    problems: tuple[str, ...] = field(default=())
+
+    def with_failures(self, measure: str = MAIN) -> torch.Tensor:
+        """``(N,)`` errors, NaN for each face without an answer: for curves, which count those as failures."""
+        return torch.cat([self.errors[measure], torch.full((len(self.missing),), torch.nan, dtype=torch.float64)])
+
+    def worst(self, count: int = 12, measure: str = MAIN) -> list[int]:
+        """Indices of the faces with the largest errors, the worst first."""
+        return self.errors[measure].argsort(descending=True)[:count].tolist()
+
+    def to_dict(self) -> dict[str, object]:
+        """Everything but the landmarks, for JSON; errors are fractions."""
+        results = {}
+        for measure, table in self.tables.items():
+            errors = self.with_failures(measure)
+            curve = {"limit": LIMIT, "auc": auc(errors), "failure_rate": failure_rate(errors)}
+            results[measure] = table.to_dict() | curve
+        worst = [{"name": self.names[k], "error": float(self.errors[MAIN][k])} for k in self.worst()]
+        return {
+            "dataset": "AFLW2000-3D",
+            "faces": len(self.names) + len(self.missing),
+            "answered": len(self.names),
+            "missing": list(self.missing),
+            "predictions": self.source,
+            "mapping": self.mapping,
+            "results": results,
+            "worst": worst,
+            "problems": list(self.problems),
+        }
+
+    def markdown(self, digits: int = 3) -> str:
+        """The tables in Markdown, in per cent."""
+        return markdown(self.tables, digits)
+
+    def to_csv(self) -> str:
+        """One line per face with an answer: name, yaw, every error."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["name", "yaw", *self.errors])
+        rows = torch.stack(list(self.errors.values()), dim=1).tolist()
+        for name, yaw, row in zip(self.names, self.yaw.tolist(), rows, strict=True):
+            writer.writerow([name, f"{yaw:.3f}", *(f"{value:.6f}" for value in row)])
+        return text.getvalue()
+
+    def write(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write ``report.json``, ``tables.md`` and ``errors.csv``; missing folders are made.
+
+        Returns:
+            The files.
+
+        Raises:
+            OSError: If a place is not writable.
+        """
+        contents = {
+            "report.json": json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n",
+            "tables.md": self.markdown() + "\n",
+            "errors.csv": self.to_csv(),
+        }
+        files = []
+        for name, text in contents.items():
+            files.append(Path(folder) / name)
+            with whole_file(files[-1]) as file:
+                file.write(text.encode())
+        return files
+
+
+def predicted_landmarks(
+    predictions: Predictions,
+    dataset: AFLW2000,
+    mapping: Mapping = "exact",
+    *,
+    model: MorphableModel | None = None,
+    whitening: Whitening | None = None,
+) -> torch.Tensor:
+    """Landmarks in the photos.
+
+    Args:
+        predictions: For the faces of ``dataset``, in its order.
+        dataset: The test set; its boxes are used unless the predictions have their own.
+        mapping: From the crop back to the photo; landmarks in the photo already stay as they are.
+        model: Decodes coefficients.
+        whitening: Turns whitened into raw ones.
+
+    Returns:
+        ``(M, 68, 2 or 3)`` float64.
+
+    Raises:
+        ValueRangeError: If a face model or a whitening is needed and not given, or the predictions' own boxes are to
+            be read with the ``bench`` mapping.
+    """
+    if predictions.kind == "landmarks":
+        return predictions.values
+    if model is None or (predictions.kind == "whitened" and whitening is None):
+        needed = "a face model" if model is None else "a whitening"
+        raise ValueRangeError(f"predictions: found {predictions.kind} coefficients; expected {needed} to decode them")
+    values = predictions.values
+    if predictions.kind == "whitened":
+        values = whitening.unwhiten(values)
+    if predictions.boxes is not None and mapping == "bench":
+        raise ValueRangeError("mapping: found 'bench' for predictions with their own boxes; expected 'exact'")
+    boxes = dataset.boxes_for(mapping) if predictions.boxes is None else predictions.boxes
+    return crop_to_image(decode_landmarks(values.to(model.mean.dtype), model).double(), boxes, mapping)
+
+
+def evaluate(
+    predictions: Predictions,
+    dataset: AFLW2000,
+    mapping: Mapping = "exact",
+    *,
+    model: MorphableModel | None = None,
+    whitening: Whitening | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Report:
+    """Measure predictions on AFLW2000-3D.
+
+    Args:
+        predictions: In any order; joined with the test set by name. A face without a row, or with NaN in it, has no
+            answer: it is left out of the tables and counts as a failure in curves.
+        dataset: The test set.
+        mapping: ``"exact"``, or ``"bench"`` to compare with papers.
+        model: Face model, for coefficients.
+        whitening: For whitened coefficients.
+        resamples: Of the intervals.
+        seed: Of the resampling.
+
+    Raises:
+        ValueRangeError: If no prediction is for a face of the test set, or something needed is not given.
+    """
+    predictions.check()
+    rows = {name: k for k, name in enumerate(predictions.names)}
+    answered = torch.isfinite(predictions.values.flatten(1)).all(dim=1).tolist()
+    index = [k for k, name in enumerate(dataset.names) if name in rows and answered[rows[name]]]
+    if not index:
+        raise ValueRangeError(
+            f"predictions: found none for a face of the test set (names such as {', '.join(predictions.names[:2])}); "
+            f"expected names such as {dataset.names[0]}"
+        )
+    problems = list(dataset.problems)
+    strangers = sorted(set(predictions.names) - set(dataset.names))
+    if strangers:
+        problems.append(
+            f"{len(strangers)} predictions for pictures that are not in the test set, such as {strangers[0]}"
+        )
+    known = dataset.take(index)
+    order = [rows[name] for name in known.names]
+    boxes = None if predictions.boxes is None else predictions.boxes[order]
+    ordered = predictions._replace(names=known.names, values=predictions.values[order], boxes=boxes)
+    found = predicted_landmarks(ordered, known, mapping, model=model, whitening=whitening)
+    flat = found[..., :2]
+    errors = {MAIN: nme(flat, known.landmarks[..., :2])}
+    if found.shape[-1] == 3:
+        errors[DEPTH_MEASURE] = nme(found, known.landmarks)
+    if known.reannotated is not None:
+        errors[REANNOTATED] = nme(flat, known.reannotated)
+        errors[REANNOTATED_SHIFTED] = nme(flat, known.reannotated + 1)
+    return Report(
+        known.names,
+        tuple(name for name in dataset.names if name not in set(known.names)),
+        mapping,
+        errors,
+        {key: summarise(value, known.yaw, resamples=resamples, seed=seed) for key, value in errors.items()},
+        found,
+        known.yaw,
+        predictions.source,
+        tuple(problems),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- with a network
+def jittered_boxes(boxes: torch.Tensor, amount: float, seed: int = 0) -> torch.Tensor:
+    """Crop boxes as a face detector would give them, not cut around the very landmarks that are to be found.
+
+    Args:
+        boxes: ``(N, 4)`` square boxes.
+        amount: Largest shift of the centre, as a part of the side, and largest relative change of the side.
+        seed: Seed.
+
+    Returns:
+        ``(N, 4)``, whole pixels; the same for the same seed.
+
+    Raises:
+        ValueRangeError: If the amount is not from 0 to 0.5.
+    """
+    boxes = check_tensor("boxes", boxes, ("N", 4))
+    if not 0 <= amount <= 0.5:
+        raise ValueRangeError(f"amount: found {amount}; expected 0 to 0.5")
+    generator = torch.Generator().manual_seed(seed)
+    draws = amount * (2 * torch.rand(len(boxes), 3, generator=generator, dtype=torch.float64) - 1).to(boxes)
+    side = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1, keepdim=True)  # (N, 1)
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2 + side * draws[:, :2]
+    new_side = torch.round(side * (1 + draws[:, 2:])).clamp(min=1)
+    first = torch.round(centre - new_side / 2)
+    return torch.cat([first, first + new_side], dim=1)
+
+
+def predict_faces(
+    network: nn.Module,
+    whitening: Whitening,
+    dataset: AFLW2000,
+    model: MorphableModel,
+    *,
+    boxes: torch.Tensor | None = None,
+    detected: bool = True,
+    kind: MapKind = "binary",
+    source: str = "",
+    device: torch.device | str = "cpu",
+    batch_size: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Predictions, list[str]]:
+    """Run a regressor over the test set.
+
+    Args:
+        network: The regressor.
+        whitening: Of its outputs.
+        dataset: The test set; its pictures must be there.
+        model: The face model that the network was trained for.
+        boxes: ``(N, 4)`` other crop boxes than the test set's, in whole pixels.
+        detected: Whether to show the network the detector's landmarks where the set has them; else it starts with an
+            empty map (:func:`twodasl_lite.prediction.predict`).
+        kind: Form of the landmark map that it was trained with.
+        source: Where the network comes from, for the report.
+        device: Where to compute.
+        batch_size: Faces at once.
+        progress: Called with how many faces are done and how many there are.
+
+    Returns:
+        Raw coefficients with the boxes they refer to, and a sentence for each picture that could not be read.
+    """
+    network = network.to(device)
+    whitening = Whitening(whitening.mean.to(device), whitening.std.to(device))
+    model = model.to(device)
+    own = dataset.boxes
+    points = None
+    if detected and dataset.detected is not None:
+        points = subset_18(dataset.detected)  # (N, 18, 2)
+        if boxes is not None:
+            points = image_to_crop(crop_to_image(points, own), boxes)
+    kept: list[int] = []
+    found: list[torch.Tensor] = []
+    problems: list[str] = []
+    for start in range(0, len(dataset), batch_size):
+        members, crops = [], []
+        for k in range(start, min(start + batch_size, len(dataset))):
+            try:
+                crops.append(dataset.crop(dataset.names[k], None if boxes is None else boxes[k]))
+                members.append(k)
+            except TwodaslError as error:
+                problems.append(str(error))
+        if members:
+            images = torch.stack([torch.from_numpy(crop).permute(2, 0, 1) for crop in crops]).to(device)
+            shown = None if points is None else points[members].to(device)
+            face = predict(network, whitening, images, shown, model=model, kind=kind, batch_size=batch_size)
+            found.append(face.coefficients.cpu().double())
+            kept += members
+        if progress is not None:
+            progress(min(start + batch_size, len(dataset)), len(dataset))
+    if not kept:
+        raise ValueRangeError(f"pictures: found none that can be read ({problems[0]}); expected at least one")
+    names = tuple(dataset.names[k] for k in kept)
+    used = None if boxes is None else boxes[kept].double()
+    return Predictions(names, torch.cat(found), "coefficients", used, source), problems
+
+
+def release_predictions(dataset: AFLW2000) -> Predictions:
+    """The authors' own predictions, if the test set brings them along.
+
+    Raises:
+        FileFormatError: If it does not, or they are damaged.
+    """
+    names, values = dataset.release_predictions()
+    return Predictions(names, values, "whitened", None, "released with 2DASL").check()

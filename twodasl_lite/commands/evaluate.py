@@ -1,0 +1,243 @@
+"""``twodasl evaluate``: measure predictions, or a trained network, on a test set."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from twodasl_lite.benchmark import (
+    MAIN,
+    Report,
+    evaluate,
+    jittered_boxes,
+    predict_faces,
+    release_predictions,
+)
+from twodasl_lite.camera import MAPPINGS
+from twodasl_lite.coefficients import Whitening
+from twodasl_lite.commands.progress import ProgressBar
+from twodasl_lite.data.aflw2000 import AFLW2000, read_aflw2000, read_basel_landmarks, read_names
+from twodasl_lite.data.predictions import Predictions, read_predictions, write_predictions
+from twodasl_lite.errors import (
+    FileFormatError,
+    InputTypeError,
+    MissingDependencyError,
+    TwodaslError,
+    ValueRangeError,
+    require,
+)
+from twodasl_lite.evaluation import auc, failure_rate
+from twodasl_lite.evaluation.curves import LIMIT
+from twodasl_lite.evaluation.intervals import RESAMPLES
+from twodasl_lite.images import write_photo
+from twodasl_lite.morphable import MorphableModel, load_face_model, read_face_model, read_whitening
+
+DATASETS = ("aflw2000",)
+_SHOWN_PROBLEMS = 10
+_BASEL_FILE = "bfm_68_landmarks.npz"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the subcommand takes."""
+    parser.add_argument("--dataset", choices=DATASETS, default=DATASETS[0], help="the test set (default: aflw2000)")
+    parser.add_argument(
+        "--root", type=Path, required=True, metavar="PLACE",
+        help="a clone of XgTu/2DASL, the folder AFLW2000, or an .npz of annotations",
+    )  # fmt: skip
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--predictions", type=Path, metavar="FILE",
+        help=".npz with names, or .npy of whitened coefficients (default: those released with 2DASL)",
+    )  # fmt: skip
+    what.add_argument("--checkpoint", type=Path, metavar="FILE", help="a trained network (.safetensors)")
+    parser.add_argument("--names", type=Path, metavar="FILE", help="the list of pictures that belongs to an .npy")
+    parser.add_argument(
+        "--mapping", choices=MAPPINGS, default=MAPPINGS[0],
+        help="from the crop back to the photo: right, or as the published scripts do (default: exact)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--face-model", type=Path, metavar="FILE",
+        help="the model that the coefficients are of (default: that of the clone, or of the package for a checkpoint)",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write report, tables, errors, curve and worst cases")
+    parser.add_argument("--worst", type=int, default=12, metavar="N", help="worst cases on the sheet (default: 12)")
+    parser.add_argument("--resamples", type=int, default=RESAMPLES, metavar="N", help="of the confidence intervals")
+    parser.add_argument("--seed", type=int, default=0, help="of the intervals and the jitter (default: 0)")
+    group = parser.add_argument_group("with --checkpoint")
+    group.add_argument(
+        "--jitter", type=float, default=0.0, metavar="PART",
+        help="shift and resize each crop box by up to this part of its side, as a face detector's would be",
+    )  # fmt: skip
+    group.add_argument(
+        "--no-detector", action="store_true", help="do not show the network the detector's landmarks: empty map first"
+    )
+    group.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.checkpoint is None:
+        given = [f"--{name}" for name in ("jitter", "no_detector") if getattr(options, name)]
+        if given:
+            raise InputTypeError(f"{', '.join(given).replace('_', '-')}: only with --checkpoint, which cuts the crops")
+    if options.worst < 0:
+        raise ValueRangeError(f"--worst: found {options.worst}; expected 0 or more")
+    dataset = read_aflw2000(options.root)
+    problems: list[str] = []
+    if options.checkpoint is not None:
+        predictions, model, problems = _from_checkpoint(options, dataset)
+        whitening = None
+        if options.out is not None:
+            write_predictions(options.out / "predictions.npz", predictions)
+    else:
+        predictions = _from_file(options, dataset)
+        model, whitening = (None, None) if predictions.kind == "landmarks" else _basel_model(options, dataset)
+    report = evaluate(
+        predictions,
+        dataset,
+        options.mapping,
+        model=model,
+        whitening=whitening,
+        resamples=options.resamples,
+        seed=options.seed,
+    )
+    _print(report, [*problems, *report.problems])
+    if options.out is not None:
+        files = report.write(options.out)
+        files += _draw(report, dataset, options.out, options.worst)
+        print("\nwritten: " + ", ".join(str(file) for file in files))
+
+
+# ---------------------------------------------------------------------------------------------------- what is measured
+def _from_file(options: argparse.Namespace, dataset: AFLW2000) -> Predictions:
+    if options.predictions is None:
+        return release_predictions(dataset)
+    if options.names is not None:
+        return read_predictions(options.predictions, read_names(options.names))
+    if options.predictions.suffix == ".npy":
+        return read_predictions(options.predictions, dataset.names_of_rows(options.predictions))
+    return read_predictions(options.predictions)
+
+
+def _from_checkpoint(options: argparse.Namespace, dataset: AFLW2000) -> tuple[Predictions, MorphableModel, list[str]]:
+    from twodasl_lite.networks.weights import load_regressor
+
+    if options.device != "cpu" and not (options.device.startswith("cuda") and torch.cuda.is_available()):
+        raise ValueRangeError(f"--device: found {options.device!r}; expected cpu, or cuda on a machine that has it")
+    regressor = load_regressor(options.checkpoint, options.device)
+    model = load_face_model() if options.face_model is None else read_face_model(options.face_model)
+    model = model.with_layout(regressor.layout).to(torch.float32)
+    boxes = jittered_boxes(dataset.boxes, options.jitter, options.seed) if options.jitter else None
+    source = str(options.checkpoint)
+    if boxes is not None:
+        source += f", crop boxes jittered by up to {options.jitter:g} of their side (seed {options.seed})"
+    predictions, problems = predict_faces(
+        regressor.network,
+        regressor.whitening,
+        dataset,
+        model,
+        boxes=boxes,
+        detected=not options.no_detector,
+        kind=regressor.metadata["map_kind"],
+        source=source,
+        device=options.device,
+        progress=ProgressBar("predicting"),
+    )
+    return predictions, model.to("cpu"), problems
+
+
+def _basel_model(options: argparse.Namespace, dataset: AFLW2000) -> tuple[MorphableModel, Whitening]:
+    """The Basel Face Model and its whitening: given, of the clone, or beside an archive of annotations."""
+    path = options.face_model or dataset.face_model_path()
+    if path is None and (dataset.root.parent / _BASEL_FILE).is_file():
+        path = dataset.root.parent / _BASEL_FILE
+    if path is None:
+        raise FileFormatError(
+            options.root, "no face model", "--face-model FILE, the Basel Face Model as published with 3DDFA or 2DASL"
+        )
+    if path.suffix == ".npz":
+        return read_basel_landmarks(path)
+    try:
+        model = read_face_model(path)
+    except FileFormatError as error:
+        if options.face_model is None:
+            raise FileFormatError(error.path, error.found, f"{error.expected}; or --face-model FILE") from error
+        raise
+    return model.to(torch.float64), read_whitening(path, units=model.units)
+
+
+# -------------------------------------------------------------------------------------------------------------- output
+def _print(report: Report, problems: Sequence[str]) -> None:
+    total = len(report.names) + len(report.missing)
+    print(f"AFLW2000-3D, {report.mapping} mapping: {len(report.names)} of {total} faces answered")
+    print(f"predictions: {report.source or 'unnamed'}")
+    if report.missing:
+        print(f"without an answer: {_some(report.missing)}")
+    counts = ", ".join(map(str, report.tables[MAIN].counts))
+    print(f"\n{report.markdown()}\n\nfaces per bin: {counts}; in brackets: 95 % intervals over pictures")
+    errors = report.with_failures()
+    print(
+        f"{MAIN}: area under the error curve to {100 * LIMIT:g} % {auc(errors):.4f}, "
+        f"failures (above it, or no answer) {100 * failure_rate(errors):.2f} %"
+    )
+    for problem in problems[:_SHOWN_PROBLEMS]:
+        print(f"note: {problem}", file=sys.stderr)
+    if len(problems) > _SHOWN_PROBLEMS:
+        print(f"note: and {len(problems) - _SHOWN_PROBLEMS} more like these", file=sys.stderr)
+
+
+def _draw(report: Report, dataset: AFLW2000, folder: Path, worst: int) -> list[Path]:
+    """The error curve, and the worst cases if there are photos; a picture that cannot be drawn is said, not fatal."""
+    files = []
+    try:
+        files.append(_draw_curve(report, folder / "ced.png"))
+    except MissingDependencyError as error:
+        print(f"note: no error curve: {error}", file=sys.stderr)
+    if worst and dataset.layout != "archive":
+        files.append(_draw_worst(report, dataset, folder / "worst.png", worst))
+    return files
+
+
+def _draw_curve(report: Report, path: Path) -> Path:
+    require("matplotlib", "book", "the error curve")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from twodasl_lite.viz.evaluation_figures import draw_ced
+
+    figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")  # without pyplot, which takes half a second more
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    draw_ced(axes, {measure: report.with_failures(measure) for measure in report.errors})
+    axes.set_title(f"AFLW2000-3D, {len(report.names)} faces, {report.mapping} mapping", fontsize="medium")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def _draw_worst(report: Report, dataset: AFLW2000, path: Path, count: int) -> Path:
+    from twodasl_lite.viz.evaluation_figures import worst_cases
+
+    index = report.worst(count)
+    places = {name: k for k, name in enumerate(dataset.names)}
+    truth = dataset.landmarks[[places[report.names[k]] for k in index]]
+    captions = [f"{report.names[k]}: {100 * float(report.errors[MAIN][k]):.1f} %" for k in index]
+    photos = [_or_none(lambda k=k: dataset.photo(report.names[k])) for k in index]
+    write_photo(path, worst_cases(photos, report.landmarks[index], truth, captions))
+    return path
+
+
+def _or_none(read: Callable):
+    try:
+        return read()
+    except TwodaslError as error:
+        print(f"note: {error}", file=sys.stderr)
+        return None
+
+
+def _some(names: Sequence[str], shown: int = 3) -> str:
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

@@ -1,0 +1,189 @@
+"""Figures of errors, for print, in matplotlib: error curves, bars by yaw, ablations; and the worst cases as a sheet.
+
+Errors come as fractions and are drawn in per cent. Curves and bars differ by dash, hatch and place as well as by
+colour. Used from chapter 14 on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+import torch
+
+from twodasl_lite.errors import ShapeError, ValueRangeError
+from twodasl_lite.evaluation import BIN_NAMES, Table, auc, ced
+from twodasl_lite.evaluation.curves import LIMIT
+from twodasl_lite.evaluation.tables import COLUMNS
+from twodasl_lite.images import crop_photo, landmarks_box
+from twodasl_lite.landmarks import draw_landmarks
+from twodasl_lite.viz.palette import CATEGORICAL, OKABE_ITO
+
+_DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
+_HATCHES = ("", "///", "...", "\\\\\\", "xxx", "++")
+_TRUE_COLOUR, _PREDICTED_COLOUR = (240, 228, 66), (0, 160, 255)
+_CAPTION_HEIGHT = 22
+
+
+def _tidy(ax, axis: str = "both") -> None:
+    ax.grid(True, axis=axis, color="0.85", linewidth=0.7)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def draw_ced(ax, errors: Mapping[str, torch.Tensor], limit: float = LIMIT, *, area: bool = True) -> None:
+    """Cumulative error distributions.
+
+    Args:
+        ax: The matplotlib axes.
+        errors: Name to ``(N,)`` errors; NaN for faces without an answer, which count as failures.
+        limit: Right end of the axis.
+        area: Whether the legend says each curve's area.
+    """
+    if not errors:
+        raise ShapeError("errors: found no curve; expected at least one")
+    for k, (name, values) in enumerate(errors.items()):
+        curve = ced(values, limit)
+        label = f"{name} (AUC {auc(values, limit):.3f})" if area else name
+        style = {"color": CATEGORICAL[k % len(CATEGORICAL)], "linestyle": _DASHES[k % len(_DASHES)], "linewidth": 1.8}
+        ax.plot(100 * curve.errors, 100 * curve.fractions, label=label, **style)
+    ax.set(xlim=(0, 100 * limit), ylim=(0, 100), xlabel="NME, % of the face", ylabel="faces, %")
+    _tidy(ax)
+    ax.legend(loc="lower right", frameon=False, fontsize="small")
+
+
+def draw_yaw_bars(ax, tables: Mapping[str, Table]) -> None:
+    """Errors by yaw bin, balanced and mean, side by side, with intervals where the tables have them.
+
+    Args:
+        ax: The matplotlib axes.
+        tables: Name of a method to its table.
+    """
+    if not tables:
+        raise ShapeError("tables: found none; expected at least one")
+    width = 0.8 / len(tables)
+    for k, (name, table) in enumerate(tables.items()):
+        place = np.arange(len(COLUMNS)) + (k - (len(tables) - 1) / 2) * width
+        values = 100 * np.array(table.values())
+        ends = table.intervals()
+        spread = None
+        if ends is not None:
+            low, high = 100 * np.array(ends).T
+            spread = np.nan_to_num(np.stack([values - low, high - values])).clip(min=0)
+        ax.bar(
+            place,
+            np.nan_to_num(values),
+            width,
+            yerr=spread,
+            label=name,
+            color=CATEGORICAL[k % len(CATEGORICAL)],
+            hatch=_HATCHES[k % len(_HATCHES)],
+            edgecolor="white",
+            error_kw={"elinewidth": 1, "capsize": 2, "ecolor": "0.25"},
+        )
+    ax.axvline(len(BIN_NAMES) - 0.5, color="0.6", linewidth=0.8)
+    labels = [f"{name}°" for name in BIN_NAMES] + list(COLUMNS[len(BIN_NAMES) :])
+    ax.set_xticks(range(len(COLUMNS)), labels)
+    ax.set_ylabel("NME, %")
+    _tidy(ax, "y")
+    ax.legend(frameon=False, fontsize="small")
+
+
+def draw_ablation(
+    ax, tables: Mapping[str, Table], *, reference: str | None = None, label: str = "balanced NME, %"
+) -> None:
+    """One row per variant: its balanced error as a dot with its interval, and the change against a reference.
+
+    Args:
+        ax: The matplotlib axes.
+        tables: Name of a variant to its table, top to bottom.
+        reference: Variant to compare with, drawn as a line; the first by default.
+        label: Of the horizontal axis.
+
+    Raises:
+        ValueRangeError: If the reference is none of the variants.
+    """
+    names = list(tables)
+    if not names:
+        raise ShapeError("tables: found none; expected at least one")
+    reference = names[0] if reference is None else reference
+    if reference not in tables:
+        raise ValueRangeError(f"reference: found {reference!r}; expected one of {', '.join(names)}")
+    base = tables[reference].balanced
+    ax.axvline(100 * base, color=OKABE_ITO["grey"], linewidth=1, linestyle=_DASHES[1])
+    right = 0.0
+    for row, table in enumerate(tables.values()):
+        value, colour = 100 * table.balanced, OKABE_ITO["blue" if table.balanced <= base else "vermilion"]
+        if table.balanced_interval is not None:
+            low, high = (100 * end for end in table.balanced_interval)
+            ax.plot([low, high], [row, row], color=colour, linewidth=2.2, solid_capstyle="butt")
+            right = max(right, high)
+        ax.plot(value, row, "o", color=colour, markersize=6)
+        right = max(right, value)
+    for row, (name, table) in enumerate(tables.items()):
+        change = "" if name == reference else f"  {100 * (table.balanced / base - 1):+.1f} %"
+        text = f"{100 * table.balanced:.2f}{change}"
+        ax.annotate(text, (right, row), xytext=(8, 0), textcoords="offset points", va="center", fontsize="small")
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_xlabel(label)
+    _tidy(ax, "x")
+
+
+def worst_cases(
+    photos: Sequence[np.ndarray | None],
+    predicted: torch.Tensor,
+    truth: torch.Tensor,
+    captions: Sequence[str],
+    *,
+    columns: int = 6,
+    cell: int = 240,
+) -> np.ndarray:
+    """Faces with the true landmarks (yellow) and the predicted ones (blue), as one picture.
+
+    Args:
+        photos: The photos; None for one that is missing, whose cell is then grey.
+        predicted: ``(N, 68, 2 or 3)`` in photo pixels.
+        truth: ``(N, 68, 2 or 3)``.
+        captions: A line per face; ASCII letters.
+        columns: Faces per row.
+        cell: Side of a face in pixels.
+
+    Returns:
+        ``(H, W, 3)`` uint8 RGB.
+
+    Raises:
+        ShapeError: If the numbers of photos, landmarks and captions differ.
+    """
+    num = len(photos)
+    if not num or not (len(predicted) == len(truth) == len(captions) == num):
+        found = f"{num} photos, {len(predicted)} predictions, {len(truth)} truths, {len(captions)} captions"
+        raise ShapeError(f"photos: found {found}; expected the same number of each, above zero")
+    columns = min(columns, num)
+    rows = -(-num // columns)
+    sheet = np.full((rows * (cell + _CAPTION_HEIGHT), columns * cell, 3), 255, dtype=np.uint8)
+    for k, photo in enumerate(photos):
+        top, left = (k // columns) * (cell + _CAPTION_HEIGHT), (k % columns) * cell
+        sheet[top : top + cell, left : left + cell] = _worst_case(photo, predicted[k], truth[k], cell)
+        place = (left + 4, top + cell + _CAPTION_HEIGHT - 7)
+        cv2.putText(sheet, captions[k], place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (20, 20, 20), 1, cv2.LINE_AA)
+    return sheet
+
+
+def _worst_case(photo: np.ndarray | None, predicted: torch.Tensor, truth: torch.Tensor, cell: int) -> np.ndarray:
+    box = landmarks_box(torch.cat([truth[:, :2], predicted[:, :2]]))
+    scale = cell / float(box[2] - box[0] + 1)
+    if photo is None:
+        picture = np.full((cell, cell, 3), 200, dtype=np.uint8)
+    else:
+        try:
+            picture = crop_photo(photo, box, cell)
+        except ValueRangeError:  # the prediction is so far off that both do not fit
+            box = landmarks_box(truth[:, :2])
+            scale = cell / float(box[2] - box[0] + 1)
+            picture = crop_photo(photo, box, cell)
+    for points, colour in ((truth, _TRUE_COLOUR), (predicted, _PREDICTED_COLOUR)):
+        placed = (points[:, :2] - box[:2] + 0.5) * scale - 0.5
+        picture = draw_landmarks(picture, placed, color=colour, line_color=colour, radius=1.6)
+    return picture
