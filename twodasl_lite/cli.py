@@ -23,6 +23,7 @@ from twodasl_lite.errors import TwodaslError
 COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("course", "coursework: make a course, report what grading found", "twodasl_lite.commands.course"),
     ("models", "face models: list, look at, convert, fetch", "twodasl_lite.commands.models"),
+    ("synth", "synthetic pictures with known answers: write, finish, check", "twodasl_lite.commands.synth"),
     ("evaluate", "measure predictions or a network on real photographs", "twodasl_lite.commands.evaluate"),
 )
 """Name, one line of help, module."""

@@ -93,12 +93,13 @@ def _serve(work: Callable[[Context, Task], Result], context: Context, end: Conne
         try:
             task = end.recv()
         except (EOFError, ConnectionError):
-            return
+            break
         try:
             answer = (_DONE, work(context, task))
         except Exception as error:
             answer = (_FAILED, error)
         try:
             end.send(answer)
-        except (ConnectionError, BrokenPipeError):
-            return
+        except ConnectionError:
+            break
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # ending already

@@ -5,7 +5,8 @@ pictures were made and, for every file, how many it holds, its size and its SHA-
 files, ``00000012.image.npy``, ``(3, 120, 120)`` uint8 as it is (PNG would save a third and read five times slower), and
 ``00000012.labels.npy``, one numpy record with the other fields of a :class:`~twodasl_lite.data.faces.FaceBatch`.
 
-The same recipe gives the same bytes, however many processes or machines share the work. Shards appear whole or not at
+The same recipe gives the same bytes, however many processes or machines of a kind share the work. (Another kind of
+processor, or another number of pictures a file, may round a grey value of 50,000 the other way.) Shards appear whole or not at
 all, and one counts as made when the manifest says so; whatever interrupts the work, the next run goes on after the last
 whole shard. On several machines each makes its part (``part``), with a manifest of its own; put together in one folder
 the parts are the set.
@@ -34,7 +35,7 @@ from twodasl_lite.camera import CROP_SIZE
 from twodasl_lite.data.faces import FaceBatch
 from twodasl_lite.data.pool import run_tasks
 from twodasl_lite.data.stream import check_count
-from twodasl_lite.errors import FileFormatError, TwodaslError, ValueRangeError, require
+from twodasl_lite.errors import FileFormatError, ShapeError, TwodaslError, ValueRangeError, require
 from twodasl_lite.morphable.model import MorphableModel
 
 FORMAT, VERSION = "twodasl_lite.shards", 1
@@ -550,7 +551,9 @@ class ShardSet:
             ValueRangeError: If an index is out of range.
         """
         index = torch.as_tensor(index)
-        if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < len(self)):
+        if not index.numel():
+            raise ShapeError("index: found no index; expected at least one")
+        if not (int(index.min()) >= 0 and int(index.max()) < len(self)):
             raise ValueRangeError(
                 f"index: found {int(index.min())} to {int(index.max())}; expected 0 to {len(self) - 1}"
             )
@@ -565,7 +568,7 @@ class ShardSet:
                 raise FileFormatError(shard.path, f"a picture of shape {picture.shape}", f"{images.shape[1:]} of bytes")
             records = np.empty(len(index), labels.dtype) if records is None else records
             images[row], records[row] = picture, labels
-        fields = {name: torch.from_numpy(np.ascontiguousarray(records[name])) for name in records.dtype.names}
+        fields = {name: torch.from_numpy(records[name].copy()) for name in records.dtype.names}
         return FaceBatch(torch.from_numpy(images), **fields)
 
     def batch(self, start: int, count: int, *, truth: bool | None = None) -> FaceBatch:
