@@ -35,6 +35,7 @@ from twodasl_lite.evaluation.curves import LIMIT
 from twodasl_lite.evaluation.intervals import RESAMPLES
 from twodasl_lite.images import write_photo
 from twodasl_lite.morphable import MorphableModel, load_face_model, read_face_model, read_whitening
+from twodasl_lite.morphable.fingerprint import check_fingerprint
 
 DATASETS = ("aflw2000",)
 _SHOWN_PROBLEMS = 10
@@ -131,6 +132,8 @@ def _from_checkpoint(options: argparse.Namespace, dataset: AFLW2000) -> tuple[Pr
     regressor = load_regressor(options.checkpoint, options.device)
     model = load_face_model() if options.face_model is None else read_face_model(options.face_model)
     model = model.with_layout(regressor.layout).to(torch.float32)
+    if "face_model" in regressor.metadata:
+        check_fingerprint(regressor.metadata["face_model"], model)
     boxes = jittered_boxes(dataset.boxes, options.jitter, options.seed) if options.jitter else None
     source = str(options.checkpoint)
     if boxes is not None:
@@ -162,7 +165,7 @@ def _basel_model(options: argparse.Namespace, dataset: AFLW2000) -> tuple[Morpha
     if path.suffix == ".npz":
         return read_basel_landmarks(path)
     try:
-        model = read_face_model(path)
+        model = read_face_model(path, kind="3ddfa" if options.face_model is None else None)
     except FileFormatError as error:
         if options.face_model is None:
             raise FileFormatError(error.path, error.found, f"{error.expected}; or --face-model FILE") from error

@@ -311,8 +311,8 @@ def read_aflw2000(root: str | os.PathLike[str]) -> AFLW2000:
 
 def _read_clone(root: Path, paths: _ClonePaths) -> AFLW2000:
     names = read_names(paths.names)
-    landmarks = _rows(paths.landmarks, names, (3, NUM_LANDMARKS)).mT - _ORIGIN
-    yaw = _rows(paths.yaws, names, ())
+    landmarks = read_rows(paths.landmarks, names, (3, NUM_LANDMARKS)).mT - _ORIGIN
+    yaw = read_rows(paths.yaws, names, ())
     problems: list[str] = []
 
     def optional(read: Callable[[], torch.Tensor]) -> torch.Tensor | None:
@@ -324,7 +324,7 @@ def _read_clone(root: Path, paths: _ClonePaths) -> AFLW2000:
 
     boxes = landmarks_box(landmarks)
     clamped = clamp_box(boxes, IMAGE_SIZE, IMAGE_SIZE)
-    published = optional(lambda: _rows(paths.boxes, names, (4,)) - _FIRST)
+    published = optional(lambda: read_rows(paths.boxes, names, (4,)) - _FIRST)
     if published is None:
         published = clamped  # they are the same in the release
     else:
@@ -341,7 +341,7 @@ def _read_clone(root: Path, paths: _ClonePaths) -> AFLW2000:
         landmarks,
         yaw,
         published,
-        optional(lambda: _rows(paths.reannotated, names, (2, NUM_LANDMARKS)).mT - _FIRST),
+        optional(lambda: read_rows(paths.reannotated, names, (2, NUM_LANDMARKS)).mT - _FIRST),
         optional(lambda: read_detections(paths.detected, names)),
         problems=tuple(problems),
     )
@@ -460,7 +460,7 @@ def read_names(path: Path) -> tuple[str, ...]:
     return names
 
 
-def _rows(path: Path, names: Sequence[str], shape: tuple[int, ...]) -> torch.Tensor:
+def read_rows(path: Path, names: Sequence[str], shape: tuple[int, ...]) -> torch.Tensor:
     """An array with one row per name, float64."""
     values = read_npy(path)
     if values.shape != (len(names), *shape):

@@ -1,0 +1,339 @@
+"""AFLW's faces as the release of Tu et al. (2019) brings them: 21,080 crops with up to 21 landmarks.
+
+The 2D-only photos to learn from. AFLW (Koestinger et al. 2011) marks 21 points by hand, where they can be seen.
+AFLW2000-3D's 2,000 faces are the first of AFLW's, so all of them are among these crops under their own names; they must
+not be trained on. Names are not enough, because AFLW has photos twice. Compared by pixels, 160 test crops have a near
+copy among the other 19,080 pictures, and 293 do if the test faces' crops *of this set* are compared too, which are cut
+in the same way as the copies: :func:`training_set` leaves out all of these, and what is alike in neither cut is missed.
+
+Points here are 0-based pixels of the 120x120 crop; the files count pixels of the photo from 1 and mark a hidden point
+by x = -1, y = 452. Explained in chapters 15 and 16.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+
+from twodasl_lite.camera import CROP_SIZE, image_to_crop
+from twodasl_lite.data.aflw2000 import IMAGE_SIZE, read_names, read_rows
+from twodasl_lite.data.detector import REFERENCE_SIZE, detect
+from twodasl_lite.data.faces import FaceBatch
+from twodasl_lite.data.random import Draws
+from twodasl_lite.errors import FileFormatError, ShapeError, TwodaslError, ValueRangeError, check_tensor
+from twodasl_lite.images import read_photo
+from twodasl_lite.landmarks import NUM_LANDMARKS
+
+SUBSET_21: tuple[tuple[int, ...], ...] = (
+    *((17,), (19,), (21,), (22,), (24,), (26,)),
+    *((36,), tuple(range(36, 42)), (39,), (42,), tuple(range(42, 48)), (45,)),
+    *((2,), (31,), (30,), (35,), (14,), (48,), tuple(range(60, 68)), (54,), (8,)),
+)
+"""AFLW's 21 points in terms of the 68: each is one of them, or the mean of several. (The two ear lobes, 12 and 16, are
+the published benchmark's stand-ins: points of the jaw line.)"""
+NUM_AFLW = len(SUBSET_21)
+
+_TO_18 = (*range(12), 13, 14, 15, 17, 18, 19)  # all but the ears and the chin, in the order of the landmark map
+_FIRST = 1.0  # the files count pixels from 1
+_HIDDEN_X = -1.0  # as written
+
+THUMBNAIL = 24
+DUPLICATE = 0.95
+"""Correlation of two grey thumbnails above which two pictures count as the same."""
+
+
+def subset_21(points: torch.Tensor) -> torch.Tensor:
+    """AFLW's 21 points from all 68.
+
+    Args:
+        points: ``(..., 68, D)``.
+
+    Returns:
+        ``(..., 21, D)`` in the order of :data:`SUBSET_21`.
+    """
+    points = check_tensor("points", points, ("...", NUM_LANDMARKS, "D"), finite=False)
+    return torch.stack([points[..., list(members), :].mean(dim=-2) for members in SUBSET_21], dim=-2)
+
+
+class Unclamped(NamedTuple):
+    """Crop boxes as they were before they were cut off at the photo's edges.
+
+    Attributes:
+        boxes: ``(N, 4)``.
+        certain: ``(N,)`` whether the box is known: it touched no edge, or its other side tells how far it went on.
+    """
+
+    boxes: torch.Tensor
+    certain: torch.Tensor
+
+
+def unclamp_boxes(boxes: torch.Tensor, size: int = IMAGE_SIZE) -> Unclamped:
+    """Undo the published mistake: boxes were cut off at the photo's edges, crops were padded instead.
+
+    Crop boxes are squares. One that is narrower than high has lost a part beyond the edge that it touches, and gets it
+    back. One that touches edges in x and in y, or two opposite ones, may have lost more than its other side shows.
+
+    Args:
+        boxes: ``(N, 4)`` left, top, right, bottom, 0-based and inclusive.
+        size: Side of the photo in pixels.
+
+    Returns:
+        The boxes, and which of them are certain.
+    """
+    boxes = check_tensor("boxes", boxes, ("N", 4)).clone()
+    side = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1)  # (N,)
+    low, high = boxes[:, :2] <= 0, boxes[:, 2:] >= size - 1  # (N, 2) touches in x, in y
+    short = side[:, None] - (boxes[:, 2:] - boxes[:, :2])  # (N, 2)
+    lost = short > 0
+    boxes[:, :2] -= torch.where(lost & low & ~high, short, 0)
+    boxes[:, 2:] += torch.where(lost & high & ~low, short, 0)
+    touching = low | high
+    certain = ~touching.all(dim=1) & ~(low & high).any(dim=1) & ~(lost & ~touching).any(dim=1)
+    return Unclamped(boxes, certain)
+
+
+@dataclass(frozen=True)
+class AFLW:
+    """The crops with their visible landmarks: a :class:`~twodasl_lite.data.stream.FaceSet` of 2D-only pictures.
+
+    Attributes:
+        folder: Where the crops are.
+        names: N names without suffix.
+        landmarks: ``(N, 21, 2)`` float64 in crop pixels, NaN where hidden.
+        yaw: ``(N,)`` degrees: from a model fitted by others, good enough to see how poses are spread.
+        noise_seed: Seed of a simulated detector's noise on the landmarks, or None for the points as marked.
+        problems: What could not be used, one sentence each.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+    landmarks: torch.Tensor
+    yaw: torch.Tensor
+    noise_seed: int | None = None
+    problems: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def select(self, index: Sequence[int] | torch.Tensor) -> AFLW:
+        """Some of the faces, in the order of the indices."""
+        index = torch.as_tensor(index, dtype=torch.int64)
+        names = tuple(self.names[k] for k in index.tolist())
+        return replace(self, names=names, landmarks=self.landmarks[index], yaw=self.yaw[index])
+
+    def without(self, names: Iterable[str]) -> AFLW:
+        """The faces that are not among ``names``."""
+        out = set(names)
+        return self.select([k for k, name in enumerate(self.names) if name not in out])
+
+    def with_noise(self, seed: int = 0) -> AFLW:
+        """The same faces, their landmarks as a detector would find them (:mod:`twodasl_lite.data.detector`)."""
+        return replace(self, noise_seed=seed)
+
+    def crop(self, name: str) -> np.ndarray:
+        """One crop, ``(120, 120, 3)`` RGB.
+
+        Raises:
+            FileFormatError: If the file is missing, damaged or of another size.
+        """
+        path = self.folder / f"{name}.jpg"
+        photo = read_photo(path)
+        if photo.shape[:2] != (CROP_SIZE, CROP_SIZE):
+            raise FileFormatError(
+                path, f"{photo.shape[1]}x{photo.shape[0]} pixels", f"a crop of {CROP_SIZE}x{CROP_SIZE}"
+            )
+        return photo
+
+    def take(self, index: torch.Tensor) -> FaceBatch:
+        """Pictures at ``(B,)`` indices, with the 18 points of the landmark map that can be seen, and no other truth.
+
+        Raises:
+            FileFormatError: If a picture cannot be read; :func:`training_set` leaves those out.
+        """
+        index = torch.as_tensor(index, dtype=torch.int64)
+        crops = [self.crop(self.names[k]) for k in index.tolist()]
+        images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous()  # (B, 3, 120, 120)
+        points = self.landmarks[index][:, _TO_18].float()  # (B, 18, 2)
+        visible = torch.isfinite(points).all(dim=-1)
+        if self.noise_seed is not None:
+            draws = Draws(self.noise_seed, index)
+            size = torch.full((len(index),), REFERENCE_SIZE)
+            found, reported = detect(points.nan_to_num(0.0), self.yaw[index].float(), size, draws)
+            visible = visible & reported
+            points = torch.where(visible[..., None], found, torch.nan)
+        return FaceBatch(images, points, visible)
+
+    def thumbnails(self, progress: Callable[[int, int], None] | None = None) -> Thumbnails:
+        """Small grey versions of all crops, see :func:`thumbnails`."""
+        return thumbnails(self.names, self.crop, progress)
+
+
+def read_aflw(root: str | os.PathLike[str]) -> AFLW:
+    """Read the crops' names, landmarks and yaws from a clone of ``XgTu/2DASL``.
+
+    Faces whose crop box cannot be known (it was cut off in two directions) are left out and counted in ``problems``.
+
+    Args:
+        root: The clone, or its folder ``test_codes``.
+
+    Raises:
+        FileFormatError: If something is missing, or lists and arrays disagree.
+    """
+    root = Path(root)
+    base = root / "test_codes" if (root / "test_codes").is_dir() else root
+    configs, folder = base / "test.configs", base / "test.data" / "AFLW_GT_crop"
+    names = read_names(base / "test.data" / "AFLW_GT_crop.list")
+    written = read_rows(configs / "AFLW_GT_pts21.npy", names, (2, NUM_AFLW)).mT  # (N, 21, 2)
+    boxes = read_rows(configs / "AFLW_GT_crop_roi_box.npy", names, (4,)) - _FIRST
+    yaw = read_rows(configs / "AFLW_GT_crop_yaws.npy", names, ())
+    if not folder.is_dir():
+        raise FileFormatError(folder, "no such folder", f"the crops of {len(names)} pictures")
+    full = unclamp_boxes(boxes)
+    hidden = (written[..., 0] == _HIDDEN_X)[..., None]
+    points = image_to_crop(written - _FIRST, full.boxes).masked_fill(hidden, torch.nan)
+    found = AFLW(folder, names, points, yaw)
+    uncertain = int((~full.certain).sum())
+    if uncertain:
+        found = found.select(full.certain.nonzero()[:, 0])
+        sentence = f"{uncertain} of {len(names)} faces left out: their crop boxes were cut off in two directions"
+        found = replace(found, problems=(sentence,))
+    return found
+
+
+# ---------------------------------------------------------------------------------------------- the same picture twice
+class Thumbnails(NamedTuple):
+    """Small grey pictures to compare.
+
+    Attributes:
+        names: Of the pictures that could be read.
+        pixels: ``(N, 576)`` single precision; mean zero and length one each, so that products are correlations.
+        problems: A sentence for each picture that could not be read.
+    """
+
+    names: tuple[str, ...]
+    pixels: torch.Tensor
+    problems: tuple[str, ...] = ()
+
+
+class Duplicate(NamedTuple):
+    """Two pictures that are nearly the same.
+
+    Attributes:
+        first: Name in the first set.
+        second: Name in the second.
+        correlation: Of their thumbnails.
+    """
+
+    first: str
+    second: str
+    correlation: float
+
+
+def thumbnails(
+    names: Sequence[str],
+    read: Callable[[str], np.ndarray],
+    progress: Callable[[int, int], None] | None = None,
+) -> Thumbnails:
+    """Make comparable thumbnails (0.2 ms a crop).
+
+    Args:
+        names: Of the pictures.
+        read: From a name to a photo; a picture that cannot be read is named in ``problems``.
+        progress: Called with how many are done and how many there are.
+    """
+    kept, rows, problems = [], [], []
+    for k, name in enumerate(names):
+        try:
+            grey = cv2.cvtColor(read(name), cv2.COLOR_RGB2GRAY)
+        except TwodaslError as error:
+            problems.append(str(error))
+        else:
+            rows.append(cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).reshape(-1))
+            kept.append(name)
+        if progress is not None:
+            progress(k + 1, len(names))
+    pixels = torch.from_numpy(np.array(rows, dtype=np.float32).reshape(len(rows), THUMBNAIL**2))
+    pixels = pixels - pixels.mean(dim=1, keepdim=True)
+    pixels = pixels / pixels.norm(dim=1, keepdim=True).clamp(min=1e-6)  # a picture of one colour is like no other
+    return Thumbnails(tuple(kept), pixels, tuple(problems))
+
+
+def near_duplicates(first: Thumbnails, second: Thumbnails, threshold: float = DUPLICATE) -> list[Duplicate]:
+    """Pairs of pictures from two sets that are nearly the same, whatever their names.
+
+    Args:
+        first: For instance the test set.
+        second: For instance what is to be trained on.
+        threshold: Correlation above which two pictures count as the same.
+
+    Returns:
+        All pairs above the threshold, the most alike first.
+
+    Raises:
+        ValueRangeError: If the threshold is not between 0 and 1.
+    """
+    if not 0 < threshold < 1:
+        raise ValueRangeError(f"threshold: found {threshold}; expected between 0 and 1")
+    if not first.names or not second.names:
+        raise ShapeError("thumbnails: found a set without pictures; expected at least one in each")
+    pairs = []
+    for start in range(0, len(second.names), 4096):
+        correlation = first.pixels @ second.pixels[start : start + 4096].T  # (N, up to 4096)
+        for i, j in (correlation > threshold).nonzero().tolist():
+            pairs.append(Duplicate(first.names[i], second.names[start + j], float(correlation[i, j])))
+    return sorted(pairs, key=lambda pair: -pair.correlation)
+
+
+class TrainingSet(NamedTuple):
+    """What may be trained on, and what was left out.
+
+    Attributes:
+        faces: The pictures.
+        duplicates: Pairs (test picture, its copy among the others) that were found by pixels.
+        problems: What could not be read, one sentence each.
+    """
+
+    faces: AFLW
+    duplicates: list[Duplicate]
+    problems: tuple[str, ...]
+
+
+def training_set(
+    faces: AFLW,
+    test_names: Sequence[str],
+    test_crop: Callable[[str], np.ndarray],
+    *,
+    threshold: float = DUPLICATE,
+    progress: Callable[[int, int], None] | None = None,
+) -> TrainingSet:
+    """The crops that are in no way in the test set, neither by name nor by pixels, and can be read.
+
+    Args:
+        faces: All crops.
+        test_names: Names of the test set, :attr:`AFLW2000.names <twodasl_lite.data.aflw2000.AFLW2000.names>`.
+        test_crop: From a name to its crop, ``AFLW2000.crop``. The same photo may be cut differently there, so the
+            crops of the test faces among ``faces`` themselves are compared too.
+        threshold: See :func:`near_duplicates`.
+        progress: Called with how many pictures are read and how many there are.
+    """
+    names = set(test_names)
+    others = faces.without(names)
+    small = others.thumbnails(progress)
+    problems = list(faces.problems) + list(small.problems)
+    found: dict[tuple[str, str], Duplicate] = {}
+    for read, known in ((test_crop, test_names), (faces.crop, [name for name in faces.names if name in names])):
+        test = thumbnails(list(known), read)
+        if test.names:
+            for pair in near_duplicates(test, small, threshold):
+                found.setdefault((pair.first, pair.second), pair)
+    duplicates = sorted(found.values(), key=lambda pair: -pair.correlation)
+    unreadable = set(others.names) - set(small.names)
+    kept = others.without(unreadable | {pair.second for pair in duplicates})
+    return TrainingSet(kept, duplicates, tuple(problems))
