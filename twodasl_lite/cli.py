@@ -21,6 +21,8 @@ from twodasl_lite import __version__
 from twodasl_lite.errors import TwodaslError
 
 COMMANDS: tuple[tuple[str, str, str], ...] = (
+    ("train", "train a regressor, or go on with a run", "twodasl_lite.commands.train"),
+    ("ablate", "train every combination of losses with every seed, and compare", "twodasl_lite.commands.ablate"),
     ("course", "coursework: make a course, report what grading found", "twodasl_lite.commands.course"),
     ("models", "face models: list, look at, convert, fetch", "twodasl_lite.commands.models"),
     ("synth", "synthetic pictures with known answers: write, finish, check", "twodasl_lite.commands.synth"),

@@ -15,12 +15,10 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import random
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from twodasl_lite.errors import FileFormatError, TwodaslError, require
@@ -47,26 +45,17 @@ class Checkpoint(NamedTuple):
     facts: dict[str, Any]
 
 
-def random_state() -> dict[str, Any]:
-    """States of all global random generators, in types that load without running code."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
-    state: dict[str, Any] = {
-        "torch": torch.get_rng_state(),
-        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
-        "python": [random.getstate()[0], list(random.getstate()[1]), random.getstate()[2]],
-    }
+def random_state() -> dict[str, torch.Tensor]:
+    """States of torch's global random generators: what layers such as dropout draw from."""
+    state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 
 
-def restore_random_state(state: dict[str, Any]) -> None:
-    """Set all global random generators to what :func:`random_state` returned."""
-    torch.set_rng_state(state["torch"])
-    kind, keys, position, has_gauss, gauss = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
-    version, numbers, gauss = state["python"]
-    random.setstate((version, tuple(numbers), gauss))
+def restore_random_state(state: dict[str, torch.Tensor]) -> None:
+    """Set torch's global random generators to what :func:`random_state` returned."""
+    torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
 

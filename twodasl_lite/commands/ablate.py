@@ -1,0 +1,39 @@
+"""``twodasl ablate``: train every combination of losses with every seed, and compare them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the subcommand takes."""
+    parser.add_argument("--size", choices=["cpu", "gpu"], default="cpu", help="minutes a run on a CPU, or on a GPU")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="which rows (default: all)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="default: 0 1 2")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the runs go (default: runs/ablation-SIZE)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for twodasl train, in all")
+    parser.add_argument("--device", help="cpu or cuda (default: a GPU where there is one)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of each run on the CPU")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time (default: 1)")
+    parser.add_argument("--table-only", action="store_true", help="compare the runs that are there")
+    parser.set_defaults(run=_ablate)
+
+
+def _ablate(options: argparse.Namespace) -> None:
+    from twodasl_lite.training.ablation import ablate, print_table
+
+    folder = options.out or Path("runs") / f"ablation-{options.size}"
+    table = ablate(
+        folder,
+        size=options.size,
+        rows=options.rows,
+        seeds=options.seeds,
+        overrides=options.set,
+        device=options.device,
+        threads=options.threads,
+        jobs=options.jobs,
+        train_missing=not options.table_only,
+    )
+    print_table(table)
+    print(f"\nwritten: {folder / 'table.json'}")

@@ -1,0 +1,311 @@
+"""Which of the losses carry the gain: the same run with more and more of them, several seeds each.
+
+The rows are the configurations ``ablation/...``: labelled pictures alone; with plain 2D landmark supervision, the
+honest second baseline; with each further loss added to that; with all four. All rows of a seed begin with the same
+weights and see the same labelled pictures in the same order. Each run leaves the errors of all test pictures behind, so
+rows are compared picture by picture and seed by seed.
+
+Runs are folders ``ROW/seed-N``; those that are finished are not made again, and one that was interrupted goes on from
+its checkpoint. Explained in the chapter "Training 2DASL".
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from twodasl_lite.archive import read_archive, whole_file, write_archive
+from twodasl_lite.coefficients import CoefficientLayout
+from twodasl_lite.data.pool import run_tasks
+from twodasl_lite.errors import FileFormatError, TwodaslError, ValueRangeError
+from twodasl_lite.evaluation import Difference, Table, markdown, paired_difference, summarise
+from twodasl_lite.morphable import load_face_model
+from twodasl_lite.networks import load_regressor
+from twodasl_lite.training.config import TrainConfig, config_from_dict, config_to_dict, load_config
+from twodasl_lite.training.distributed import best_device
+from twodasl_lite.training.log import code_version, describe_device, read_log
+from twodasl_lite.training.loop import LAST_FILE, train
+from twodasl_lite.training.pictures import pictures
+from twodasl_lite.training.validation import MEASURES, evaluate_on
+
+Size = Literal["cpu", "gpu"]
+BASES: dict[Size, str] = {"cpu": "lite-cpu", "gpu": "ablation-gpu"}
+"""What the rows stand on."""
+
+LABELLED, LANDMARKS_2D = "labelled", "+landmarks_2d"
+ROWS = (
+    LABELLED,
+    LANDMARKS_2D,
+    "+landmarks_2d+landmarks_3d",
+    "+landmarks_2d+cycle",
+    "+landmarks_2d+critic",
+    "all",
+)
+"""Names of the rows, in the order of the table."""
+
+_ALONE = "_without_detector"
+_COLUMNS = (*MEASURES, *(name + _ALONE for name in MEASURES))
+_ERRORS_FILE, _RESULT_FILE, _TABLE_FILE = "errors.npz", "result.json", "table.json"
+_FORMAT, _VERSION = "twodasl_lite.test_errors", 1
+
+
+class _Settings(NamedTuple):
+    """What all runs share."""
+
+    folder: Path
+    device: str | None
+    threads: int | None
+    alone: bool
+
+
+def row_config(row: str, seed: int = 0, size: Size = "cpu", overrides: Sequence[str] = ()) -> TrainConfig:
+    """The configuration of one run.
+
+    Args:
+        row: One of :data:`ROWS`.
+        seed: Of the run.
+        size: On what the row stands: minutes on a CPU, or a larger run on a GPU.
+        overrides: ``"key=value"`` words.
+
+    Raises:
+        ValueRangeError: If there is no such row or size.
+    """
+    if row not in ROWS:
+        raise ValueRangeError(f"row: found {row!r}; expected one of {', '.join(ROWS)}")
+    if size not in BASES:
+        raise ValueRangeError(f"size: found {size!r}; expected one of {', '.join(BASES)}")
+    return replace(load_config(f"ablation/{row}", overrides, base=BASES[size]), seed=seed)
+
+
+def ablate(
+    folder: str | Path,
+    *,
+    size: Size = "cpu",
+    rows: Sequence[str] | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    overrides: Sequence[str] = (),
+    device: str | None = None,
+    threads: int | None = None,
+    jobs: int = 1,
+    train_missing: bool = True,
+) -> dict[str, Any]:
+    """Make the runs that are not there yet, and the table of all.
+
+    Args:
+        folder: Where runs and table go.
+        size: ``"cpu"`` or ``"gpu"``.
+        rows: Which rows; all by default.
+        seeds: Which seeds.
+        overrides: ``"key=value"`` words for every run.
+        device: Where to compute; a GPU where there is one by default.
+        threads: Of each run, on a CPU; with several jobs each has one.
+        jobs: Runs at the same time.
+        train_missing: Whether to train; without, the table is made of the runs that are there.
+
+    Returns:
+        The table, as it is written to ``table.json``: errors as fractions, by yaw bin, with intervals; differences to
+        both baselines; provenance.
+
+    Raises:
+        TwodaslError: If a run fails, or there is none to compare.
+    """
+    folder, rows = Path(folder), list(rows or ROWS)
+    configs = {(row, seed): row_config(row, seed, size, overrides) for seed in seeds for row in rows}
+    if train_missing:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        missing = [key for key in configs if not (_run_folder(folder, *key) / _RESULT_FILE).is_file()]
+        _draw(configs, missing)
+        settings = _Settings(folder, device, threads, jobs <= 1)
+        for row, seed in run_tasks(_make_run, settings, [(key, configs[key]) for key in missing], jobs):
+            print(f"finished: {row}, seed {seed}", flush=True)
+    table = make_table(folder, rows, seeds)
+    table["size"] = size
+    with whole_file(folder / _TABLE_FILE) as file:
+        file.write((json.dumps(table, indent=1) + "\n").encode())
+    return table
+
+
+def _run_folder(folder: Path, row: str, seed: int) -> Path:
+    return folder / row / f"seed-{seed}"
+
+
+def _draw(configs: Mapping[tuple[str, int], TrainConfig], wanted: Sequence[tuple[str, int]]) -> None:
+    """Put all pictures into the cache before the runs begin: they share them."""
+    model, done = load_face_model(CoefficientLayout()), set()
+    for key in wanted:
+        data = configs[key].data
+        sources = [data.labelled, data.validation, data.test]
+        sources += [data.unlabelled] if configs[key].self_supervision.weights else []
+        for source in sources:
+            if source not in done:
+                done.add(source)
+                pictures(source, model, truth=False, processes=data.processes)
+
+
+def _make_run(settings: _Settings, task: tuple[tuple[str, int], TrainConfig]) -> tuple[str, int]:
+    """Train and test one run."""
+    (row, seed), config = task
+    folder = _run_folder(settings.folder, row, seed)
+    started = time.perf_counter()
+    train(config, folder, resume=True, device=settings.device, progress=settings.alone)
+    trained = time.perf_counter() - started
+
+    place = torch.device(settings.device) if settings.device else best_device()
+    model = load_face_model(CoefficientLayout(), device=place)
+    regressor = load_regressor(folder / LAST_FILE, place)
+    faces = pictures(config.data.test, model.cpu(), processes=1)
+    model = model.to(place)
+    columns = {"yaw": faces.yaw}
+    for detector, ending in ((True, ""), (False, _ALONE)):
+        found = evaluate_on(
+            regressor.network, regressor.whitening, model, faces, kind=config.network.map, detector=detector
+        )
+        columns |= {name + ending: getattr(found, name) for name in MEASURES}
+    write_archive(folder / _ERRORS_FILE, _FORMAT, _VERSION, columns)
+    result = {
+        "config": config_to_dict(config),
+        "code": code_version(),
+        "device": describe_device(place),
+        "seconds": round(trained, 1),
+        "training_seconds": _training_seconds(folder),
+    }
+    with whole_file(folder / _RESULT_FILE) as file:
+        file.write(json.dumps(result, indent=1).encode())
+    return row, seed
+
+
+def _training_seconds(folder: Path) -> float:
+    """Seconds of training, over all the pieces of an interrupted run."""
+    return round(sum(line["seconds"] for line in read_log(folder) if line["kind"] in ("end", "pause")), 1)
+
+
+# ------------------------------------------------------------------------------------------------------- the table
+def read_errors(folder: str | Path, row: str, seed: int) -> dict[str, torch.Tensor]:
+    """Errors of the test pictures of one run, ``(N,)`` each: ``yaw``, ``landmarks_2d``, ...
+
+    Raises:
+        FileFormatError: If the run is not there or its file damaged.
+    """
+    path = _run_folder(Path(folder), row, seed) / _ERRORS_FILE
+    return read_archive(path, _FORMAT, _VERSION, required=("yaw", *_COLUMNS))[0]
+
+
+def make_table(folder: str | Path, rows: Sequence[str] = ROWS, seeds: Sequence[int] = (0, 1, 2)) -> dict[str, Any]:
+    """Compare the runs that are there.
+
+    Args:
+        folder: Of the ablation.
+        rows: Which rows; those without a finished run are left out.
+        seeds: Which seeds; a row has those whose run is finished.
+
+    Returns:
+        See :func:`ablate`.
+
+    Raises:
+        TwodaslError: If no run is finished, or runs were tested on different pictures.
+    """
+    folder = Path(folder)
+    errors: dict[str, dict[int, dict[str, torch.Tensor]]] = {}
+    results: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in rows:
+        for seed in seeds:
+            path = _run_folder(folder, row, seed) / _RESULT_FILE
+            if path.is_file():
+                errors.setdefault(row, {})[seed] = read_errors(folder, row, seed)
+                results.setdefault(row, {})[seed] = _read_result(path)
+    if not errors:
+        raise TwodaslError(f"{folder}: found no finished run of {', '.join(rows)}; expected at least one")
+    yaw = next(iter(next(iter(errors.values())).values()))["yaw"]
+    if any(not torch.equal(run["yaw"], yaw) for runs in errors.values() for run in runs.values()):
+        raise TwodaslError(f"{folder}: found runs tested on different pictures; expected the same test set for all")
+
+    table: dict[str, Any] = {"test_pictures": len(yaw), "rows": {}, "provenance": {}}
+    for row, runs in errors.items():
+        entry: dict[str, Any] = {
+            name: summarise(torch.stack([run[name] for run in runs.values()]), yaw).to_dict() for name in _COLUMNS
+        }
+        entry["seeds"] = {
+            str(seed): {name: summarise(run[name], yaw, intervals=False).to_dict() for name in _COLUMNS}
+            for seed, run in runs.items()
+        }
+        entry["against"] = {
+            other: _differences(runs, errors[other], yaw)
+            for other in (LABELLED, LANDMARKS_2D)
+            if other in errors and other != row and set(errors[other]) & set(runs)
+        }
+        entry["training_seconds"] = {str(seed): results[row][seed]["training_seconds"] for seed in runs}
+        table["rows"][row] = entry
+        first = next(iter(results[row].values()))
+        table["provenance"][row] = {key: first[key] for key in ("config", "code", "device")}
+    return table
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    expected = "the result of a run"
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        config_from_dict(result["config"], str(path))
+    except (ValueError, KeyError, TypeError) as error:
+        raise FileFormatError(path, f"a damaged file ({error})", expected) from error
+    return result
+
+
+def _differences(
+    runs: Mapping[int, Mapping[str, torch.Tensor]], others: Mapping[int, Mapping[str, torch.Tensor]], yaw: torch.Tensor
+) -> dict[str, Any]:
+    """Paired differences of balanced errors, over the seeds that both have: of all together, and of each."""
+    common = [seed for seed in runs if seed in others]
+
+    def one(name: str, seeds: Sequence[int]) -> dict[str, float | bool]:
+        pair = [torch.stack([side[seed][name] for seed in seeds]) for side in (runs, others)]
+        found: Difference = paired_difference(*pair, yaw)
+        return {**found._asdict(), "separate": found.separate}
+
+    return {
+        name: {**one(name, common), "seeds": {str(seed): one(name, [seed]) for seed in common}} for name in _COLUMNS
+    }
+
+
+def table_of(entry: Mapping[str, Any]) -> Table:
+    """A measure of a row, for instance ``table["rows"]["all"]["landmarks_2d"]``, as a table that prints itself."""
+    bins = tuple(entry["bins"].values())
+    ends = entry.get("intervals", {})
+    return Table(
+        bins=bins,
+        balanced=entry["balanced"],
+        mean=entry["mean"],
+        counts=tuple(entry["counts"].values()),
+        runs=entry["runs"],
+        bin_intervals=tuple(ends[name] for name in entry["bins"]) if ends else None,
+        balanced_interval=ends.get("balanced"),
+        mean_interval=ends.get("mean"),
+    )
+
+
+def print_table(table: Mapping[str, Any]) -> None:
+    """Print the table, and how much each row differs from both baselines."""
+    for name, title in (
+        ("landmarks_2d", "68 landmarks, 2D"),
+        ("landmarks_3d", "68 landmarks, 3D"),
+        ("vertices_3d", "all vertices, 3D"),
+        ("landmarks_2d" + _ALONE, "68 landmarks, 2D, without a detector"),
+    ):
+        print(f"\n{title}\n")
+        print(markdown({row: table_of(entry[name]) for row, entry in table["rows"].items()}, 2))
+    print("\nDifference of the balanced error, 68 landmarks, 2D\n")
+    for row, entry in table["rows"].items():
+        for other, found in entry["against"].items():
+            value = found["landmarks_2d"]
+            ends = f"[{100 * value['low']:+.2f}, {100 * value['high']:+.2f}]"
+            says = "" if value["separate"] else "  (no clear difference)"
+            print(
+                f"{row} against {other}: {100 * value['value']:+.2f} {ends} %, "
+                f"relative {100 * value['relative']:+.1f} %{says}"
+            )

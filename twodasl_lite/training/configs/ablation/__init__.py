@@ -1,0 +1,1 @@
+"""The rows of the ablation, see :mod:`twodasl_lite.training.ablation`."""
