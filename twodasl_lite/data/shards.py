@@ -6,10 +6,10 @@ files, ``00000012.image.npy``, ``(3, 120, 120)`` uint8 as it is (PNG would save 
 ``00000012.labels.npy``, one numpy record with the other fields of a :class:`~twodasl_lite.data.faces.FaceBatch`.
 
 The same recipe gives the same bytes, however many processes or machines of a kind share the work. (Another kind of
-processor, or another number of pictures a file, may round a grey value of 50,000 the other way.) Shards appear whole or not at
-all, and one counts as made when the manifest says so; whatever interrupts the work, the next run goes on after the last
-whole shard. On several machines each makes its part (``part``), with a manifest of its own; put together in one folder
-the parts are the set.
+processor, or another number of pictures a file, may round a grey value in 50,000 the other way.) Shards appear whole or
+not at all, and one counts as made when the manifest says so; whatever interrupts the work, the next run goes on after
+the last whole shard. On several machines each makes its part (``part``), with a manifest of its own; put together in
+one folder the parts are the set.
 """
 
 from __future__ import annotations

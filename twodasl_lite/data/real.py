@@ -1,0 +1,167 @@
+"""Real photographs with known coefficients, in the form of every other set; the two published sets build on it.
+
+Pictures stay on the disk and are read when asked for, by several threads. Such sets have no detector's points: a
+simulated detector (:mod:`~twodasl_lite.data.detector`) errs about the known landmarks, the same way whenever a picture
+is taken. The depth of a face is not observable; it is fixed as everywhere in this package, the landmarks' mean depth is
+zero.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from twodasl_lite.camera import CROP_SIZE, matrix_to_euler
+from twodasl_lite.coefficients import Coefficients
+from twodasl_lite.data.detector import detect
+from twodasl_lite.data.faces import FaceBatch
+from twodasl_lite.data.random import Draws
+from twodasl_lite.data.shards import fingerprint
+from twodasl_lite.data.stream import seeded
+from twodasl_lite.decode import decode, decode_landmarks
+from twodasl_lite.errors import FileFormatError, ShapeError, ValueRangeError, check_tensor
+from twodasl_lite.landmarks import subset_18
+from twodasl_lite.morphable.model import MorphableModel
+from twodasl_lite.render import visible_vertices
+
+THREADS = 4
+"""Pictures that are read at a time."""
+
+_Z_TRANSLATION = 11  # entry of the packed coefficients
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_TAIL = 1024  # bytes in which a JPEG's end is looked for; some programs write more after it
+_MARKERS_WITH_SIZE = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+
+Progress = Callable[[int, int], None]
+Report = Callable[[str], None]
+
+
+class LabelledPictures:
+    """Pictures of which the coefficients are known.
+
+    Args:
+        model: The face model that the coefficients are for.
+        coefficients: ``(N, D)`` raw, for the crops.
+        names: A name for each picture, unique.
+        seed: Of the simulated detector, and of the order in which shards of the set are written.
+        visibility: Whether to find out which landmarks the face itself hides; it draws every face once more.
+        threads: Pictures that are read at a time.
+    """
+
+    kind = "labelled pictures"
+    """What the set is, for manifests."""
+
+    def __init__(
+        self,
+        model: MorphableModel,
+        coefficients: torch.Tensor,
+        names: Sequence[str],
+        *,
+        seed: int = 0,
+        visibility: bool = False,
+        threads: int = THREADS,
+    ) -> None:
+        coefficients = check_tensor("coefficients", coefficients, ("N", model.layout.size)).float()
+        if len(names) != len(coefficients):
+            raise ShapeError(f"names: found {len(names)}; expected one for each of {len(coefficients)} pictures")
+        self.model, self.names, self.seed = model, list(names), seed
+        self.visibility, self.threads = visibility, threads
+        depth = decode_landmarks(coefficients.to(model.mean), model)[..., 2].mean(dim=1).to(coefficients)  # (N,)
+        self.coefficients = coefficients.clone()
+        """``(N, D)`` raw; the landmarks' mean depth is zero."""
+        self.coefficients[:, _Z_TRANSLATION] -= depth
+        pose = Coefficients.unpack(self.coefficients, model.layout).pose
+        self.yaw = torch.rad2deg(matrix_to_euler(pose[..., :3].double())[:, 1]).float()
+        """``(N,)`` degrees, within ±90."""
+        self._order: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def picture(self, index: int) -> np.ndarray:
+        """One crop, ``(120, 120, 3)`` uint8 RGB; read from the disk."""
+        raise NotImplementedError
+
+    def take(self, index: torch.Tensor | Sequence[int]) -> FaceBatch:
+        """The pictures at ``(B,)`` indices, in that order.
+
+        Raises:
+            FileFormatError: If a picture is damaged; it is named.
+            ValueRangeError: If an index is out of range.
+        """
+        index = torch.as_tensor(index)
+        if not index.numel():
+            raise ShapeError("index: found no index; expected at least one")
+        if not (int(index.min()) >= 0 and int(index.max()) < len(self)):
+            found = f"{int(index.min())} to {int(index.max())}"
+            raise ValueRangeError(f"index: found {found}; expected 0 to {len(self) - 1}")
+        with ThreadPoolExecutor(self.threads) as pool:
+            pictures = list(pool.map(self.picture, index.tolist()))
+        images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+        coefficients, yaw = self.coefficients[index], self.yaw[index]
+        exact = coefficients.to(self.model.mean)
+        landmarks = decode_landmarks(exact, self.model).float().cpu()  # (B, 68, 3)
+        extent = landmarks[..., :2].amax(dim=1) - landmarks[..., :2].amin(dim=1)
+        points = subset_18(landmarks[..., :2])
+        detected, reported = detect(points, yaw, extent.prod(dim=-1).sqrt(), Draws(self.seed, index))
+        visible = None
+        if self.visibility:
+            vertices = decode(exact, self.model).float()
+            inside = ((landmarks[..., :2] > -0.5) & (landmarks[..., :2] < CROP_SIZE - 0.5)).all(dim=-1)
+            visible = visible_vertices(vertices, self.model.triangles, self.model.landmarks).cpu() & inside
+        return FaceBatch(images, detected, reported, landmarks, visible, coefficients, yaw)
+
+    # ------------------------------------------------------------------------------------- as a source of shards
+    def describe(self) -> dict[str, object]:
+        """What shards of the set depend on."""
+        digest = hashlib.sha256("\n".join(self.names).encode())
+        digest.update(self.coefficients.numpy().tobytes())
+        return {
+            "set": self.kind,
+            "pictures": len(self),
+            "labels": digest.hexdigest(),
+            "seed": self.seed,
+            "visibility": self.visibility,
+            "model": {"name": self.model.name, "sha256": fingerprint(self.model)},
+        }
+
+    def batch(self, start: int, count: int) -> FaceBatch:
+        """Pictures in an order of their own, so that shards of the set are mixed."""
+        if self._order is None:
+            self._order = torch.randperm(len(self), generator=seeded(self.seed))
+        return self.take(self._order[start : start + count])
+
+
+def jpeg_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height of a JPEG, without decoding it; tells files that were cut off.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileFormatError: If it is missing, no JPEG, or has no end.
+    """
+    path, expected = Path(path), "a whole JPEG"
+    if not path.is_file():
+        raise FileFormatError(path, "a folder" if path.is_dir() else "no such file", expected)
+    data = path.read_bytes()
+    if not data.startswith(_JPEG_START):
+        raise FileFormatError(path, "a file that is no JPEG" if data else "an empty file", expected)
+    if _JPEG_END not in data[-_TAIL:]:
+        raise FileFormatError(path, "a JPEG without an end", expected)
+    position = 2
+    while position + 9 < len(data) and data[position] == 0xFF:
+        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker in _MARKERS_WITH_SIZE:
+            height, width = (int.from_bytes(data[position + k : position + k + 2], "big") for k in (5, 7))
+            if width and height:
+                return width, height
+            break
+        position += 2 + length if marker != 0xFF else 1  # 0xFF may be repeated as padding
+    raise FileFormatError(path, "a JPEG without a size", expected)
