@@ -24,6 +24,7 @@ _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (8, 2)), (0, 
 _HATCHES = ("", "///", "...", "\\\\\\", "xxx", "++")
 _TRUE_COLOUR, _PREDICTED_COLOUR = (240, 228, 66), (0, 160, 255)
 _CAPTION_HEIGHT = 22
+_WIDEST = 3.0  # a worst case is shown this many times wider than the face, at most
 
 
 def _tidy(ax, axis: str = "both") -> None:
@@ -172,17 +173,12 @@ def worst_cases(
 
 
 def _worst_case(photo: np.ndarray | None, predicted: torch.Tensor, truth: torch.Tensor, cell: int) -> np.ndarray:
-    box = landmarks_box(torch.cat([truth[:, :2], predicted[:, :2]]))
+    box, own = landmarks_box(torch.cat([truth[:, :2], predicted[:, :2]])), landmarks_box(truth[:, :2])
+    if float(box[2] - box[0]) > _WIDEST * float(own[2] - own[0]):  # so far off that both do not fit
+        box = own
     scale = cell / float(box[2] - box[0] + 1)
-    if photo is None:
-        picture = np.full((cell, cell, 3), 200, dtype=np.uint8)
-    else:
-        try:
-            picture = crop_photo(photo, box, cell)
-        except ValueRangeError:  # the prediction is so far off that both do not fit
-            box = landmarks_box(truth[:, :2])
-            scale = cell / float(box[2] - box[0] + 1)
-            picture = crop_photo(photo, box, cell)
+    grey = np.full((cell, cell, 3), 200, dtype=np.uint8)
+    picture = grey if photo is None else crop_photo(photo, box, cell)
     for points, colour in ((truth, _TRUE_COLOUR), (predicted, _PREDICTED_COLOUR)):
         placed = (points[:, :2] - box[:2] + 0.5) * scale - 0.5
         picture = draw_landmarks(picture, placed, color=colour, line_color=colour, radius=1.6)
