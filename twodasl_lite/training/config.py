@@ -280,12 +280,15 @@ def _find(name: str | Path) -> Path:
     raise FileFormatError(path, "no such file", f"a TOML file, or one of {', '.join(shipped_configs())}")
 
 
-def _read(name: str | Path, base: str | Path | None) -> dict[str, Any]:
+def _read(name: str | Path, base: str | Path | None, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Values of a file and of all that it stands on."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         tomllib = require("tomli", "train", "reading a configuration")
     path = _find(name)
+    if path in above:
+        raise FileFormatError(path, "a file that stands on itself", "another base")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -295,7 +298,7 @@ def _read(name: str | Path, base: str | Path | None) -> dict[str, Any]:
     if below is None:
         return values
     beside = path.parent / f"{below}.toml"
-    return merge(_read(beside if beside.is_file() else below, None), values)
+    return merge(_read(beside if beside.is_file() else below, None, (*above, path)), values)
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -371,7 +374,7 @@ def config_from_dict(values: Mapping[str, Any], source: str = "configuration") -
         return pydantic.TypeAdapter(TrainConfig).validate_python(values)
     except pydantic.ValidationError as error:
         wrong = "; ".join(_explain(item) for item in error.errors(include_url=False))
-        raise FileFormatError(source, wrong, "a configuration as in `twodasl train --help`") from error
+        raise FileFormatError(source, wrong, "a training configuration") from error
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from twodasl_lite.morphable.embedded import cache_folder
 from twodasl_lite.training.config import SourceConfig, TrainConfig
 from twodasl_lite.training.distributed import Processes
 
-CHUNK = 500
+CHUNK = 100
 """Pictures in a file of the cache, and drawn by one process at a time."""
 _PIECE = 50
 """Pictures drawn at once."""
