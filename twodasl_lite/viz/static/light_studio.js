@@ -29,8 +29,8 @@ const SIZES = [30, 60, 120, 240];
 const SLIDERS = [
   { key: "yaw", label: "Yaw", min: -90, max: 90, step: 5, unit: "°" },
   { key: "pitch", label: "Pitch", min: -45, max: 45, step: 5, unit: "°" },
-  { key: "azimuth", label: "Lamp, left to right", min: -180, max: 180, step: 5, unit: "°" },
-  { key: "elevation", label: "Lamp, up and down", min: -90, max: 90, step: 5, unit: "°" },
+  { key: "azimuth", label: "Lamp, sideways", min: -180, max: 180, step: 5, unit: "°" },
+  { key: "elevation", label: "Lamp, height", min: -90, max: 90, step: 5, unit: "°" },
   { key: "ambient", label: "Ambient light", min: 0, max: 1, step: 0.05, unit: "" },
 ];
 
@@ -42,7 +42,7 @@ function rint(x) {
   return r - x === 0.5 && r % 2 !== 0 ? r - 1 : r;
 }
 
-/** What each pixel shows: triangle (-1: none), two of three weights, depth. */
+/** What each pixel shows: triangle (-1: none), three weights, depth. */
 export function rasterize(vertices, triangles, height, width) {
   const V = vertices.length / 3;
   const corners = new Int32Array(2 * V);
@@ -52,12 +52,16 @@ export function rasterize(vertices, triangles, height, width) {
   }
   const triangle = new Int32Array(height * width).fill(-1);
   const depth = new Float32Array(height * width).fill(-Infinity);
-  const edges = new Float64Array(9);
   for (let t = 0; t < triangles.length / 3; t++) {
-    const [i, j, k] = [triangles[3 * t], triangles[3 * t + 1], triangles[3 * t + 2]];
-    const [x0, y0, x1, y1, x2, y2] = [
-      corners[2 * i], corners[2 * i + 1], corners[2 * j], corners[2 * j + 1], corners[2 * k], corners[2 * k + 1],
-    ];
+    const i = triangles[3 * t];
+    const j = triangles[3 * t + 1];
+    const k = triangles[3 * t + 2];
+    const x0 = corners[2 * i];
+    const y0 = corners[2 * i + 1];
+    const x1 = corners[2 * j];
+    const y1 = corners[2 * j + 1];
+    const x2 = corners[2 * k];
+    const y2 = corners[2 * k + 1];
     const left = Math.max((Math.min(x0, x1, x2) + STEP - 1) >> BITS, 0);
     const right = Math.min(Math.max(x0, x1, x2) >> BITS, width - 1);
     const top = Math.max((Math.min(y0, y1, y2) + STEP - 1) >> BITS, 0);
@@ -66,28 +70,34 @@ export function rasterize(vertices, triangles, height, width) {
     const area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0);
     if (area === 0) continue;
     const turn = area > 0 ? 1 : -1;
-    const r = [turn * (y1 - y2), turn * (y2 - y0), turn * (y0 - y1)];
-    const d = [turn * (x2 - x1), turn * (x0 - x2), turn * (x1 - x0)];
-    const least = r.map((value, n) => (value > 0 || (value === 0 && d[n] > 0) ? 0 : 1));
+    const r0 = turn * (y1 - y2);
+    const r1 = turn * (y2 - y0);
+    const r2 = turn * (y0 - y1);
+    const d0 = turn * (x2 - x1);
+    const d1 = turn * (x0 - x2);
+    const d2 = turn * (x1 - x0);
+    const least0 = r0 > 0 || (r0 === 0 && d0 > 0) ? 0 : 1; // top and left edges are inside themselves
+    const least1 = r1 > 0 || (r1 === 0 && d1 > 0) ? 0 : 1;
+    const least2 = r2 > 0 || (r2 === 0 && d2 > 0) ? 0 : 1;
     const scale = 1 / (turn * area);
     const s0 = Math.fround(vertices[3 * i + 2]) * scale;
     const s1 = Math.fround(vertices[3 * j + 2]) * scale;
     const s2 = Math.fround(vertices[3 * k + 2]) * scale;
-    const slope = r[0] * STEP * s0 + r[1] * STEP * s1 + r[2] * STEP * s2;
+    const slope = r0 * STEP * s0 + r1 * STEP * s1 + r2 * STEP * s2;
     const px = left * STEP;
     for (let row = top; row <= bottom; row++) {
       const py = row * STEP;
-      let e0 = r[0] * (px - x1) + d[0] * (py - y1) - least[0];
-      let e1 = r[1] * (px - x2) + d[1] * (py - y2) - least[1];
-      let e2 = r[2] * (px - x0) + d[2] * (py - y0) - least[2];
+      let e0 = r0 * (px - x1) + d0 * (py - y1) - least0;
+      let e1 = r1 * (px - x2) + d1 * (py - y2) - least1;
+      let e2 = r2 * (px - x0) + d2 * (py - y0) - least2;
       let column = left;
       while (column <= right && (e0 < 0 || e1 < 0 || e2 < 0)) {
-        e0 += r[0] * STEP;
-        e1 += r[1] * STEP;
-        e2 += r[2] * STEP;
+        e0 += r0 * STEP;
+        e1 += r1 * STEP;
+        e2 += r2 * STEP;
         column++;
       }
-      const start = (e0 + least[0]) * s0 + (e1 + least[1]) * s1 + (e2 + least[2]) * s2;
+      const start = (e0 + least0) * s0 + (e1 + least1) * s1 + (e2 + least2) * s2;
       for (let number = 0; column <= right && e0 >= 0 && e1 >= 0 && e2 >= 0; column++, number++) {
         const at = row * width + column;
         const here = Math.fround(start + slope * number);
@@ -95,9 +105,9 @@ export function rasterize(vertices, triangles, height, width) {
           depth[at] = here;
           triangle[at] = t;
         }
-        e0 += r[0] * STEP;
-        e1 += r[1] * STEP;
-        e2 += r[2] * STEP;
+        e0 += r0 * STEP;
+        e1 += r1 * STEP;
+        e2 += r2 * STEP;
       }
     }
   }
@@ -105,11 +115,12 @@ export function rasterize(vertices, triangles, height, width) {
   for (let at = 0; at < triangle.length; at++) {
     const t = triangle[at];
     if (t < 0) continue;
-    for (let n = 0; n < 3; n++) {
-      edges[2 * n] = corners[2 * triangles[3 * t + n]];
-      edges[2 * n + 1] = corners[2 * triangles[3 * t + n] + 1];
-    }
-    const [x0, y0, x1, y1, x2, y2] = edges;
+    const x0 = corners[2 * triangles[3 * t]];
+    const y0 = corners[2 * triangles[3 * t] + 1];
+    const x1 = corners[2 * triangles[3 * t + 1]];
+    const y1 = corners[2 * triangles[3 * t + 1] + 1];
+    const x2 = corners[2 * triangles[3 * t + 2]];
+    const y2 = corners[2 * triangles[3 * t + 2] + 1];
     const px = (at % width) * STEP;
     const py = Math.floor(at / width) * STEP;
     const area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0);
@@ -135,7 +146,9 @@ function place(mesh, state, size) {
   const middle = (size - 1) / 2;
   const out = new Float64Array(mesh.points.length);
   for (let v = 0; v < out.length; v += 3) {
-    const [x, y, z] = [mesh.points[v], mesh.points[v + 1], mesh.points[v + 2]];
+    const x = mesh.points[v];
+    const y = mesh.points[v + 1];
+    const z = mesh.points[v + 2];
     out[v] = middle + f * (R[0] * x + R[1] * y + R[2] * z);
     out[v + 1] = middle - f * (R[3] * x + R[4] * y + R[5] * z);
     out[v + 2] = f * (R[6] * x + R[7] * y + R[8] * z);
@@ -147,14 +160,27 @@ function place(mesh, state, size) {
 function vertexNormals(vertices, triangles) {
   const sum = new Float64Array(vertices.length);
   for (let t = 0; t < triangles.length; t += 3) {
-    const [a, b, c] = [3 * triangles[t], 3 * triangles[t + 1], 3 * triangles[t + 2]];
-    const [ux, uy, uz] = [0, 1, 2].map((n) => vertices[b + n] - vertices[a + n]);
-    const [vx, vy, vz] = [0, 1, 2].map((n) => vertices[c + n] - vertices[a + n]);
-    const normal = [-(uy * vz - uz * vy), uz * vx - ux * vz, -(ux * vy - uy * vx)]; // y down mirrors the mesh
-    for (const corner of [a, b, c]) for (let n = 0; n < 3; n++) sum[corner + n] += normal[n];
+    const a = 3 * triangles[t];
+    const b = 3 * triangles[t + 1];
+    const c = 3 * triangles[t + 2];
+    const ux = vertices[b] - vertices[a];
+    const uy = vertices[b + 1] - vertices[a + 1];
+    const uz = vertices[b + 2] - vertices[a + 2];
+    const vx = vertices[c] - vertices[a];
+    const vy = vertices[c + 1] - vertices[a + 1];
+    const vz = vertices[c + 2] - vertices[a + 2];
+    const nx = uz * vy - uy * vz; // y down mirrors the mesh: the cross product with two signs turned
+    const ny = uz * vx - ux * vz;
+    const nz = uy * vx - ux * vy;
+    for (let n = 0; n < 3; n++) {
+      const corner = n === 0 ? a : n === 1 ? b : c;
+      sum[corner] += nx;
+      sum[corner + 1] += ny;
+      sum[corner + 2] += nz;
+    }
   }
   for (let v = 0; v < sum.length; v += 3) {
-    const length = Math.hypot(sum[v], sum[v + 1], sum[v + 2]) || 1;
+    const length = Math.sqrt(sum[v] ** 2 + sum[v + 1] ** 2 + sum[v + 2] ** 2) || 1;
     for (let n = 0; n < 3; n++) sum[v + n] /= length;
   }
   return sum;
@@ -207,19 +233,22 @@ export function draw(mesh, state) {
       const at = row * side + column;
       const t = triangle[at];
       if (t < 0) continue;
-      let [nx, ny, nz] = [0, 0, 0];
-      value.fill(0);
+      let nx = 0;
+      let ny = 0;
+      let nz = 0;
+      value[0] = value[1] = value[2] = 0;
       for (let n = 0; n < 3; n++) {
-        const [v, w] = [3 * mesh.triangles[3 * t + n], weights[3 * at + n]];
+        const v = 3 * mesh.triangles[3 * t + n];
+        const w = weights[3 * at + n];
         nx += w * normals[v];
         ny += w * normals[v + 1];
         nz += w * normals[v + 2];
         for (let c = 0; c < 3; c++) {
-          if (state.show === "picture") value[c] += w * LINEAR[mesh.colours[v + c]];
+          if (state.show === "picture") value[c] += w * mesh.linear[v + c];
           else if (state.show === "pncc") value[c] += w * mesh.code[v + c];
         }
       }
-      const length = Math.hypot(nx, ny, nz) || 1;
+      const length = Math.sqrt(nx * nx + ny * ny + nz * nz) || 1;
       const light = lightAt((nx * lamp[0] + ny * lamp[1] + nz * lamp[2]) / length, state);
       if (state.show === "picture") for (let c = 0; c < 3; c++) value[c] *= light;
       else if (state.show === "light") value.fill(light);
@@ -278,7 +307,14 @@ async function unpack(header, text) {
   const points = Float64Array.from(rounded, (x) => x * header.step);
   let reach = 0;
   for (let v = 0; v < points.length; v += 3) reach = Math.max(reach, Math.hypot(points[v], points[v + 1], points[v + 2]));
-  return { points, reach, triangles, colours, code: Float64Array.from(code, (c) => c / 255), landmarks: header.landmarks };
+  return {
+    points,
+    reach,
+    triangles,
+    code: Float64Array.from(code, (c) => c / 255),
+    linear: Float64Array.from(colours, (c) => LINEAR[c]),
+    landmarks: header.landmarks,
+  };
 }
 
 /* --------------------------------------------------------------------------------------------------------- the figure */
@@ -294,7 +330,7 @@ html[data-theme="dark"] .light-studio, body[data-jp-theme-light="false"] .light-
 .light-studio *, .light-studio *::before { box-sizing: border-box; }
 .light-studio .ls-stage { flex: 1 1 300px; max-width: 480px; min-width: 0; }
 .light-studio canvas { width: 100%; height: auto; display: block; background: var(--ls-stage); border: 1px solid var(--ls-line); border-radius: 8px; cursor: crosshair; }
-.light-studio .ls-readout { display: block; min-height: 5.6em; margin-top: 6px; color: var(--ls-muted); font-variant-numeric: tabular-nums; white-space: pre-line; }
+.light-studio .ls-readout { display: block; min-height: 4.2em; margin-top: 6px; color: var(--ls-muted); font-variant-numeric: tabular-nums; white-space: pre-line; }
 .light-studio .ls-panel { flex: 1 1 260px; min-width: 0; display: grid; gap: 7px; }
 .light-studio .ls-row { display: grid; grid-template-columns: 9.5em minmax(60px, 1fr) 3.4em; gap: 8px; align-items: center; }
 .light-studio .ls-row.ls-wide { grid-template-columns: 9.5em minmax(60px, 1fr); }
@@ -356,7 +392,7 @@ class LightStudio {
     const output = element("output", { for: id });
     const show = () => {
       input.value = this.state[key];
-      output.textContent = `${this.state[key]}${unit}`;
+      output.textContent = `${this.state[key]}${unit}`.replace("-", "−");
       input.setAttribute("aria-valuetext", output.textContent);
     };
     input.addEventListener("input", () => this.set({ [key]: Number(input.value) }));
