@@ -13,11 +13,12 @@ from torch.nn import functional
 
 from twodasl_lite.data.random import Draws
 
-BANK_SIZE = 96
+BANK_SIZE = 48
 """Textures in the bank."""
-TEXTURE_SIDE = 192
+TEXTURE_SIDE = 160
 """Side of a texture in pixels; at its border it is mirrored."""
 _SHAPES = 14
+_TEXTURES_AT_ONCE = 4
 
 
 def smooth_noise(draws: Draws, purpose: str, side: int, cells: int, channels: int = 1) -> torch.Tensor:
@@ -35,12 +36,12 @@ def _clouds(draws: Draws, purpose: str, side: int, channels: int) -> torch.Tenso
 
 
 def _palette(draws: Draws, purpose: str, colours: int) -> torch.Tensor:
-    """``(B, colours, 3)`` sRGB: colours of a family, some of them saturated, from dark to light."""
-    base = draws.uniform(f"{purpose} hue", 1, 3)
-    value = draws.uniform(f"{purpose} value", colours, 1)
+    """``(B, colours, 3)`` sRGB: mostly dull colours of a family, from dark to light, and a few strong ones."""
+    base = draws.between(f"{purpose} base", (0.55, 1.0), 1, 3)
+    value = draws.between(f"{purpose} value", (0.05, 1.0), colours, 1)
     own = draws.uniform(f"{purpose} own", colours, 3)
-    tint = draws.uniform(f"{purpose} tint", colours, 1) ** 2
-    return ((1 - tint) * (0.35 * base + 0.65) * value + tint * own).clamp(0, 1)
+    strength = draws.uniform(f"{purpose} strength", colours, 1) ** 4
+    return torch.lerp(base * value, own, strength)
 
 
 def _paint(canvas: torch.Tensor, alpha: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
@@ -52,65 +53,76 @@ def _paint(canvas: torch.Tensor, alpha: torch.Tensor, colour: torch.Tensor) -> t
 
 def texture_bank(seed: int, device: torch.device | str = "cpu") -> torch.Tensor:
     """``(BANK_SIZE, 3, TEXTURE_SIDE, TEXTURE_SIDE)`` uint8: textures, the same for the same seed."""
-    device = torch.device(device)
-    draws = Draws(seed, torch.arange(BANK_SIZE, device=device))
-    side = TEXTURE_SIDE
+    pictures = torch.arange(BANK_SIZE, device=device)
+    # A few at a time: what they need then stays in a processor's cache.
+    return torch.cat([_textures(Draws(seed, few)) for few in pictures.split(_TEXTURES_AT_ONCE)])
+
+
+def _textures(draws: Draws) -> torch.Tensor:
+    """Some of the bank."""
+    device, side = draws.pictures.device, TEXTURE_SIDE
     axis = torch.linspace(-1, 1, side, device=device)
     y, x = axis[None, :, None], axis[None, None, :]  # (1, H, 1), (1, 1, W)
-    palette = _palette(draws, "palette", _SHAPES + 4)  # (B, colours, 3)
-    fine = _clouds(draws, "fine", side, 1)
-    canvas = _clouds(draws, "ground", side, 3)
-    canvas = (palette[:, -1, :, None, None] + 0.7 * (canvas - 0.5)).clamp(0, 1)
+    palette = _palette(draws, "palette", _SHAPES + 6)  # (B, colours, 3)
+    fine = _clouds(draws, "fine", side, 1)  # (B, 1, H, W)
+    ground = _clouds(draws, "ground", side, 1)
+    canvas = torch.lerp(palette[:, -1, :, None, None], palette[:, -2, :, None, None], (2 * ground - 0.5).clamp(0, 1))
 
-    def turned(purpose: str) -> tuple[torch.Tensor, torch.Tensor]:
-        angle = draws.between(purpose, (-math.pi, math.pi))[:, None, None]
-        angle = torch.where(draws.chance(f"{purpose} straight", 0.6)[:, None, None], 0.08 * angle, angle)
+    def of_kind(*kinds: int) -> torch.Tensor:
+        """``(B, 1, 1)``: 1 for the textures that one of these patterns rules."""
+        return sum((kind == one).float() for one in kinds)[:, None, None]
+
+    def turned(purpose: str, straight: float) -> tuple[torch.Tensor, torch.Tensor]:
+        angle = draws.between(purpose, (-math.pi, math.pi))
+        angle = torch.where(draws.chance(f"{purpose} straight", straight), 0.03 * angle, angle)[:, None, None]
         return x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
 
-    # Leaves: ridges of noise. Stripes and tiles: waves with sharp edges. Lights: soft discs. One kind rules a texture.
-    kind = draws.choice("kind", 6)
-    ridges = 1 - (2 * smooth_noise(draws, "ridges", side, 22) - 1).abs()[:, 0]
-    leaves = ((ridges - 0.72) * 8).clamp(0, 1) * (kind == 1)[:, None, None]
-    canvas = _paint(canvas, leaves, (palette[:, -2, :, None, None] * (0.4 + 0.9 * fine)).clamp(0, 1))
-    u, v = turned("stripes")
-    frequency = torch.exp(draws.between("stripes frequency", (math.log(6.0), math.log(40.0)), 2))[..., None, None]
-    phase = draws.between("stripes phase", (0, 6.28), 2)[..., None, None]
-    wave = (3 * torch.sin(frequency[:, 0] * u + phase[:, 0])).clamp(-1, 1)
-    other = (3 * torch.sin(frequency[:, 1] * v + phase[:, 1])).clamp(-1, 1)
-    pattern = torch.where((kind == 2)[:, None, None], wave, wave * other)
-    share = 0.8 * ((kind == 2) | (kind == 3))[:, None, None]
-    canvas = _paint(canvas, (0.5 + 0.5 * pattern) * share, palette[:, -3])
-
-    for number in range(_SHAPES):
+    def shape(number: int, largest: float, smallest: float, discs: float) -> None:
+        nonlocal canvas
         name = f"shape {number}"
-        u, v = turned(name)
+        u, v = turned(name, 0.75)
         centre = draws.between(f"{name} centre", (-1.1, 1.1), 2)[..., None, None]
-        size = torch.exp(draws.between(f"{name} size", (math.log(0.04), math.log(0.7)), 2))[..., None, None]
+        size = draws.between(f"{name} size", (math.log(smallest), math.log(largest)), 2).exp_()[..., None, None]
         u, v = (u - centre[:, 0]) / size[:, 0], (v - centre[:, 1]) / size[:, 1]
-        disc = draws.chance(f"{name} disc", 0.4)[:, None, None]
+        disc = draws.chance(f"{name} disc", discs)[:, None, None]
         distance = torch.where(disc, torch.hypot(u, v), torch.maximum(u.abs(), v.abs()))
-        edge = torch.exp(draws.between(f"{name} edge", (math.log(2.0), math.log(60.0))))[:, None, None]
-        alpha = (edge * (1 - distance)).clamp(0, 1) * (draws.chance(f"{name} there", 0.75))[:, None, None]
-        shadow = (1 - 0.35 * v.clamp(-1, 1) * draws.uniform(f"{name} shade")[:, None, None])[:, None]  # lit from above
-        colour = palette[:, number, :, None, None] * shadow * (0.75 + 0.5 * fine)
+        edge = draws.between(f"{name} edge", (math.log(4.0), math.log(80.0))).exp_()[:, None, None]
+        alpha = (edge * (1 - distance)).clamp(0, 1) * draws.chance(f"{name} there", 0.75)[:, None, None]
+        shade = 1 - 0.35 * v.clamp(-1, 1) * draws.uniform(f"{name} shade")[:, None, None]  # lit from above
+        colour = palette[:, number, :, None, None] * (shade[:, None] * (0.7 + 0.6 * fine))
         canvas = _paint(canvas, alpha, colour.clamp(0, 1))
 
-    # Writing: short strokes in lines.
-    ink = draws.uniform("ink", 24, 40)[:, None]
-    ink = functional.interpolate((ink > 0.45).float(), (side, side), mode="nearest")[:, 0]
-    lines = (torch.sin(75.0 * y) > 0).float() * (draws.uniform("writing place", 3, 3)[:, None] > 0.7).float().repeat(
-        1, 1, 1, 1
-    ).repeat_interleave(side // 3, 2).repeat_interleave(side // 3, 3)[:, 0]
-    canvas = _paint(canvas, ink * lines * (kind == 4)[:, None, None], palette[:, -4])
+    # Large shapes first: walls, windows, other people's shoulders. Then the pattern that rules the texture, if any.
+    kind = draws.choice("kind", 8)
+    for number in range(4):
+        shape(number, 1.6, 0.3, 0.25)
+    leaves = smooth_noise(draws, "leaves", side, 26)[:, 0] + 0.6 * fine[:, 0]
+    for level, colour in ((0.75, -3), (0.95, -4)):
+        canvas = _paint(canvas, ((leaves - level) * 9).clamp(0, 1) * of_kind(1), palette[:, colour])
+    u, v = turned("stripes", 0.6)
+    frequency = draws.between("stripes frequency", (math.log(7.0), math.log(45.0)), 2).exp_()[..., None, None]
+    phase = draws.between("stripes phase", (0, 2 * math.pi), 2)[..., None, None]
+    wave = (4 * torch.sin(frequency[:, 0] * u + phase[:, 0])).clamp(-1, 1)
+    other = (4 * torch.sin(frequency[:, 1] * v + phase[:, 1])).clamp(-1, 1)
+    stripes = (0.5 + 0.5 * torch.lerp(wave, wave * other, of_kind(3))) * of_kind(2, 3)
+    joints = ((wave.abs() < 0.7) | (other.abs() < 0.7)).float() * of_kind(6)  # between tiles, books, windows
+    canvas = _paint(canvas, 0.8 * stripes, palette[:, -3])
+    canvas = _paint(canvas, joints, palette[:, -4])
+    for number in range(4, _SHAPES):
+        shape(number, 0.45, 0.03, 0.45)
+
+    # Writing: short strokes in lines, in some places. Lights out of focus.
+    ink = functional.interpolate((draws.uniform("ink", 1, 24, 40) > 0.45).float(), (side, side), mode="nearest")
+    place = functional.interpolate((draws.uniform("paper", 1, 3, 3) > 0.6).float(), (side, side), mode="nearest")
+    lines = (torch.sin(75.0 * y) > 0).float()
+    canvas = _paint(canvas, (ink * place)[:, 0] * lines * of_kind(4), palette[:, -5])
     for number in range(6):
         name = f"light {number}"
         centre = draws.between(f"{name} centre", (-1, 1), 2)[..., None, None]
         radius = draws.between(f"{name} radius", (0.05, 0.25))[:, None, None]
         alpha = (12 * (1 - torch.hypot(x - centre[:, 0], y - centre[:, 1]) / radius)).clamp(0, 0.7)
-        glow = 0.6 + 0.4 * draws.uniform(f"{name} colour", 3)
-        canvas = _paint(canvas, alpha * (kind == 5)[:, None, None], glow)
-    canvas = canvas * (0.9 + 0.2 * fine)
-    return (canvas.clamp(0, 1) * 255).round().to(torch.uint8)
+        canvas = _paint(canvas, alpha * of_kind(5), 0.6 + 0.4 * draws.uniform(f"{name} colour", 3))
+    return ((canvas * (0.85 + 0.3 * fine)).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def plain(draws: Draws, side: int) -> torch.Tensor:

@@ -2,9 +2,10 @@
 
 Pictures from the wild come with 18 points that some detector found, and detectors err: all points of a face are
 shifted together, each is off by itself, faces that are hard have all of it worse, single points go astray, and all of
-that grows as a face turns away. The numbers are fitted to a real detector's errors on 1,998 images of AFLW2000-3D, as mean, median
-and 95th percentile of the normalised error within three ranges of yaw. A normal distribution would not do: its 95th
-percentile beyond 60 degrees is 6.0 % where the real one is 8.7 %. Explained in the chapter "Two worlds".
+that grows as a face turns away. The numbers are fitted to a real detector's errors on 1,998 images of AFLW2000-3D:
+mean, median and 95th percentile of the normalised error within three ranges of yaw. A normal distribution would
+not do: its 95th percentile beyond 60 degrees is 6.0 % where the real one is 8.7 %. Explained in the chapter "Two
+worlds".
 """
 
 from __future__ import annotations

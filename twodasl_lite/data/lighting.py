@@ -81,30 +81,34 @@ def draw_lights(draws: Draws, settings: Lighting) -> Lights:
     )
 
 
-def cast_shadows(vertices: torch.Tensor, triangles: torch.Tensor, towards_lamp: torch.Tensor) -> torch.Tensor:
+def cast_shadows(
+    vertices: torch.Tensor, triangles: torch.Tensor, towards_lamp: torch.Tensor, framed: int
+) -> torch.Tensor:
     """Which vertices a lamp reaches.
 
     Args:
         vertices: ``(B, V, 3)`` in pixels.
         triangles: ``(T, 3)``.
         towards_lamp: ``(B, 3)`` unit vectors, upright frame.
+        framed: The first so many vertices, those of the face, span what the lamp looks at; the others are lit where
+            they lie outside.
 
     Returns:
         ``(B, V)`` booleans.
     """
     ahead = towards_lamp * towards_lamp.new_tensor([1.0, -1.0, 1.0])  # y down, as the vertices
     # Any axis that is not along the lamp's direction completes a frame.
-    helper = torch.where(
-        ahead[:, 1:2].abs() < 0.8, ahead.new_tensor([0.0, 1.0, 0.0]), ahead.new_tensor([1.0, 0.0, 0.0])
-    )
+    axes = torch.eye(3, device=ahead.device)
+    helper = torch.where(ahead[:, 1:2].abs() < 0.8, axes[1], axes[0])
     across = functional.normalize(torch.linalg.cross(helper, ahead), dim=-1)
     frame = torch.stack([across, torch.linalg.cross(ahead, across), ahead], dim=-1)  # (B, 3, 3)
     seen = vertices @ frame
-    low, high = seen.amin(dim=1, keepdim=True), seen.amax(dim=1, keepdim=True)
+    low, high = (bound(seen[:, :framed], dim=1, keepdim=True) for bound in (torch.amin, torch.amax))
     side = (high - low)[..., :2].amax(dim=-1, keepdim=True)
     seen = (seen - low) * ((SHADOW_SIDE - 1) / side)
     fragments = rasterize(seen, triangles, SHADOW_SIDE, SHADOW_SIDE)
-    return visible_in(fragments, seen, _SHADOW_TOLERANCE * SHADOW_SIDE)
+    outside = ((seen[..., :2] < 0) | (seen[..., :2] > SHADOW_SIDE - 1)).any(dim=-1)
+    return outside | visible_in(fragments, seen, _SHADOW_TOLERANCE * SHADOW_SIDE)
 
 
 def shade_vertices(

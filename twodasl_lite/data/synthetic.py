@@ -8,20 +8,23 @@ Explained in the chapter "Two worlds".
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 
 import torch
 from torch.profiler import record_function
 
-from twodasl_lite.camera import CROP_SIZE, euler_to_matrix, make_pose
+from twodasl_lite.camera import CROP_SIZE, euler_to_matrix, make_pose, nearest_rotation
 from twodasl_lite.coefficients import Coefficients, Whitening
 from twodasl_lite.data import backgrounds
 from twodasl_lite.data.degradation import degrade
 from twodasl_lite.data.detector import detect
 from twodasl_lite.data.faces import FaceBatch
 from twodasl_lite.data.lighting import cast_shadows, draw_lights, shade_vertices
+from twodasl_lite.data.occluders import Props
 from twodasl_lite.data.random import Draws
+from twodasl_lite.data.wardrobe import Look, Wardrobe
 from twodasl_lite.data.worlds import World, load_world
 from twodasl_lite.decode import decode, decode_landmarks
 from twodasl_lite.errors import InputTypeError, TwodaslError, ValueRangeError
@@ -43,6 +46,7 @@ TEST_SEED = 2**31
 
 _EYELID = 2.0  # pixels of the crop that a landmark may lie behind the drawn surface and still be seen
 _LARGEST_INDEX = 2**48
+_CHEEKS = [1, 2, 14, 15, 29, 31, 35]  # landmarks that show the skin's colour
 
 
 class SyntheticFaces:
@@ -81,6 +85,12 @@ class SyntheticFaces:
         self.model = model.to(self.device)
         Draws(seed, torch.zeros(1, dtype=torch.long))  # checks the seed
         self._bank: torch.Tensor | None = None
+        self._wardrobe = Wardrobe(self.model)
+        self._props = Props(self.device) if any(dataclasses.astuple(self.world.occluders)) else None
+        parts = [self.model.triangles]
+        if self._props is not None:
+            parts.append(self._props.triangles + self.model.num_vertices)
+        self._triangles = torch.cat(parts)
 
     # ----------------------------------------------------------------------------------------------- what is drawn
     def _draws(self, start: int, count: int) -> Draws:
@@ -118,11 +128,11 @@ class SyntheticFaces:
                 coefficients, yaw = draw_coefficients(self.model, self.world, draws)
             with record_function("decoding"):
                 vertices = decode(coefficients, self.model).float()
-            images, fragments = self._draw(draws, vertices)
+                landmarks = decode_landmarks(coefficients, self.model).float()  # (B, 68, 3)
+            images, fragments = self._draw(draws, coefficients, vertices, landmarks)
             with record_function("degradation"):
                 images = degrade(images, draws, self.world.degradation)
             with record_function("landmarks"):
-                landmarks = decode_landmarks(coefficients, self.model).float()  # (B, 68, 3)
                 extent = landmarks[..., :2].amax(dim=1) - landmarks[..., :2].amin(dim=1)
                 detected, reported = detect(subset_18(landmarks[..., :2]), yaw, extent.prod(dim=-1).sqrt(), draws)
                 faces = FaceBatch(images, detected, reported)
@@ -135,30 +145,39 @@ class SyntheticFaces:
         return faces
 
     # ------------------------------------------------------------------------------------------------- how it looks
-    def _draw(self, draws: Draws, vertices: torch.Tensor) -> tuple[torch.Tensor, Fragments]:
+    def _draw(
+        self, draws: Draws, coefficients: Coefficients, vertices: torch.Tensor, landmarks: torch.Tensor
+    ) -> tuple[torch.Tensor, Fragments]:
         """Pictures ``(B, 3, S, S)`` sRGB in [0, 1] before a camera spoils them, and what their subpixels show."""
         world, model = self.world, self.model
         with record_function("colours"):
             scale = world.person.albedo_scale * model.albedo_std
-            albedo = model.decode_albedo(
-                draws.normal("albedo", len(scale), clip=world.person.clip).to(model.mean) * scale
-            ).float()
-            albedo = srgb_to_linear(albedo)
+            colours = draws.normal("albedo", len(scale), clip=world.person.clip).to(model.mean) * scale
+            albedo = srgb_to_linear(model.decode_albedo(colours).float())
+            skin = albedo[:, model.landmarks[_CHEEKS]].mean(dim=1)
+        with record_function("occluders"):
+            scaled = coefficients.pose[..., :3].float()
+            look = Look(vertices, albedo, torch.ones_like(vertices[..., 0]))
+            look = self._wardrobe.dress(draws, world, scaled, look)
+            if self._props is not None:
+                props = self._props.place(draws, world.occluders, landmarks, nearest_rotation(scaled), skin)
+                look = Look(*(torch.cat(parts, dim=1) for parts in zip(look, props, strict=True)))
         with record_function("light"):
             lights = draw_lights(draws, world.lighting)
-            normals = vertex_normals(vertices, model.triangles)
+            normals = vertex_normals(look.vertices, self._triangles)
             lit = None
             index = lights.shadows.nonzero()[:, 0]
             if len(index):
-                lit = torch.ones_like(vertices[..., 0])
-                reached = cast_shadows(vertices[index], model.triangles, lights.directions[index, 0])
+                lit = torch.ones_like(look.gloss)
+                towards = lights.directions[index, 0]
+                reached = cast_shadows(look.vertices[index], self._triangles, towards, model.num_vertices)
                 lit = lit.index_copy(0, index, reached.to(lit))
-            colour = shade_vertices(lights, normals, albedo, 1.0, lit)
+            colour = shade_vertices(lights, normals, look.albedo, look.gloss, lit)
         with record_function("rendering"):
             fine = world.supersample
             size = CROP_SIZE * fine
-            fragments = rasterize(refine(vertices, fine), model.triangles, size, size)
-            face, alpha = average_colours(colour, model.triangles, fragments, fine)
+            fragments = rasterize(refine(look.vertices, fine), self._triangles, size, size)
+            face, alpha = average_colours(colour, self._triangles, fragments, fine)
         with record_function("background"):
             scene = srgb_to_linear(self._background(draws))
             images = linear_to_srgb(face + (1 - alpha) * scene)
@@ -234,8 +253,8 @@ def _check_model(model: object) -> None:
 def draw_coefficients(model: MorphableModel, world: World, draws: Draws) -> tuple[Coefficients, torch.Tensor]:
     """Random faces, turned and put into a crop as the world has it.
 
-    The crop is sqrt(2) times as large as the longer side of the landmarks' box, as everywhere in this package; the depth
-    is fixed by the convention that the landmarks' mean depth is zero.
+    The crop is sqrt(2) times as large as the longer side of the landmarks' box, as everywhere in this package; the
+    depth is fixed by the convention that the landmarks' mean depth is zero.
 
     Args:
         model: The face.

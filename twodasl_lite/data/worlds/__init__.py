@@ -41,8 +41,8 @@ class Pose:
 class Box:
     """How boxes deviate from sqrt(2) times the longer side of the landmarks' box, centred on it.
 
-    The boxes of AFLW2000-3D deviate by their rounding alone (0.1 %); boxes found from a detector's points, which is what
-    a photo of one's own has, by about what is set here.
+    The boxes of AFLW2000-3D deviate by their rounding alone (0.1 %); boxes found from a detector's points, which
+    is what a photo of one's own has, by about what is set here.
     """
 
     size_spread: float = 0.02  # deviation of the logarithm of the side
@@ -59,6 +59,7 @@ class Person:
     clip: float = 2.0  # no coefficient is farther from the mean, before it is multiplied
     beard: float = 0.0  # share of faces with a beard
     hair: float = 0.0  # share of heads whose hair stands off the skull
+    collar: float = 0.0  # share of necks that are covered
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,20 @@ class World:
 
 
 _SHARES = {
-    *("yaw_uniform", "beard", "hair", "second", "shadows", "clutter", "glasses", "mask", "hat", "hand", "microphone"),
+    *(
+        "yaw_uniform",
+        "beard",
+        "hair",
+        "collar",
+        "second",
+        "shadows",
+        "clutter",
+        "glasses",
+        "mask",
+        "hat",
+        "hand",
+        "microphone",
+    ),
     *("bars", "thing", "low_resolution", "blur", "noise", "grey", "jpeg", "ambient"),
 }
 _SIGNED = {"pitch_mean", "brightness"}
