@@ -54,7 +54,11 @@ import sys
 
 if importlib.util.find_spec("twodasl_lite") is None:
     package = {install!r}
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", package], check=True)"""
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", package], check=True)
+
+import warnings
+
+warnings.simplefilter("ignore")  # whatever a test writes to the error channel counts as a failure in grading"""
 
 
 @dataclass(frozen=True)
@@ -141,8 +145,9 @@ def source_notebook(assignment: Assignment, seed: str, install: str = INSTALL) -
         twice = sorted({name for name in ids if ids.count(name) > 1})
         raise FileFormatError(f"{assignment.name}.py", f"the name {twice[0]} twice", "a name of its own for each cell")
     _write_points(cells)
-    setup = nbformat.v4.new_code_cell(_SETUP.format(install=install), id="cell-setup")
+    setup = nbformat.v4.new_code_cell(_SETUP.format(install=install), id="cell-install")
     setup.metadata["jupyter"] = {"source_hidden": True}
+    setup.metadata["nbgrader"] = _nbgrader("locked-install", "code", locked=True)
     cells.insert(1, setup)
     metadata = {"kernelspec": dict(_KERNEL), "language_info": {"name": "python"}}
     return nbformat.v4.new_notebook(cells=cells, metadata=metadata, nbformat_minor=5)
@@ -169,18 +174,21 @@ def _marks(assignment: Assignment, cell: Any, kind: str, name: str) -> dict[str,
         raise _wrong(assignment, source, "a test without points, or that is no code")
     if kind == "answer" and not code and points is None:
         raise _wrong(assignment, source, "a written answer without points")
+    return _nbgrader(name, cell.cell_type, locked=kind != "answer", points=points)
+
+
+def _nbgrader(name: str, cell_type: str, *, locked: bool, points: float | None = None) -> dict[str, object]:
+    """Nbgrader's metadata of a cell; what is not locked is an answer."""
     marks: dict[str, object] = {
         "grade": points is not None,
         "grade_id": name,
-        "locked": kind != "answer",
+        "locked": locked,
         "schema_version": 3,
-        "solution": kind == "answer",
+        "solution": not locked,
         "task": False,
-        "cell_type": cell.cell_type,
+        "cell_type": cell_type,
     }
-    if points is not None:
-        marks["points"] = points
-    return marks
+    return marks if points is None else {**marks, "points": points}
 
 
 def _fill_seed(assignment: Assignment, source: str, seed: str, name: str) -> str:

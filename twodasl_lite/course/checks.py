@@ -98,10 +98,10 @@ def _check_shape(name: str, found: tuple[int, ...], expected: tuple[int | None, 
         "(" + ", ".join("any" if size is None else str(size) for size in expected) + ("," * (len(expected) == 1)) + ")"
     )
     message = f"{name}: found shape {found}; expected {words}."
-    if len(found) < len(expected) and found == tuple(expected)[len(expected) - len(found) :]:
-        message += " The batch has disappeared: one answer for each face is wanted."
-    elif not found and len(expected) == 1:
+    if not found and len(expected) == 1:
         message += " That is one number for the whole batch; one for each face is wanted."
+    elif len(found) < len(expected) and found == tuple(expected)[len(expected) - len(found) :]:
+        message += " The batch has disappeared: one answer for each face is wanted."
     elif len(found) == len(expected) > 1 and sorted(found) == sorted(size or 0 for size in expected):
         message += " The axes are in another order."
     elif len(found) == len(expected) + 1 and 1 in found:
@@ -239,7 +239,7 @@ def crop_landmarks(name: str, found: object, count: int = NUM_LANDMARKS) -> torc
         CheckFailed: If they look like pixels of a whole image, like numbers between -1 and 1, like millimetres of the
             model, or upside down.
     """
-    value = tensor(name, found, finite=False).double()
+    value = tensor(name, found, finite=False).detach().double()
     if value.dim() < 2 or value.shape[-2] != count or value.shape[-1] not in (2, 3):
         raise CheckFailed(f"{name}: found shape {tuple(value.shape)}; expected (..., {count}, 2 or 3).")
     seen = value[..., :2].reshape(-1, 2)
