@@ -301,8 +301,8 @@ def _glasses(draws: Draws, settings: Occluders, frame: _Frame) -> list[Look]:
     ]
 
 
-# A mask is spanned between landmarks, from its upper rim to the chin, from the left to the right: which ones (the mean of
-# two), and how far it stands off there, to the side and to the front.
+# A mask is spanned between landmarks, from its upper rim to the chin, from the left to the right: which ones (the mean
+# of two), and how far it stands off there, to the side and to the front.
 _MASK_KNOTS = (
     (((2, 2), 0.06, 0.0), ((2, 28), 0.1, 0.3), ((28, 28), 0.0, 0.1), ((14, 28), 0.1, 0.3), ((14, 14), 0.06, 0.0)),
     (((4, 4), 0.08, 0.02), ((4, 33), 0.15, 0.5), ((33, 33), 0.0, 0.5), ((12, 33), 0.15, 0.5), ((12, 12), 0.08, 0.02)),

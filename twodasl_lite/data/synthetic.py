@@ -40,12 +40,14 @@ from twodasl_lite.render import (
     vertex_normals,
     visible_in,
 )
+from twodasl_lite.render.threads import side_by_side
 
 TEST_SEED = 2**31
 """Added to a world's seed it gives the pictures to test on, which no training on that seed has seen."""
 
 _EYELID = 2.0  # pixels of the crop that a landmark may lie behind the drawn surface and still be seen
 _LARGEST_INDEX = 2**48
+_AT_ONCE = 16  # pictures that a core makes at a time
 _CHEEKS = [1, 2, 14, 15, 29, 31, 35]  # landmarks that show the skin's colour
 
 
@@ -121,28 +123,44 @@ class SyntheticFaces:
             InputTypeError: If start or count is no whole number.
             ValueRangeError: If start is negative or count below 1.
         """
-        with torch.no_grad():
-            draws = self._draws(start, count)
-            truth = self.world.labelled if truth is None else truth
-            with record_function("sampling"):
-                coefficients, yaw = draw_coefficients(self.model, self.world, draws)
-            with record_function("decoding"):
-                vertices = decode(coefficients, self.model).float()
-                landmarks = decode_landmarks(coefficients, self.model).float()  # (B, 68, 3)
-            images, fragments = self._draw(draws, coefficients, vertices, landmarks)
-            with record_function("degradation"):
-                images = degrade(images, draws, self.world.degradation)
-            with record_function("landmarks"):
-                extent = landmarks[..., :2].amax(dim=1) - landmarks[..., :2].amin(dim=1)
-                detected, reported = detect(subset_18(landmarks[..., :2]), yaw, extent.prod(dim=-1).sqrt(), draws)
-                faces = FaceBatch(images, detected, reported)
-                if truth:
-                    fine = self.world.supersample
-                    visible = visible_in(fragments, refine(landmarks, fine), _EYELID * fine)
-                    faces = faces._replace(
-                        landmarks=landmarks, visible=visible, coefficients=coefficients.pack().float(), yaw=yaw
-                    )
-        return faces
+        draws = self._draws(start, count)
+        truth = self.world.labelled if truth is None else truth
+        if self.device.type != "cpu":
+            return self._make(draws, truth)
+        # Few at a time, in threads of their own: what they need then stays in a core's cache.
+        shares = [Draws(self.seed, few) for few in draws.pictures.split(_AT_ONCE)]
+        made: list[FaceBatch] = [FaceBatch(*(draws.pictures,) * 3)] * len(shares)
+
+        def work(share: int) -> None:
+            made[share] = self._make(shares[share], truth)
+
+        self._textures()  # once, before the threads
+        side_by_side(work, len(shares))
+        return FaceBatch.cat(made)
+
+    @torch.no_grad()
+    def _make(self, draws: Draws, truth: bool) -> FaceBatch:
+        """The pictures of these random numbers."""
+        with record_function("sampling"):
+            coefficients, yaw = draw_coefficients(self.model, self.world, draws)
+        with record_function("decoding"):
+            whole = _padded(coefficients.pack())
+            vertices = decode(whole, self.model).float()[: draws.size]
+            landmarks = decode_landmarks(whole, self.model).float()[: draws.size]  # (B, 68, 3)
+        images, fragments = self._draw(draws, coefficients, vertices, landmarks)
+        with record_function("degradation"):
+            images = degrade(images, draws, self.world.degradation)
+        with record_function("landmarks"):
+            extent = landmarks[..., :2].amax(dim=1) - landmarks[..., :2].amin(dim=1)
+            detected, reported = detect(subset_18(landmarks[..., :2]), yaw, extent.prod(dim=-1).sqrt(), draws)
+            faces = FaceBatch(images, detected, reported)
+            if not truth:
+                return faces
+            fine = self.world.supersample
+            visible = visible_in(fragments, refine(landmarks, fine), _EYELID * fine)
+            return faces._replace(
+                landmarks=landmarks, visible=visible, coefficients=coefficients.pack().float(), yaw=yaw
+            )
 
     # ------------------------------------------------------------------------------------------------- how it looks
     def _draw(
@@ -153,7 +171,7 @@ class SyntheticFaces:
         with record_function("colours"):
             scale = world.person.albedo_scale * model.albedo_std
             colours = draws.normal("albedo", len(scale), clip=world.person.clip).to(model.mean) * scale
-            albedo = srgb_to_linear(model.decode_albedo(colours).float())
+            albedo = _nearly_linear(model.decode_albedo(_padded(colours)).float()[: draws.size])
             skin = albedo[:, model.landmarks[_CHEEKS]].mean(dim=1)
         with record_function("occluders"):
             scaled = coefficients.pose[..., :3].float()
@@ -183,18 +201,38 @@ class SyntheticFaces:
             images = linear_to_srgb(face + (1 - alpha) * scene)
         return images, fragments
 
+    def _textures(self) -> torch.Tensor:
+        """What clutter is cut from; made at the first need."""
+        if self._bank is None:
+            needed = self.world.background.clutter > 0
+            self._bank = backgrounds.texture_bank(self.seed, self.device) if needed else torch.empty(0)
+        return self._bank
+
     def _background(self, draws: Draws) -> torch.Tensor:
         """``(B, 3, S, S)`` sRGB."""
         settings = self.world.background
         behind = backgrounds.plain(draws, CROP_SIZE)
         index = draws.chance("clutter", settings.clutter).nonzero()[:, 0]
         if len(index):
-            if self._bank is None:
-                self._bank = backgrounds.texture_bank(self.seed, self.device)
             contrast = draws.between("clutter contrast", settings.contrast)[index]
-            clutter = backgrounds.cluttered(draws.take(index), self._bank, CROP_SIZE, contrast)
+            clutter = backgrounds.cluttered(draws.take(index), self._textures(), CROP_SIZE, contrast)
             behind = behind.index_copy(0, index, clutter)
         return behind
+
+
+def _padded(rows: torch.Tensor) -> torch.Tensor:
+    """Repeat the last of fewer than :data:`_AT_ONCE` rows.
+
+    Matrix products round differently for different numbers of rows. Of a fixed number each row is always the same, so
+    that a picture does not depend, by a grey value here and there, on how many are made with it.
+    """
+    missing = -len(rows) % _AT_ONCE
+    return torch.cat([rows, rows[-1:].expand(missing, -1)]) if missing else rows
+
+
+def _nearly_linear(colours: torch.Tensor) -> torch.Tensor:
+    """SRGB to linear light by a polynomial: within 0.003 of the truth, and six times as quick."""
+    return colours * (0.012522878 + colours * (0.682171111 + colours * 0.305306011))
 
 
 def average_colours(
@@ -285,7 +323,8 @@ def draw_coefficients(model: MorphableModel, world: World, draws: Draws) -> tupl
     roll = bounded("roll", 0.0, turn.roll_spread, turn.roll_limit)
     rotation = euler_to_matrix(torch.deg2rad(torch.stack([pitch, yaw, roll], dim=-1))).to(model.mean)
 
-    turned = model.decode_landmarks(shape, expression) @ rotation.transpose(-1, -2)  # (B, 68, 3)
+    landmarks = model.decode_landmarks(_padded(shape), _padded(expression))[: draws.size]
+    turned = landmarks @ rotation.transpose(-1, -2)  # (B, 68, 3)
     low, high = turned.amin(dim=1), turned.amax(dim=1)
     margin = BOX_MARGIN * torch.exp(box.size_spread * draws.normal("box size", clip=2.5)).to(turned)
     scale = CROP_SIZE / (margin * (high - low)[:, :2].amax(dim=-1))  # (B,)
