@@ -31,7 +31,7 @@ from twodasl_lite.decode import decode
 from twodasl_lite.errors import ShapeError, ValueRangeError, check_tensor
 from twodasl_lite.images import as_photo
 from twodasl_lite.morphable.model import MorphableModel
-from twodasl_lite.render import interpolate, linear_to_srgb, rasterize, refine, srgb_to_linear
+from twodasl_lite.render import interpolate, linear_to_srgb, normal_image, rasterize, refine, srgb_to_linear
 
 LARGEST_YAW = 90.0
 """Degrees; as far as faces are turned."""
@@ -43,6 +43,9 @@ _REACH = 1.5  # how far from there the turn has faded, likewise
 _SLOPE = 1.0  # how steeply the relief falls back around the face: as much as one moves away
 _DEEPEST = 0.8  # and how deep at most, over the face's size
 _SMOOTHING = 0.04  # width of the smoothing of the depth around the face, over its size
+_GRAZING = 0.2  # at the head's outline, what faces the camera less than this has a depth that changes by the pixel
+_RIM = 0.03  # how wide that is at most, over the face's size
+_SOFTENING = 0.015  # width of the smoothing of the depth on both sides of the outline, over the face's size
 _PADDING = 0.6  # the photo is continued by this much at each side, over the face's size
 _RELIEF_PIXELS = 250_000  # of the sheet at most; coarser beyond
 
@@ -179,12 +182,12 @@ class _Relief(NamedTuple):
     def around(cls, photo: np.ndarray, vertices: torch.Tensor, triangles: torch.Tensor, size: float) -> _Relief:
         """The sheet of a photo with a face of the given vertices and size, both in pixels."""
         padding = max(2, round(_PADDING * size))
-        padded = cv2.copyMakeBorder(photo, padding, padding, padding, padding, cv2.BORDER_REFLECT_101)
+        padded = cv2.copyMakeBorder(photo, padding, padding, padding, padding, cv2.BORDER_REPLICATE)
         height, width = padded.shape[:2]
         placed = vertices + vertices.new_tensor([padding, padding, 0])
         fragments = rasterize(placed[None].float(), triangles, height, width)
-        depth = fragments.depth[0].cpu().numpy()
-        depth, weight = _extended(depth, fragments.covered[0].cpu().numpy(), size)
+        facing = normal_image(placed[None].float(), triangles, fragments)[0, ..., 2].cpu().numpy()
+        depth, weight = _extended(fragments.depth[0].cpu().numpy(), fragments.covered[0].cpu().numpy(), facing, size)
 
         step = max(1, int(np.ceil((height * width / _RELIEF_PIXELS) ** 0.5)))
         rows, columns = _ticks(height, step), _ticks(width, step)
@@ -233,25 +236,37 @@ class _Relief(NamedTuple):
         return (255 * linear_to_srgb(colours).clamp(0, 1)).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
-def _extended(depth: np.ndarray, covered: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
+def _distance(inside: np.ndarray) -> np.ndarray:
+    """Distance of each pixel from the nearest one that is not inside, ``(H, W)``."""
+    return cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+
+
+def _extended(depth: np.ndarray, covered: np.ndarray, facing: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
     """Depth everywhere, and how much of a turn each pixel takes part in, both ``(H, W)``.
 
     Args:
         depth: ``(H, W)`` of the face.
         covered: ``(H, W)`` where it is.
+        facing: ``(H, W)`` cosine of the angle between its normal and the direction to the camera.
         size: Of the face in pixels.
     """
+    # Without the rim, whose depth would make the turned outline ragged.
+    face = covered & ~((facing < _GRAZING) & (_distance(covered) < _RIM * size))
+    face = face if face.any() else covered
     distance, nearest = cv2.distanceTransformWithLabels(
-        (~covered).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE, labelType=cv2.DIST_LABEL_PIXEL
+        (~face).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE, labelType=cv2.DIST_LABEL_PIXEL
     )
     of_label = np.zeros(nearest.max() + 1, np.float32)
-    of_label[nearest[covered]] = depth[covered]
+    of_label[nearest[face]] = depth[face]
     edge = of_label[nearest]  # depth of the face's pixel that is nearest
     smooth = cv2.GaussianBlur(edge, (0, 0), max(1.0, _SMOOTHING * size))
     # Smooth only with the distance, so that the relief is continuous at the face's edge.
     share = np.clip(distance / (2 * _SMOOTHING * size), 0, 1)
     back = np.minimum(_SLOPE * distance, _DEEPEST * size)
-    extended = np.where(covered, depth, (1 - share) * edge + share * smooth - back)
+    extended = np.where(face, depth, (1 - share) * edge + share * smooth - back)
+    soft = max(1.0, _SOFTENING * size)
+    near = np.clip(1 - (distance + _distance(face)) / (3 * soft), 0, 1)  # one of the two is zero
+    extended = (1 - near) * extended + near * cv2.GaussianBlur(extended, (0, 0), soft)
 
     height, width = covered.shape
     y, x = np.mgrid[:height, :width]
