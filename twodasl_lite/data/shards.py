@@ -5,15 +5,15 @@ pictures were made and, for every file, how many it holds, its size and its SHA-
 files, ``00000012.image.npy``, ``(3, 120, 120)`` uint8 as it is (PNG would save a third and read five times slower), and
 ``00000012.labels.npy``, one numpy record with the other fields of a :class:`~twodasl_lite.data.faces.FaceBatch`.
 
-The same recipe gives the same bytes, however many processes or machines of a kind share the work. (Another kind of
-processor, or another number of pictures a file, may round a grey value in 50,000 the other way.) Shards appear whole or
-not at all, and one counts as made when the manifest says so; whatever interrupts the work, the next run goes on after
-the last whole shard. On several machines each makes its part (``part``), with a manifest of its own; put together in
-one folder the parts are the set.
+The same recipe gives the same bytes, however many processes or machines of a kind share the work (another kind of
+processor may round a few grey values the other way). Shards appear whole or not at all, and one counts as made when the
+manifest says so; whatever interrupts the work, the next run goes on after the last whole shard. On several machines
+each makes its part (``part``), with a manifest of its own; put together in one folder the parts are the set.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -34,7 +34,7 @@ from twodasl_lite.archive import whole_file
 from twodasl_lite.camera import CROP_SIZE
 from twodasl_lite.data.faces import FaceBatch
 from twodasl_lite.data.pool import run_tasks
-from twodasl_lite.data.stream import check_count
+from twodasl_lite.data.stream import SetStream, check_count
 from twodasl_lite.errors import FileFormatError, ShapeError, TwodaslError, ValueRangeError, require
 from twodasl_lite.morphable.model import MorphableModel
 
@@ -365,9 +365,9 @@ def make_shards(
     _write_manifest(path, recipe, part, shards)
     if missing:
         _check_room(folder, source, total - done)
+    tasks = [(folder / name, first, many) for name, first, many in missing]
     written = time.monotonic()
     try:
-        tasks = [(folder / name, first, many) for name, first, many in missing]
         for record in run_tasks(write_shard_task, source, tasks, workers):
             shards[record.name] = record
             done += record.count
@@ -376,9 +376,12 @@ def make_shards(
             if time.monotonic() - written > _MANIFEST_PAUSE:
                 _write_manifest(path, recipe, part, shards)
                 written = time.monotonic()
-    finally:
-        if missing:
+    except BaseException:
+        with contextlib.suppress(OSError):  # a full disk; what went wrong first matters more
             _write_manifest(path, recipe, part, shards)
+        raise
+    if missing:
+        _write_manifest(path, recipe, part, shards)
     return Manifest(recipe, [shards[name] for name in sorted(shards)])
 
 
@@ -581,3 +584,19 @@ class ShardSet:
         """
         batch = self.take(torch.arange(start, start + count))
         return batch.without_truth() if truth is False else batch
+
+
+class ShardStream(SetStream):
+    """A folder of shards as a stream.
+
+    Args:
+        folder: Where it lies.
+        partial: Whether a set that is not finished will do.
+        verify: Whether each file's checksum is compared when it is first opened.
+        options: As for :class:`~twodasl_lite.data.stream.SetStream`.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], *, partial: bool = False, verify: bool = True, **options
+    ) -> None:
+        super().__init__(ShardSet(folder, partial=partial, verify=verify), **options)
