@@ -453,20 +453,19 @@ def test_no_solution_is_released(course, assignment) -> None:
     assert [path.suffix for path in files] == [".ipynb"]
     for mark in ("BEGIN", "END", "Rubric", build.SEED_WORD, SEED, "HIDDEN"):
         assert mark not in released
-    inside, secret = None, []
+    outside, inside, secret = set(), False, []
     for cell in read(course, "source", assignment.name).cells:
-        for line in cell.source.splitlines():
-            if line.strip().startswith(("### BEGIN", "### END")):
+        for line in map(str.strip, cell.source.splitlines()):
+            if line.startswith(("### BEGIN", "### END")):
                 inside = "BEGIN" in line
             elif inside:
-                secret.append(line.strip())
-    assert len(secret) > 60
-    visible = {line.strip() for line in released.splitlines()}
-    common = {line for line in secret if line in visible and len(line) > 12}
-    allowed = {
-        line for line in common if line.startswith(("for ", "points[~seen]", "found = "))
-    }  # tests, visible and hidden, begin alike
-    assert common == allowed
+                secret.append(line)
+            else:
+                outside.add(line)
+    assert len(secret) > 40
+    stubs = {'raise NotImplementedError("your answer is missing here")', "*Write your answer here.*"}
+    strangers = {line.strip() for line in released.splitlines()} - outside - stubs
+    assert strangers == set(), "a released line stands outside of solutions and hidden tests in the source"
     assert released.count("your answer is missing here") + released.count("Write your answer here.*") >= 5
 
 

@@ -3,6 +3,7 @@
  * - draws Plotly figures (`<div class="book-plotly">` + JSON) when they come near the screen, from one local copy of the library;
  * - turns Plotly's sliders, buttons and menus into HTML ones, which keyboards and screen readers can use;
  * - gives figures the page's light or dark colours, and follows when the reader switches;
+ * - counts the answers of a quiz (`.quiz`, whose choices are `<details>`: they open without any script);
  * - offers `element.bookState()` on each figure, a short text that changes when the drawn data does (used by the tests).
  */
 (function () {
@@ -226,5 +227,39 @@
       },
       true,
     );
+  }
+
+  // --- quizzes -------------------------------------------------------------------------------------------------------
+
+  for (const quiz of document.querySelectorAll(".quiz")) {
+    const questions = [...quiz.querySelectorAll(".quiz-question")];
+    const score = element("p", { class: "quiz-score", role: "status" });
+    const firstTry = new Map();
+    let printing = false;
+    let opened = [];
+    questions.forEach((question, i) => {
+      question.setAttribute("role", "group");
+      question.setAttribute("aria-label", `Question ${i + 1} of ${questions.length}`);
+      for (const choice of question.querySelectorAll("details")) {
+        choice.addEventListener("toggle", () => {
+          if (!choice.open || printing || firstTry.has(question)) return;
+          firstTry.set(question, choice.classList.contains("quiz-right"));
+          const right = [...firstTry.values()].filter(Boolean).length;
+          score.textContent = `${firstTry.size} of ${questions.length} answered, ${right} right at the first try.`;
+        });
+      }
+    });
+    quiz.append(score);
+    // On paper the right answers are shown with their reasons.
+    window.addEventListener("beforeprint", () => {
+      opened = [...quiz.querySelectorAll("details.quiz-right:not([open])")];
+      printing = true;
+      for (const choice of opened) choice.open = true;
+    });
+    window.addEventListener("afterprint", () => {
+      for (const choice of opened) choice.open = false;
+      // Toggle events come a moment after the change.
+      setTimeout(() => (printing = false), 100);
+    });
   }
 })();

@@ -76,7 +76,8 @@ def record_path(chapter: Chapter) -> Path:
 def _environment_digest() -> str:
     """Hash over what all chapters share: package sources and data, pins, Python, settings."""
     digest = hashlib.sha256()
-    files = [path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    apart = {"__pycache__", "course"}  # no chapter's outputs depend on the coursework
+    files = [path for path in PACKAGE.rglob("*") if path.is_file() and not apart & set(path.parts)]
     for path in [*sorted(files), CONSTRAINTS]:
         if path.exists():
             digest.update(f"{path.relative_to(ROOT).as_posix()}\0".encode())

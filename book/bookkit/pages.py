@@ -9,7 +9,8 @@ A chapter's page takes its text and code from the notebook and the outputs from 
 * Plotly's JSON becomes a ``<div class="book-plotly">`` that ``_static/book.js`` draws without a kernel or a network;
 * cells tagged ``solution`` are folded, cells tagged ``live-only`` lose their outputs and say why;
 * pictures get the caption below them (``**Figure 1.2.** …``) as their alternative text;
-* a line of measured facts (reading time, run time) goes below the title.
+* a line of measured facts (reading time, run time) goes below the title;
+* the chapter's quiz (``book/quizzes``) goes to the end.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from nbformat import NotebookNode
 
 from bookkit.config import BOOK, DOWNLOADS, EXECUTED, PACKAGE, ROOT, SOURCE, Chapter, road_map
 from bookkit.execute import executed_path, read_run
+from bookkit.quiz import quiz_markdown, quiz_path, read_quiz
 from bookkit.student import student_notebook
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
@@ -139,6 +141,8 @@ def chapter_page(source: NotebookNode, executed: NotebookNode, chapter: Chapter)
                 cell.metadata.setdefault("mystnb", {})["image"] = {"alt": caption}
             figures += _plotly_to_html(cell, f"figure-{chapter.number}", figures, caption)
         cells.append(cell)
+    if quiz_path(chapter).exists():
+        cells.append(nbformat.v4.new_markdown_cell(quiz_markdown(read_quiz(quiz_path(chapter))), id="quiz"))
     page.cells = cells
     return page
 
@@ -273,6 +277,8 @@ def api_pages(package: Path) -> Iterator[tuple[str, str]]:
     """
     rows = []
     for path in sorted(package.rglob("*.py")):
+        if not (path.parent / "__init__.py").exists():
+            continue  # scripts that the package carries as data
         parts = path.relative_to(package.parent).with_suffix("").parts
         if parts[-1] == "__init__":
             parts = parts[:-1]
