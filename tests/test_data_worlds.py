@@ -1,0 +1,67 @@
+"""Settings of worlds: the two that come along, files of one's own, and what is wrong with them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from twodasl_lite.data.worlds import Lighting, Pose, World, load_world, world_names
+from twodasl_lite.errors import FileFormatError, InputTypeError, ValueRangeError
+
+
+def test_the_worlds_that_come_along():
+    assert world_names() == ("labelled", "wild")
+    labelled, wild = load_world("labelled"), load_world("wild")
+    assert (labelled.name, wild.name) == ("labelled", "wild")
+    assert labelled.labelled
+    assert not wild.labelled
+    assert labelled.pose.yaw_limit == 30
+    assert wild.pose.yaw_limit == 90
+    assert not any(dataclasses.astuple(labelled.occluders))
+    assert load_world(wild) is wild
+
+
+def write(tmp_path, text: str):
+    path = tmp_path / "own.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_file_names_what_differs(tmp_path):
+    world = load_world(write(tmp_path, 'name = "own"\n[pose]\nyaw_limit = 45\n[lighting]\nexposure = [0.5, 1]\n'))
+    assert world == World(name="own", pose=Pose(yaw_limit=45.0), lighting=Lighting(exposure=(0.5, 1.0)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[pose]\nyaw_limt = 3\n", r"pose\.yaw_limt.*yaw_limit, yaw_spread.*did you mean pose\.yaw_limit"),
+        ("[weather]\nrain = 1\n", "weather.*one of name, description"),
+        ("[pose]\nyaw_limit = 95\n", r"pose\.yaw_limit: found 95.*0 to 90"),
+        ('[pose]\nyaw_limit = "wide"\n', r"pose\.yaw_limit = 'wide'"),
+        ("pose = 3\n", "pose"),
+        ("[lighting]\nexposure = [1.0, 0.5]\n", r"lighting\.exposure.*the smaller first"),
+        ("[lighting]\nexposure = [1.0]\n", r"lighting\.exposure"),
+        ("[occluders]\nhat = 1.5\n", r"occluders\.hat: found 1.5; expected 0 to 1"),
+        ("[degradation]\nquality = [0, 50]\n", r"degradation\.quality.*1 to 100"),
+        ("[person]\nclip = nan\n", r"person\.clip"),
+        ("supersample = 9\n", "supersample: found 9"),
+        ("name = \n", "no TOML"),
+    ],
+)
+def test_files_that_are_wrong(tmp_path, text, message):
+    with pytest.raises(FileFormatError, match=message):
+        load_world(write(tmp_path, text))
+
+
+def test_names_that_are_wrong(tmp_path):
+    with pytest.raises(ValueRangeError, match="'wilds'; expected one of labelled, wild"):
+        load_world("wilds")
+    with pytest.raises(FileFormatError, match="no such file"):
+        load_world(tmp_path / "missing.toml")
+    with pytest.raises(InputTypeError, match="world: found int"):
+        load_world(3)
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(FileFormatError, match="UTF-8"):
+        load_world(tmp_path / "bytes.toml")
