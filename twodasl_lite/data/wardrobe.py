@@ -23,6 +23,7 @@ from twodasl_lite.render import srgb_to_linear
 
 _BRIDGE, _CHIN, _NOSE_BASE, _EARS = 27, 8, 33, (0, 16)
 _SKULL = (0.0, 0.1, -1.5)  # middle of the head; hair and hats stand off in the direction away from it
+_EARS_BEGIN = 1.17  # farther to the side than this are ears alone
 # Colours of hair, sRGB: black, dark brown, brown, red, blond, grey.
 _HAIR_COLOURS = (
     *((0.06, 0.05, 0.05), (0.17, 0.11, 0.08), (0.33, 0.22, 0.14)),
@@ -168,7 +169,8 @@ class Wardrobe:
         behind = _step(ear[2] + 0.45 - z, 0.5)  # 0 on the face, 1 behind the temples
         edge = torch.lerp(line, torch.lerp(temples, back, _step(ear[2] - 0.5 - z, 0.5)), behind)
         ragged = 0.12 * (self._waves(draws, "hair rim", (3.0, 8.0)) - 0.5)
-        return there * _step(y - edge + ragged, 0.1)
+        ears = _step(x.abs() - _EARS_BEGIN, 0.1) * ~long  # short hair leaves them free
+        return there * _step(y - edge + ragged, 0.1) * (1 - ears)
 
     def _hat(self, draws: Draws, share: float) -> torch.Tensor:
         """``(B, V)`` where a hat or a cap sits: above a plane that may be tilted."""
