@@ -198,3 +198,49 @@ def test_the_size_of_a_jpeg(tmp_path: Path, width: int, height: int) -> None:
     path.write_bytes(data[:2] + data[-2:])
     with pytest.raises(FileFormatError, match="a JPEG without a size"):
         jpeg_size(path)
+
+
+# ------------------------------------------------------------------------------------------------- real annotations
+def basel_at_the_landmarks(arrays: dict[str, np.ndarray]) -> MorphableModel:
+    """Basel's 68 landmarks as a face model; its triangles are none of a face."""
+    corners = torch.arange(68)
+    return MorphableModel(
+        *(torch.from_numpy(arrays[name]) for name in ("mean", "shape", "expression")),
+        torch.stack([corners, corners.roll(-1), corners.roll(-2)], dim=1),
+        corners,
+        shape_std=torch.from_numpy(arrays["coefficient_std"][12:52]),
+        expression_std=torch.from_numpy(arrays["coefficient_std"][52:]),
+        name="Basel at 68 landmarks",
+        units="um",
+    )
+
+
+@pytest.mark.parametrize("mapping", ["exact", "bench"])
+def test_real_annotations_become_the_published_targets(tmp_path, annotations, basel_landmarks, mapping: str) -> None:
+    rows = range(0, 400, 50)
+    for k in rows:
+        name = str(annotations["names"][k])
+        content = {
+            "Pose_Para": annotations["pose7"][k][None],
+            "Shape_Para": annotations["shape199"][k][:, None],
+            "Exp_Para": annotations["expression29"][k][:, None],
+            "pt3d_68": annotations["landmarks68"][k],
+        }
+        scipy.io.savemat(tmp_path / f"{name}.mat", content)
+        write_jpeg(tmp_path / f"{name}.jpg", np.zeros((450, 450, 3), np.uint8))
+    faces = W300LP(tmp_path, basel_at_the_landmarks(basel_landmarks), mapping=mapping)
+    assert faces.names == [str(annotations["names"][k]) for k in rows]
+    np.testing.assert_array_equal(faces.boxes + 1, annotations["roi_box"][list(rows)])
+    found = faces.coefficients.double().numpy()
+    if mapping == "exact":
+        expected = annotations["coefficients62_exact"][list(rows)]
+    else:  # the published file clamps boxes, where the crops were not; these eight need no clamping
+        expected = annotations["coefficients62_bench"][list(rows)]
+        inside = (annotations["roi_box"] == annotations["roi_box_clamped"]).all(axis=1)[list(rows)]
+        assert inside.sum() >= 4
+        found, expected = found[inside], expected[inside]
+    depth = np.arange(62) == 11
+    scale = np.abs(expected).max(axis=0)[~depth]
+    assert (np.abs(found - expected)[:, ~depth] <= 1e-6 * scale).all()
+    decoded = faces.take(torch.arange(len(faces))).landmarks
+    assert decoded[..., 2].mean(dim=1).abs().max() < 1e-3
