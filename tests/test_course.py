@@ -14,6 +14,7 @@ from typing import NamedTuple
 import nbformat
 import pytest
 import torch
+from bookkit.config import BOOK, NOTEBOOKS, settings
 
 from twodasl_lite import cli
 from twodasl_lite.camera import euler_to_matrix, project
@@ -604,3 +605,38 @@ def test_nbgrader_is_named_where_it_is_missing(tmp_path) -> None:
     assert run.returncode == 1
     assert 'pip install "twodasl_lite[course]"' in run.stderr
     assert not (tmp_path / "c").exists()
+
+
+# ------------------------------------------------------------------------------------------------- around the course
+def test_the_setup_notebook_is_that_of_the_course() -> None:
+    text = build.notebook_text(build.handout("check_my_setup"))
+    kept = NOTEBOOKS / "setup" / build.SETUP_NOTEBOOK
+    assert kept.read_text(encoding="utf-8") == text, "write it anew: python -m twodasl_lite.course.build"
+
+
+@pytest.mark.book
+def test_the_setup_notebook_ends_in_a_face_and_a_tick(course) -> None:
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(course / build.SETUP_NOTEBOOK, as_version=4)
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    outputs = notebook.cells[-1].outputs
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert any("✓ everything works: you can begin" in output.get("text", "") for output in outputs)
+    assert "✗" not in "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+
+
+def test_sources_are_installed_with_the_package() -> None:
+    patterns = settings()["tool"]["setuptools"]["package-data"].get("twodasl_lite.course", [])
+    assert {"assignments/*.py", "handouts/*.py"} <= set(patterns)
+
+
+def test_the_instructors_page_names_every_assignment_and_the_danger() -> None:
+    page = (BOOK / "instructors.md").read_text(encoding="utf-8")
+    for assignment in ASSIGNMENTS:
+        assert assignment.name in page
+    for mistake in (mistake for mistakes in MISTAKES.values() for mistake in mistakes):
+        assert mistake.name in page, f"the page's list of misconceptions lacks {mistake.name!r}"
+    assert "Autograding runs the students' code" in page
+    for way in ("container", "user", "Binder", "Colab", "JupyterHub"):
+        assert way in page

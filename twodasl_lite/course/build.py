@@ -41,7 +41,8 @@ SECONDS_PER_CELL = 120
 """A cell that takes longer is stopped during grading; the slowest solved one takes a tenth of it."""
 
 COURSE_FILE = "course.json"
-INSTALL = "twodasl_lite[course] @ git+https://github.com/twodasl-lite/twodasl_lite@main"
+SETUP_NOTEBOOK = "check_my_setup.ipynb"
+INSTALL = "twodasl_lite @ git+https://github.com/twodasl-lite/twodasl_lite@main"
 """What students install where the package is missing; ``twodasl course new --install`` changes it."""
 
 _KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -53,8 +54,8 @@ import subprocess
 import sys
 
 if importlib.util.find_spec("twodasl_lite") is None:
-    package = {install!r}
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", package], check=True)
+    packages = [{install!r}, "matplotlib", "tomli; python_version < '3.11'"]
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", *packages], check=True)
 
 import warnings
 
@@ -145,12 +146,44 @@ def source_notebook(assignment: Assignment, seed: str, install: str = INSTALL) -
         twice = sorted({name for name in ids if ids.count(name) > 1})
         raise FileFormatError(f"{assignment.name}.py", f"the name {twice[0]} twice", "a name of its own for each cell")
     _write_points(cells)
+    return _notebook(cells, install)
+
+
+def handout(name: str, install: str = INSTALL) -> Any:
+    """A notebook of ``handouts/``, which nobody grades.
+
+    Args:
+        name: The script's name without its ending.
+        install: What pip installs where the package is missing.
+
+    Returns:
+        A notebook (``nbformat.NotebookNode``).
+    """
+    jupytext = require("jupytext", "course", "making a course")
+    nbformat = require("nbformat", "course", "making a course")
+    path = resources.files("twodasl_lite.course") / "handouts" / f"{name}.py"
+    cells = []
+    for index, cell in enumerate(jupytext.reads(path.read_text(encoding="utf-8"), fmt="py:percent").cells):
+        make = nbformat.v4.new_code_cell if cell.cell_type == "code" else nbformat.v4.new_markdown_cell
+        cells.append(make(cell.source, id=f"cell-{index:03d}"))
+    return _notebook(cells, install)
+
+
+def _notebook(cells: list[Any], install: str) -> Any:
+    """Cells as a notebook, with the one that installs the package after the first."""
+    nbformat = require("nbformat", "course", "making a course")
     setup = nbformat.v4.new_code_cell(_SETUP.format(install=install), id="cell-install")
     setup.metadata["jupyter"] = {"source_hidden": True}
     setup.metadata["nbgrader"] = _nbgrader("locked-install", "code", locked=True)
-    cells.insert(1, setup)
     metadata = {"kernelspec": dict(_KERNEL), "language_info": {"name": "python"}}
+    cells = [cells[0], setup, *cells[1:]]
     return nbformat.v4.new_notebook(cells=cells, metadata=metadata, nbformat_minor=5)
+
+
+def notebook_text(notebook: Any) -> str:
+    """A notebook as the text of its file."""
+    nbformat = require("nbformat", "course", "making a course")
+    return nbformat.writes(notebook, version=4).rstrip("\n") + "\n"
 
 
 def _wrong(assignment: Assignment, source: str, found: str) -> FileFormatError:
@@ -269,6 +302,7 @@ def new_course(
     readme = (template / "course_readme.md").read_text(encoding="utf-8")
     rows = "\n".join(f"| `{assignment.name}` | {assignment.title} |" for assignment in chosen)
     _write(folder / "README.md", readme.replace("<!-- assignments -->", rows))
+    _write(folder / SETUP_NOTEBOOK, notebook_text(handout("check_my_setup", install)))
     for assignment in chosen:
         _add(folder, assignment, seed, install)
     if release:
@@ -309,9 +343,8 @@ def add_assignment(folder: str | os.PathLike[str], script: str | os.PathLike[str
 
 
 def _add(folder: Path, assignment: Assignment, seed: str, install: str) -> None:
-    nbformat = require("nbformat", "course", "making a course")
-    text = nbformat.writes(source_notebook(assignment, seed, install), version=4)
-    _write(folder / "source" / assignment.name / f"{assignment.name}.ipynb", text.rstrip("\n") + "\n")
+    text = notebook_text(source_notebook(assignment, seed, install))
+    _write(folder / "source" / assignment.name / f"{assignment.name}.ipynb", text)
     if rubrics(assignment):
         _write(folder / "rubrics" / f"{assignment.name}.md", rubrics(assignment))
 
@@ -396,3 +429,14 @@ def grade(folder: str | os.PathLike[str], name: str, student: str) -> bool:
         Whether nbgrader got through; :func:`twodasl_lite.course.report.report` says what came out.
     """
     return bool(course_api(folder).autograde(name, student, force=True)["success"])
+
+
+def main() -> None:
+    """Write the notebook ``check_my_setup`` of the repository anew from its script."""
+    path = Path(__file__).resolve().parents[2] / "notebooks" / "setup" / SETUP_NOTEBOOK
+    _write(path, notebook_text(handout("check_my_setup")))
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()
