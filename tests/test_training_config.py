@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from twodasl_lite.errors import FileFormatError, TwodaslError, ValueRangeError
@@ -115,7 +117,7 @@ def test_learning_rate():
     )
     rates = [learning_rate(config, step) for step in range(config.steps)]
     assert rates[:3] == [0.5, 1.0, 1.0]
-    assert all(a > b for a, b in zip(rates[2:9], rates[3:10], strict=True))
+    assert all(a > b for a, b in itertools.pairwise(rates[2:10]))
     assert rates[6] == pytest.approx(0.55)  # half way of the cosine, from 1.0 to 0.1
     assert rates[10] == 0.5
     assert stage_rate(config.stages[1], 5) == pytest.approx(0.0)

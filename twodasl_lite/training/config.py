@@ -74,7 +74,7 @@ class SourceConfig:
     __pydantic_config__ = _STRICT
 
     kind: SourceKind = "synthetic"
-    world: str = ""  # synthetic: name of the world
+    world: str = ""  # synthetic: name of the world, or its TOML file
     path: str = ""  # shards: their folder or pattern
     seed: int = 0  # synthetic: seed of the world
     start: int = 0  # synthetic: number of the first picture

@@ -1,7 +1,8 @@
 """What a run writes down: one JSON object a line, readable while it grows.
 
-Rows of ``kind`` ``"train"`` (losses, learning rate, speed), ``"validation"`` (errors), ``"stage"``, ``"resume"`` and
-``"end"``. A run that is resumed drops the rows after its checkpoint and writes them again.
+Rows of ``kind`` ``"start"`` (where it runs and with which code), ``"train"`` (losses, learning rate, speed),
+``"validation"`` (errors), ``"pause"`` and ``"end"``. A run that is resumed drops the rows after its checkpoint and
+writes them again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +33,28 @@ class RunLog:
         folder: The run's folder.
         step: Rows beyond this step are dropped: they were written after the checkpoint that the run goes on from.
         tensorboard: Whether to write TensorBoard's event files too.
+        watch: Called with every row, the kept ones of an earlier part of the run first.
     """
 
-    def __init__(self, folder: Path, step: int = 0, *, tensorboard: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        step: int = 0,
+        *,
+        tensorboard: bool = False,
+        watch: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
         self.path = Path(folder) / LOG_FILE
+        self._watch = watch
+        kept: list[dict[str, Any]] = []
         if self.path.is_file():
-            kept = [row for row in read_log(self.path) if row["step"] <= step and (step or row["kind"] == "resume")]
+            kept = [row for row in read_log(self.path) if row["step"] <= step and step]
             with whole_file(self.path) as file:
                 file.write("".join(json.dumps(row) + "\n" for row in kept).encode())
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("a", encoding="utf-8")
+        for row in kept if watch else ():
+            watch(row)
         self._board = None
         if tensorboard:
             board = require("torch.utils.tensorboard", "train", "TensorBoard's log")
@@ -51,6 +65,8 @@ class RunLog:
         row = {"kind": kind, "step": step, **_rounded(values)}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
+        if self._watch is not None:
+            self._watch(row)
         if self._board is not None:
             for name, value in _flat(row).items():
                 if name not in ("kind", "step"):

@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,6 +83,7 @@ def train(
     progress: bool = True,
     data: RunData | None = None,
     model: MorphableModel | None = None,
+    watch: Callable[[dict[str, Any]], None] | None = None,
 ) -> RunResult:
     """Train a regressor, from the first step or from the last checkpoint.
 
@@ -95,6 +96,8 @@ def train(
         progress: Whether to draw a progress bar.
         data: What to learn from, instead of what the configuration says.
         model: The face model; the book's with 40 + 10 coefficients by default.
+        watch: Called with every row of the log, for instance a
+            :class:`~twodasl_lite.viz.training_figures.LiveCurves`.
 
     Returns:
         How the run stands.
@@ -113,7 +116,7 @@ def train(
         run = Run(config, folder, model.to(team.device), data, team)
         if resume and (checkpoint := latest_checkpoint(folder)):
             run.restore(checkpoint)
-        return run.go(minutes, progress, terminated)
+        return run.go(minutes, progress, terminated, watch)
 
 
 class Run:
@@ -150,11 +153,11 @@ class Run:
             self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=rate, betas=_CRITIC_BETAS)
 
     # ------------------------------------------------------------------------------------------------ the loop
-    def go(self, minutes: float, progress: bool, terminated: threading.Event) -> RunResult:
+    def go(self, minutes: float, progress: bool, terminated: threading.Event, watch=None) -> RunResult:
         """Train from the present step to the last."""
         config, team, every = self.config, self.team, self.config.run
         started = time.perf_counter()
-        log = RunLog(self.folder, self.step, tensorboard=every.tensorboard) if team.first else None
+        log = RunLog(self.folder, self.step, tensorboard=every.tensorboard, watch=watch) if team.first else None
         bar = _bar(config, self.step, progress and team.first)
         speed, finished = Speed(), False
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from twodasl_lite.data.pool import run_tasks
 from twodasl_lite.data.shards import ShardSet
 from twodasl_lite.data.stream import FaceStream, MemoryStream
 from twodasl_lite.data.synthetic import SyntheticFaces, whitening_of
+from twodasl_lite.data.worlds import load_world
 from twodasl_lite.errors import TwodaslError, require
 from twodasl_lite.morphable import MorphableModel, load_face_model
 from twodasl_lite.morphable.embedded import cache_folder
@@ -143,7 +145,9 @@ def _from_shards(source: SourceConfig) -> FaceBatch:
 
 def _synthetic(source: SourceConfig, model: MorphableModel, processes: int, progress: Progress | None) -> FaceBatch:
     safetensors = require("safetensors.torch", "train", "keeping pictures")
-    folder = cache_folder() / "pictures" / f"{source.world}-{source.seed}-{_fingerprint(source, model)}"
+    folder = (
+        cache_folder() / "pictures" / f"{load_world(source.world).name}-{source.seed}-{_fingerprint(source, model)}"
+    )
     first, last = source.start // CHUNK, (source.start + source.count - 1) // CHUNK
     chunks = list(range(first, last + 1))
     missing = [chunk for chunk in chunks if not _chunk_file(folder, chunk).is_file()]
@@ -171,9 +175,9 @@ def _draw_chunk(model: MorphableModel, task: tuple[SourceConfig, Path]) -> None:
     """Draw a chunk, always with its truth: who may not know it does not read it."""
     source, path = task
     safetensors = require("safetensors.torch", "train", "keeping pictures")
-    world = SyntheticFaces(model, source.world, source.seed)
+    faces = _faces(model, source.world, source.seed)
     parts = [
-        world.batch(source.start + done, min(_PIECE, source.count - done), truth=True)
+        faces.batch(source.start + done, min(_PIECE, source.count - done), truth=True)
         for done in range(0, source.count, _PIECE)
     ]
     batch = FaceBatch.cat(parts)
@@ -182,9 +186,15 @@ def _draw_chunk(model: MorphableModel, task: tuple[SourceConfig, Path]) -> None:
         file.write(safetensors.save(known))
 
 
+@lru_cache(maxsize=2)
+def _faces(model: MorphableModel, world: str, seed: int) -> SyntheticFaces:
+    """A world, kept from chunk to chunk with the textures that it has made."""
+    return SyntheticFaces(model, world, seed)
+
+
 def _fingerprint(source: SourceConfig, model: MorphableModel) -> str:
     """A hash of what a synthetic picture depends on, beside world name, seed and number."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(repr(load_world(source.world)).encode())
     package = Path(str(resources.files("twodasl_lite")))
     for entry in _DRAWING:
         place = package / entry

@@ -23,6 +23,10 @@ _HOMES = {
     "curve_figure": "plotly_figures",
     "mesh_figure": "plotly_figures",
     "slider_frames": "plotly_figures",
+    "LiveCurves": "training_figures",
+    "ablation_figure": "training_figures",
+    "draw_learning_curves": "training_figures",
+    "learning_figure": "training_figures",
 }
 
 __all__ = sorted(_HOMES)

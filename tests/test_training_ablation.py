@@ -1,0 +1,215 @@
+"""Sets of pictures, the ablation and its table, and the commands, on synthetic pictures as few as possible."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from twodasl_lite.cli import main
+from twodasl_lite.coefficients import CoefficientLayout
+from twodasl_lite.data.synthetic import SyntheticFaces
+from twodasl_lite.errors import TwodaslError, ValueRangeError
+from twodasl_lite.evaluation import nme, summarise
+from twodasl_lite.morphable import load_face_model
+from twodasl_lite.networks import load_regressor
+from twodasl_lite.prediction import predict_with
+from twodasl_lite.training import ablation, pictures
+from twodasl_lite.training.ablation import ROWS, ablate, make_table, print_table, read_errors, row_config, table_of
+from twodasl_lite.training.config import SourceConfig
+from twodasl_lite.training.log import read_log
+
+FEW = [
+    "data.labelled.count=8",
+    "data.unlabelled.count=8",
+    "data.validation.count=4",
+    "data.test.count=12",
+    "data.labelled.batch_size=4",
+    "data.unlabelled.batch_size=4",
+    "data.processes=1",
+    'data.whitening="wild"',
+    "stages.0.steps=3",
+    "stages.1.steps=1",
+    "run.checkpoint_every=2",
+]
+
+
+# All poses, but without the textures behind faces, which take seconds to make.
+PLAIN = """
+name = "plain"
+description = "plain pictures of faces from all sides"
+[pose]
+yaw_limit = 90.0
+yaw_uniform = 1.0
+"""
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """Overrides that make a run small, on a world of its own."""
+    path = tmp_path_factory.mktemp("world") / "plain.toml"
+    path.write_text(PLAIN)
+    sets = ("labelled", "unlabelled", "validation", "test")
+    return [*FEW, *(f"data.{name}.world={path}" for name in sets)]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache folder with the face model but without pictures."""
+    folder = tmp_path_factory.mktemp("cache")
+    model = load_face_model()  # from the usual cache, or made
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TWODASL_CACHE", str(folder))
+        patch.setattr(pictures, "CHUNK", 4)
+        from twodasl_lite.morphable import embedded
+
+        model.save(folder / f"embedded-face-{embedded._recipe_digest()}.npz")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_face_model(CoefficientLayout())
+
+
+def test_pictures_are_those_of_the_world_and_drawn_once(cache, few, model, monkeypatch):
+    world = few[-1].partition("=")[2]
+    source = SourceConfig(world=world, seed=3, start=3, count=7)
+    faces = pictures.pictures(source, model)
+    straight = SyntheticFaces(model, world, 3).batch(3, 7, truth=True)
+    assert torch.equal(faces.images, straight.images)
+    assert torch.equal(faces.detected.nan_to_num(-1), straight.detected.nan_to_num(-1))
+    torch.testing.assert_close(faces.coefficients, straight.coefficients)
+    assert pictures.pictures(source, model, truth=False).coefficients is None
+
+    def never(*_):
+        raise AssertionError("drawn again")
+
+    monkeypatch.setattr(pictures, "_draw_chunk", never)
+    done = []
+    again = pictures.pictures(source, model, progress=lambda *counts: done.append(counts))
+    assert torch.equal(again.images, faces.images)
+    assert done == [(7, 7)]
+
+
+def test_pictures_depend_on_the_model(cache, model):
+    source = SourceConfig(world="wild", seed=3, count=1)
+    other = load_face_model(CoefficientLayout())
+    other.mean += 1
+    assert pictures._fingerprint(source, model) != pictures._fingerprint(source, other)
+
+
+def test_rows():
+    assert [sorted(row_config(row).self_supervision.weights) for row in ROWS[:2]] == [[], ["landmarks_2d"]]
+    assert set(row_config("all", 2).self_supervision.weights) == {"landmarks_2d", "landmarks_3d", "cycle", "critic"}
+    assert row_config("all", 2).seed == 2
+    assert row_config("labelled", size="gpu").network.name == "resnet18"
+    stages = {row: row_config(row).stages for row in ROWS}
+    assert len(set(stages.values())) == 1  # all rows have the same steps and rates
+    with pytest.raises(ValueRangeError, match="labelled"):
+        row_config("everything")
+    with pytest.raises(ValueRangeError, match="cpu, gpu"):
+        row_config("all", size="tpu")
+
+
+@pytest.fixture(scope="module")
+def runs(cache, few, tmp_path_factory):
+    """Two rows and two seeds, by the command."""
+    folder = tmp_path_factory.mktemp("ablation")
+    words = ["ablate", "--rows", "labelled", "+landmarks_2d", "--seeds", "0", "1", "--out", str(folder)]
+    settings = [word for setting in few for word in ("--set", setting)]
+    assert main([*words, *settings, "--device", "cpu", "--threads", "1"]) == 0
+    return folder
+
+
+def test_table_is_what_the_runs_say(runs, few, model):
+    table = json.loads((runs / "table.json").read_text())
+    assert list(table["rows"]) == ["labelled", "+landmarks_2d"]
+    assert table["test_pictures"] == 12
+    errors = [read_errors(runs, "+landmarks_2d", seed) for seed in (0, 1)]
+    for name in ("landmarks_2d", "vertices_3d", "landmarks_2d_without_detector"):
+        expected = summarise(torch.stack([run[name] for run in errors]), errors[0]["yaw"]).to_dict()
+        assert (
+            table["rows"]["+landmarks_2d"][name] == pytest.approx(expected, nan_ok=True)
+            or expected == table["rows"]["+landmarks_2d"][name]
+        )
+    difference = table["rows"]["+landmarks_2d"]["against"]["labelled"]["landmarks_2d"]
+    assert set(difference) == {"value", "low", "high", "relative", "separate", "seeds"}
+    assert set(difference["seeds"]) == {"0", "1"}
+    assert "against" in table["rows"]["labelled"]
+    provenance = table["provenance"]["labelled"]
+    assert provenance["config"]["name"] == "labelled"
+    assert provenance["device"]["device"] == "cpu"
+    assert "twodasl_lite" in provenance["code"]
+    assert all(seconds > 0 for seconds in table["rows"]["labelled"]["training_seconds"].values())
+
+    # And the errors are those of the trained network that is left behind.
+    trained = load_regressor(runs / "labelled" / "seed-1" / "last.safetensors")
+    faces = pictures.pictures(row_config("labelled", 1, overrides=few).data.test, model)
+    answer = predict_with(trained, faces, model=model)
+    found = read_errors(runs, "labelled", 1)
+    torch.testing.assert_close(found["landmarks_2d"], nme(answer.landmarks[..., :2], faces.landmarks[..., :2]))
+    torch.testing.assert_close(found["yaw"], faces.yaw)
+
+
+def test_rows_begin_with_the_same_weights_and_see_the_same_pictures(runs):
+    first = [
+        next(row for row in read_log(runs / row / "seed-0") if row["kind"] == "validation")
+        for row in ("labelled", "+landmarks_2d")
+    ]
+    assert first[0]["step"] == first[1]["step"]
+    configs = [row_config(row, 0) for row in ("labelled", "+landmarks_2d")]
+    assert configs[0].data == configs[1].data
+
+
+def test_finished_runs_are_not_made_again(runs, few, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(ablation, "train", never)
+    options = {"rows": ["labelled", "+landmarks_2d"], "overrides": few, "device": "cpu"}
+    before = (runs / "table.json").read_text()
+    ablate(runs, seeds=(0, 1), **options)
+    assert (runs / "table.json").read_text() == before
+    with pytest.raises(AssertionError, match="trained again"):
+        ablate(runs, seeds=(0, 1, 2), **options)
+
+
+def test_table_prints_itself(runs, capsys):
+    table = make_table(runs, ["labelled", "+landmarks_2d"], [0, 1])
+    entry = table["rows"]["labelled"]["landmarks_2d"]
+    assert table_of(entry).balanced == pytest.approx(entry["balanced"], nan_ok=True)
+    print_table(table)
+    text = capsys.readouterr().out
+    assert "| labelled |" in text
+    assert "+landmarks_2d against labelled:" in text
+
+
+def test_nothing_to_compare(tmp_path):
+    with pytest.raises(TwodaslError, match="no finished run"):
+        make_table(tmp_path)
+
+
+def test_train_command(cache, few, tmp_path, capsys):
+    settings = [word for setting in few for word in ("--set", setting)]
+    run = ["train", "lite-cpu", *settings, "--out", str(tmp_path / "run"), "--device", "cpu", "--quiet"]
+    assert main([*run, "--minutes", "0"]) == 0
+    assert "step 1 of 4, stopped; --resume goes on" in capsys.readouterr().out
+    assert main(run) == 1
+    assert "--resume goes on with it" in capsys.readouterr().err
+    assert main([*run, "--resume"]) == 0
+    assert "step 4 of 4, finished" in capsys.readouterr().out
+    rows = [row for row in read_log(tmp_path / "run") if row["kind"] == "train"]
+    assert {"landmarks_2d", "landmarks_3d", "cycle", "critic", "critic_right"} <= rows[-1].keys()
+
+
+def test_train_command_says_what_is_wrong(capsys):
+    assert main(["train", "--list"]) == 0
+    assert "ablation/all" in capsys.readouterr().out
+    assert main(["train", "lite-cpu", "--set", "network.nmae=lite"]) == 1
+    assert "did you mean name?" in capsys.readouterr().err
+    assert main(["train", "lite-cpu", "--set", "seed=3", "--show"]) == 0
+    assert json.loads(capsys.readouterr().out)["seed"] == 3
+    assert main(["train", "lite-cpu", "--threads", "0"]) == 1
+    assert "--threads: found 0" in capsys.readouterr().err

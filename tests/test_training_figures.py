@@ -1,0 +1,114 @@
+"""Learning curves and the ablation's figure."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from twodasl_lite.errors import ValueRangeError
+from twodasl_lite.viz.training_figures import (
+    LiveCurves,
+    ablation_figure,
+    draw_learning_curves,
+    learning_figure,
+    loss_curves,
+    validation_curves,
+)
+
+
+def table(value: float) -> dict:
+    return {
+        "bins": {"[0, 30]": value, "(30, 60]": 2 * value, "> 60": None},
+        "balanced": 2 * value,
+        "mean": value,
+    }
+
+
+def log() -> list[dict]:
+    rows = [{"kind": "start", "step": 0}]
+    for step in range(1, 11):
+        loss = "wpdc" if step <= 6 else "vdc"
+        rows.append({"kind": "train", "step": step, loss: 1.0 / step, "cycle": None if step == 3 else 0.5})
+        if step % 5 == 0:
+            rows.append({"kind": "validation", "step": step, "landmarks_2d": table(0.1 / step)})
+    return rows
+
+
+def test_loss_curves():
+    curves = loss_curves(log(), smooth=2)
+    assert set(curves) == {"WPDC", "VDC", "cycle"}
+    steps, values = curves["WPDC"]
+    assert steps.tolist() == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(values[:3], [1, 0.75, (1 / 2 + 1 / 3) / 2])
+    assert 3 not in curves["cycle"][0]  # a value that was not finite is left out
+
+
+def test_validation_curves():
+    curves = validation_curves(log())
+    assert list(curves) == ["balanced", "|yaw| [0, 30]°", "|yaw| (30, 60]°", "|yaw| > 60°"]
+    np.testing.assert_allclose(curves["balanced"][1], [4, 2])
+    assert np.isnan(curves["|yaw| > 60°"][1]).all()
+    assert validation_curves([]) == {}
+    with pytest.raises(ValueRangeError, match="landmarks_2d"):
+        validation_curves(log(), "landmarks_3d")
+
+
+def test_learning_figure_has_all_curves_and_the_change_of_stage():
+    figure = learning_figure(log())
+    assert [trace.name for trace in figure.data][:4] == ["WPDC", "VDC", "cycle", "balanced"]
+    assert {shape.x0 for shape in figure.layout.shapes} == {7}
+    assert any("VDC" in note.text for note in figure.layout.annotations)
+    assert figure.layout.yaxis.type == "log"
+    assert len(learning_figure([]).data) == 0
+
+
+def test_print_figure():
+    plt = pytest.importorskip("matplotlib.pyplot")
+    figure, axes = plt.subplots(1, 2)
+    draw_learning_curves(axes, log())
+    assert [line.get_label() for line in axes[0].lines if not line.get_label().startswith("_")] == [
+        "WPDC",
+        "VDC",
+        "cycle",
+    ]
+    assert axes[0].get_yscale() == "log"
+    plt.close(figure)
+
+
+def test_live_curves_update_one_display(monkeypatch):
+    display = pytest.importorskip("IPython.display")
+    shown, updates = [], []
+
+    class Handle:
+        def update(self, figure):
+            updates.append(figure)
+
+    def record(figure, display_id):
+        shown.append(figure)
+        return Handle()
+
+    monkeypatch.setattr(display, "display", record)
+    live = LiveCurves()
+    for row in log():
+        live(row)
+    assert len(shown) == 1
+    assert updates  # at the validations, whatever the clock says
+    assert len(updates[-1].data) == len(learning_figure(log()).data)
+
+
+def test_ablation_figure():
+    entry = {
+        **table(0.02),
+        "bins": {"[0, 30]": 0.02, "(30, 60]": 0.03, "> 60": 0.04},
+        "intervals": {name: [0.01, 0.05] for name in ("balanced", "[0, 30]", "(30, 60]", "> 60")},
+    }
+    rows = {name: {"landmarks_2d": entry} for name in ("labelled", "all")}
+    figure = ablation_figure({"rows": rows})
+    assert [trace.name for trace in figure.data] == ["balanced", "|yaw| [0, 30]°", "|yaw| (30, 60]°", "|yaw| > 60°"]
+    balanced = figure.data[0]
+    np.testing.assert_allclose(balanced.x, [4, 4])
+    np.testing.assert_allclose(balanced.error_x.array, [1, 1])
+    np.testing.assert_allclose(balanced.error_x.arrayminus, [3, 3])
+    assert list(figure.layout.yaxis.ticktext) == ["labelled", "all"]
+    with pytest.raises(ValueRangeError, match="found 'depth'; expected one of landmarks_2d"):
+        ablation_figure({"rows": rows}, "depth")

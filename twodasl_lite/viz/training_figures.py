@@ -1,0 +1,306 @@
+"""Learning curves from a run's log, for print, for the page and live in a notebook; the ablation's table as a figure.
+
+Rows are those of a run's ``log.jsonl`` (``read_log``): dictionaries with ``kind`` and ``step``.
+Used from the chapter on the coefficient regressor on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from twodasl_lite.errors import ValueRangeError, require
+from twodasl_lite.viz.palette import CATEGORICAL
+
+Rows = Sequence[Mapping[str, Any]]
+
+LOSS_TITLES = {
+    "pdc": "PDC",
+    "wpdc": "WPDC",
+    "vdc": "VDC",
+    "landmarks_2d": "2D landmarks",
+    "landmarks_3d": "3D landmarks",
+    "cycle": "cycle",
+    "critic": "self-critic",
+}
+"""Loss name in logs to its name in figures."""
+
+MEASURE_TITLES = {
+    "landmarks_2d": "68 landmarks, 2D",
+    "landmarks_3d": "68 landmarks, 3D",
+    "vertices_3d": "all vertices, 3D",
+    "landmarks_2d_without_detector": "68 landmarks, 2D, without a detector",
+    "landmarks_3d_without_detector": "68 landmarks, 3D, without a detector",
+    "vertices_3d_without_detector": "all vertices, 3D, without a detector",
+}
+"""Measure in logs and tables to its name in figures."""
+
+_DASHES = ("-", "--", ":", "-.", (0, (7, 2)), (0, (7, 2, 1, 2)))
+_GRID = "rgba(128,128,128,0.25)"
+_LEAST_PAUSE = 0.5  # seconds between drawings of the live figure
+
+
+def _smoothed(values: np.ndarray, width: int) -> np.ndarray:
+    """Mean of each value and up to ``width - 1`` before it."""
+    total = np.cumsum(np.insert(values, 0, 0.0))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - width, 0)
+    return (total[ends] - total[starts]) / (ends - starts)
+
+
+def loss_curves(rows: Rows, smooth: int = 5) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Every loss of a log over its steps.
+
+    Args:
+        rows: Of a log.
+        smooth: Over how many rows to average.
+
+    Returns:
+        Name of the loss, as figures write it, to (steps, values).
+    """
+    curves = {}
+    for name, title in LOSS_TITLES.items():
+        points = [(row["step"], row[name]) for row in rows if row["kind"] == "train" and row.get(name) is not None]
+        if points:
+            steps, values = np.asarray(points, dtype=np.float64).T
+            curves[title] = (steps, _smoothed(values, max(1, smooth)))
+    return curves
+
+
+def validation_curves(
+    rows: Rows, measure: str = "landmarks_2d", *, bins: bool = True
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Validation errors of a log in per cent: balanced, and by yaw bin.
+
+    Args:
+        rows: Of a log.
+        measure: ``"landmarks_2d"`` or ``"landmarks_3d"``.
+        bins: Whether to give the bins too.
+
+    Returns:
+        ``"balanced"`` and the bins' names to (steps, per cent); empty without a validation.
+
+    Raises:
+        ValueRangeError: If the log holds no such measure.
+    """
+    found = [row for row in rows if row["kind"] == "validation"]
+    if not found:
+        return {}
+    if any(measure not in row for row in found):
+        known = ", ".join(name for name in MEASURE_TITLES if name in found[0])
+        raise ValueRangeError(f"measure: found {measure!r}; expected one of {known}")
+    steps = np.array([row["step"] for row in found], dtype=np.float64)
+
+    def per_cent(values: list[float | None]) -> tuple[np.ndarray, np.ndarray]:
+        return steps, 100 * np.array([np.nan if value is None else value for value in values])
+
+    curves = {"balanced": per_cent([row[measure]["balanced"] for row in found])}
+    if bins:
+        for name in found[0][measure]["bins"]:
+            curves[f"|yaw| {name}°"] = per_cent([row[measure]["bins"][name] for row in found])
+    return curves
+
+
+# ------------------------------------------------------------------------------------------------------- for print
+def draw_learning_curves(axes, rows: Rows, *, measure: str = "landmarks_2d", smooth: int = 5) -> None:
+    """Losses and validation errors of a run.
+
+    Args:
+        axes: Two matplotlib axes: for the losses, and for the errors.
+        rows: Of a log.
+        measure: Which validation error.
+        smooth: Over how many rows of the log losses are averaged.
+    """
+    left, right = axes
+    for ax, curves in ((left, loss_curves(rows, smooth)), (right, validation_curves(rows, measure))):
+        for number, (name, (steps, values)) in enumerate(curves.items()):
+            style = {"color": CATEGORICAL[number % len(CATEGORICAL)], "linestyle": _DASHES[number % len(_DASHES)]}
+            ax.plot(steps, values, label=name, linewidth=1.8, **style)
+        ax.set_xlabel("step")
+        ax.grid(alpha=0.25)
+        if curves:
+            ax.legend(frameon=False, fontsize="small")
+    for _, step in _stages(rows):
+        for ax in axes:
+            ax.axvline(step, color="grey", linewidth=0.8, linestyle=":")
+    if loss_curves(rows):
+        left.set_yscale("log")
+    left.set_ylabel("loss, not weighted")
+    right.set_ylabel(f"NME, % ({MEASURE_TITLES.get(measure, measure)})")
+    right.set_ylim(bottom=0)
+
+
+def _stages(rows: Rows) -> list[tuple[str, int]]:
+    """Name and first step of every stage but the first: where the losses of labelled pictures change."""
+    changes, before = [], None
+    for row in rows:
+        if row["kind"] != "train":
+            continue
+        losses = tuple(name for name in ("pdc", "wpdc", "vdc") if name in row)
+        if before is not None and losses != before:
+            changes.append((" + ".join(LOSS_TITLES[name] for name in losses), row["step"]))
+        before = losses
+    return changes
+
+
+# ---------------------------------------------------------------------------------------------------- for the page
+def learning_figure(rows: Rows, *, measure: str = "landmarks_2d", smooth: int = 5, height: int = 560):
+    """Losses and validation errors of a run, to point at.
+
+    Args:
+        rows: Of a log.
+        measure: Which validation error.
+        smooth: Over how many rows of the log losses are averaged.
+        height: Height in pixels.
+
+    Returns:
+        A plotly figure with two panels over the same steps.
+    """
+    go = require("plotly.graph_objects", "book", "learning curves")
+    subplots = require("plotly.subplots", "book", "learning curves")
+    titles = ("losses, not weighted", f"NME, % ({MEASURE_TITLES.get(measure, measure)})")
+    figure = subplots.make_subplots(rows=2, cols=1, subplot_titles=titles, shared_xaxes=True, vertical_spacing=0.09)
+    dashes = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+    panels = (loss_curves(rows, smooth), validation_curves(rows, measure))
+    for panel, curves in enumerate(panels, start=1):
+        for number, (name, (steps, values)) in enumerate(curves.items()):
+            figure.add_trace(
+                go.Scatter(
+                    x=steps.tolist(),
+                    y=[None if np.isnan(value) else float(f"{value:.4g}") for value in values],
+                    name=name,
+                    mode="lines",
+                    line={"color": CATEGORICAL[number % len(CATEGORICAL)], "width": 2.2, "dash": dashes[number % 6]},
+                    legend="legend" if panel == 1 else "legend2",
+                ),
+                row=panel,
+                col=1,
+            )
+        for name, step in _stages(rows):
+            figure.add_vline(x=step, line={"color": "grey", "width": 1, "dash": "dot"}, row=panel, col=1)
+            if panel == 1:
+                figure.add_annotation(
+                    x=step, y=1, yref="y domain", text=f" {name}", showarrow=False, xanchor="left", row=1, col=1
+                )
+    figure.update_xaxes(gridcolor=_GRID, automargin=True)
+    figure.update_xaxes(title_text="step", row=2, col=1)
+    figure.update_yaxes(gridcolor=_GRID, automargin=True)
+    figure.update_yaxes(type="log", dtick=1, exponentformat="power", row=1, col=1)
+    figure.update_yaxes(rangemode="tozero", row=2, col=1)
+    legend = {"x": 1.01, "xanchor": "left", "yanchor": "top", "bgcolor": "rgba(0,0,0,0)"}
+    figure.update_layout(**_layout(height), legend={**legend, "y": 1.0}, legend2={**legend, "y": 0.44})
+    return figure
+
+
+def _layout(height: int) -> dict[str, Any]:
+    return {
+        "height": height,
+        "margin": {"l": 10, "r": 10, "t": 40, "b": 10},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", "size": 13, "color": "#7d858f"},
+        "hovermode": "x unified",
+    }
+
+
+class LiveCurves:
+    """Learning curves that grow while a notebook trains: hand it to ``train`` as ``watch``.
+
+    Args:
+        measure: Which validation error.
+        smooth: Over how many rows of the log losses are averaged.
+
+    Example:
+        >>> train(config, "runs/mine", watch=LiveCurves())  # doctest: +SKIP
+    """
+
+    def __init__(self, measure: str = "landmarks_2d", smooth: int = 5) -> None:
+        self.measure, self.smooth = measure, smooth
+        self.rows: list[Mapping[str, Any]] = []
+        self._handle = None
+        self._drawn = 0.0
+
+    def __call__(self, row: Mapping[str, Any]) -> None:
+        """Take a row of the log, and draw the figure anew if the last drawing is old enough."""
+        self.rows.append(row)
+        if time.perf_counter() - self._drawn < _LEAST_PAUSE and row["kind"] not in ("validation", "end", "pause"):
+            return
+        display = require("IPython.display", "book", "live learning curves")
+        figure = learning_figure(self.rows, measure=self.measure, smooth=self.smooth)
+        if self._handle is None:
+            self._handle = display.display(figure, display_id=True)
+        else:
+            self._handle.update(figure)
+        self._drawn = time.perf_counter()
+
+
+# ---------------------------------------------------------------------------------------------------- the ablation
+def ablation_figure(table: Mapping[str, Any], measure: str = "landmarks_2d", *, height: int | None = None):
+    """The ablation's table: for each row a point per yaw bin, with intervals.
+
+    Args:
+        table: The contents of ``table.json``.
+        measure: Which error.
+        height: Height in pixels; grows with the rows by default.
+
+    Returns:
+        A plotly figure.
+
+    Raises:
+        ValueRangeError: If the table holds no such measure.
+    """
+    go = require("plotly.graph_objects", "book", "the ablation's figure")
+    rows = table["rows"]
+    first = next(iter(rows.values()))
+    if measure not in first:
+        known = ", ".join(name for name in MEASURE_TITLES if name in first)
+        raise ValueRangeError(f"measure: found {measure!r}; expected one of {known}")
+    names = list(rows)
+    figure = go.Figure()
+    columns = ["balanced", *first[measure]["bins"]]
+    symbols = ("diamond", "circle", "square", "triangle-up")
+    for number, column in enumerate(columns):
+        entries = [rows[name][measure] for name in names]
+        values = [entry["bins"].get(column, entry["balanced"]) for entry in entries]
+        ends = [entry["intervals"][column] for entry in entries]
+        figure.add_trace(
+            go.Scatter(
+                x=[100 * value for value in values],
+                y=[place + (number - (len(columns) - 1) / 2) * 0.17 for place in range(len(names))],
+                customdata=names,
+                error_x={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [100 * (high - value) for value, (_, high) in zip(values, ends, strict=True)],
+                    "arrayminus": [100 * (value - low) for value, (low, _) in zip(values, ends, strict=True)],
+                    "thickness": 1.5,
+                    "width": 4,
+                },
+                mode="markers",
+                name=column if column == "balanced" else f"|yaw| {column}°",
+                marker={
+                    "color": CATEGORICAL[number % len(CATEGORICAL)],
+                    "symbol": symbols[number % 4],
+                    "size": 11 if column == "balanced" else 8,
+                },
+                hovertemplate="%{customdata}: %{x:.2f} %",
+            )
+        )
+    figure.update_xaxes(
+        title_text=f"NME, % ({MEASURE_TITLES[measure]})", gridcolor=_GRID, rangemode="tozero", automargin=True
+    )
+    figure.update_yaxes(
+        tickvals=list(range(len(names))),
+        ticktext=names,
+        range=[len(names) - 0.5, -0.5],
+        showgrid=False,
+        automargin=True,
+    )
+    for place in range(1, len(names)):
+        figure.add_hline(y=place - 0.5, line={"color": _GRID, "width": 1})
+    figure.update_layout(**_layout(height or 130 + 60 * len(names)))
+    figure.update_layout(hovermode="closest", legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
+    return figure
