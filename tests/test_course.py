@@ -583,7 +583,7 @@ def test_some_assignments_and_a_random_secret(tmp_path) -> None:
         folder = build.new_course(tmp_path / str(k), names=["02"], release=False, install="here")
         secrets.add(build.read_settings(folder)["seed"])
         assert [path.name for path in (folder / "source").iterdir()] == [NAMES[1]]
-        assert "package = 'here'" in read(folder, "source", NAMES[1]).cells[1].source
+        assert "packages = ['here', " in read(folder, "source", NAMES[1]).cells[1].source
     assert len(secrets) == 2
 
 
