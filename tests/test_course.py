@@ -44,7 +44,7 @@ TURN = euler_to_matrix(torch.tensor([0.2, 0.5, -0.3]))
         (VALUES + 1.5, VALUES, "same amount, 1.5"),
         (VALUES * 0, VALUES, "all values are zero"),
         (VALUES + torch.arange(7), VALUES, "off by 6 mm at index 6"),
-        (VALUES.mean(), VALUES, "one number for the whole batch"),
+        (VALUES.mean(), VALUES, "a single number: over which axis"),
         (VALUES[:, None], VALUES, "an axis of length 1 too many"),
         (torch.full((7,), torch.nan), VALUES, "NaN or infinite"),
         (None, VALUES, "Does your function end with `return`"),

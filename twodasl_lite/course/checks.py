@@ -99,7 +99,7 @@ def _check_shape(name: str, found: tuple[int, ...], expected: tuple[int | None, 
     )
     message = f"{name}: found shape {found}; expected {words}."
     if not found and len(expected) == 1:
-        message += " That is one number for the whole batch; one for each face is wanted."
+        message += " That is a single number: over which axis should the sum or the mean go?"
     elif len(found) < len(expected) and found == tuple(expected)[len(expected) - len(found) :]:
         message += " The batch has disappeared: one answer for each face is wanted."
     elif len(found) == len(expected) > 1 and sorted(found) == sorted(size or 0 for size in expected):

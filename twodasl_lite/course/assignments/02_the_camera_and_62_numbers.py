@@ -41,8 +41,8 @@ print(f"landmarks from x = {points[:, 0].min():.0f} to {points[:, 0].max():.0f} 
 # \mathbf R_y = \begin{bmatrix}c&0&-s\\0&1&0\\s&0&c\end{bmatrix},\quad
 # \mathbf R_z = \begin{bmatrix}c&s&0\\-s&c&0\\0&0&1\end{bmatrix},$$
 #
-# where $c$ and $s$ are the cosine and the sine of the angle. The angles come in **degrees**. `math.cos` and `torch.cos`
-# want radians: `math.radians` converts.
+# where $c$ and $s$ are the cosine and the sine of the angle. The angles come as plain numbers, in **degrees**: take
+# `math.cos`, which wants radians (`math.radians` converts), rather than `torch.cos`, which wants tensors.
 
 
 # %% answer="rotation"
@@ -58,10 +58,11 @@ def rotation(pitch, yaw, roll):
 
 
 # %% test="rotation" points=1
+turns = ((0, 0, 0), (0, 90, 0), (30, 0, 0), (0, 0, 45))
 with checks.from_scratch():
-    found = [rotation(*turn) for turn in ((0, 0, 0), (0, 90, 0), (30, 0, 0), (0, 0, 45))]
+    found = [rotation(*turn) for turn in turns]
+found = [checks.tensor(f"rotation{turn}", R, (3, 3)).float() for turn, R in zip(turns, found)]
 checks.close("rotation(0, 0, 0)", found[0], torch.eye(3))
-checks.tensor("rotation(0, 90, 0)", found[1], (3, 3))
 nose = found[1] @ torch.tensor([0.0, 0.0, 1.0])  # it pointed at the viewer
 assert nose[2].abs() < 1e-4, "After a yaw of 90° the nose does not point at the viewer any more. Degrees or radians?"
 assert nose[0] < 0, "A positive yaw moves the nose to the left of the picture: look at the signs of Ry."
@@ -125,7 +126,8 @@ for _ in range(3):
 #
 # The crop frame counts from 1 and its y runs **up**: the middle of the *lower* left pixel is (1, 1). Pixels count from 0 and
 # their y runs **down**: the middle of the *upper* left pixel is (0, 0). The crop is 120 pixels high. Draw the two frames on
-# paper before you write. Which y has the top row in each? The depth stays as it is.
+# paper before you write. Which y has the top row in each? The depth stays as it is. Make a new tensor; the one that comes in
+# must not change.
 
 
 # %% answer="pixels"
@@ -215,6 +217,7 @@ with checks.from_scratch():
     vector = pack(fR, t, torch.zeros(1, 40), torch.ones(1, 10))
     parts = unpack(vector)
 checks.tensor("pack", vector, (1, 62))
+assert isinstance(parts, tuple) and len(parts) == 4, "unpack must return four things: fR, t, shape, expression."
 assert vector[0, 3] == 100, "Row by row: after the first row of f R comes the first entry of t."
 assert vector[0, 1] == 1, "The second number is in the first row and second column of f R."
 for name, part, given in zip(("fR", "t"), parts, (fR, t)):
@@ -271,7 +274,8 @@ with checks.from_scratch():
     mean, std = whitening_of(sample)
     white = whiten(sample, mean, std)
 checks.tensor("deviation", std, (4,))
-assert torch.isfinite(white).all(), "The fourth entry never varies: its deviation must count as 1."
+checks.close("deviation of the entries that vary", std[:3], sample[:, :3].std(dim=0))
+assert std[3] == 1, "The fourth entry never varies: its deviation must count as 1."
 checks.close("deviation of the whitened entries", white.std(dim=0), torch.tensor([1.0, 1.0, 1.0, 0.0]), tolerance=0.01)
 checks.close("back again", unwhiten(white, mean, std), sample, tolerance=0.01)
 print("✓ every entry now varies by about 1")
@@ -281,7 +285,7 @@ print("✓ every entry now varies by about 1")
 ### BEGIN HIDDEN TESTS
 g = torch.Generator().manual_seed(SECRET_SEED)
 scales = torch.tensor([0.01, 1.0, 50.0, 0.0, 3.0])
-sample = torch.randn(300, 5, generator=g) * scales + torch.randn(5, generator=g)
+sample = torch.randn(300, 5, generator=g) * scales + torch.randint(-5, 6, (5,), generator=g)
 mean, std = whitening_of(sample)
 checks.close("mean", mean, sample.sum(dim=0) / 300)
 deviation = ((sample - sample.mean(dim=0)) ** 2).sum(dim=0).div(299).sqrt()

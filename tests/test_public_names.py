@@ -1,0 +1,106 @@
+"""What courses and other people's code rely on: public names and the names of their parameters stay as they are.
+
+``public_names.json`` holds the promise. New names may come; a promised one may not vanish, nor change its parameters
+other than by new ones with a default. After a deliberate change, with a line in ``CHANGELOG.md``:
+``python -m tests.test_public_names``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+
+PROMISE = Path(__file__).parent / "public_names.json"
+MODULES = (
+    "errors",
+    "coefficients",
+    "camera",
+    "landmarks",
+    "images",
+    "morphable",
+    "morphable.build",
+    "decode",
+    "render",
+    "losses",
+    "networks",
+    "evaluation",
+    "fitting",
+    "prediction",
+    "export",
+    "examples",
+    "viz",
+    "data",
+    "data.synthetic",
+    "course.checks",
+)
+
+
+def parameters(thing: object) -> list[str] | None:
+    """Names of the parameters, those with a default marked by ``=``; ``None`` for what is not called."""
+    if not callable(thing) or not (inspect.isfunction(thing) or inspect.isclass(thing)):
+        return None
+    try:
+        given = inspect.signature(thing).parameters.values()
+    except ValueError:
+        return None
+    return [p.name + ("=" if p.default is not p.empty else "") for p in given]
+
+
+def public_names(module: str) -> dict[str, list[str] | None]:
+    """The public names of a module: its ``__all__``, else the functions and classes that it defines."""
+    loaded = importlib.import_module(f"twodasl_lite.{module}")
+    own = [n for n, value in vars(loaded).items() if getattr(value, "__module__", "") == loaded.__name__]
+    names = getattr(loaded, "__all__", own)
+    return {name: parameters(getattr(loaded, name)) for name in sorted(names) if not name.startswith("_")}
+
+
+def promised() -> dict[str, dict[str, list[str] | None]]:
+    return json.loads(PROMISE.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_promised_names_and_parameters_are_there(module: str) -> None:
+    found = public_names(module)
+    for name, wanted in promised()[module].items():
+        assert name in found, f"twodasl_lite.{module}.{name} has vanished"
+        if wanted is None:
+            continue
+        given = found[name]
+        places = [
+            min((given.index(p) for p in (old, old.rstrip("=") + "=") if p in given), default=-1) for old in wanted
+        ]
+        assert -1 not in places, f"{module}.{name}: found {given}; expected {wanted}"
+        assert places == sorted(places), f"{module}.{name}: the parameters {wanted} are in another order"
+        new = [p for k, p in enumerate(given) if k not in places]
+        assert all(p.endswith("=") for p in new), f"{module}.{name}: {new} are new and have no default"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_promised_names_are_documented_and_typed(module: str) -> None:
+    loaded = importlib.import_module(f"twodasl_lite.{module}")
+    for name in promised()[module]:
+        thing = getattr(loaded, name)
+        if not (inspect.isfunction(thing) or inspect.isclass(thing)):
+            continue
+        assert inspect.getdoc(thing), f"{module}.{name} has no docstring"
+        if inspect.isfunction(thing):
+            bare = [p.name for p in inspect.signature(thing).parameters.values() if p.annotation is p.empty]
+            # `ax` and `value` of the drawing functions take whatever matplotlib and numpy take.
+            assert module == "viz" or not bare, f"{module}.{name}: no types for {bare}"
+
+
+def test_the_promise_names_every_module() -> None:
+    assert set(promised()) == set(MODULES)
+
+
+if __name__ == "__main__":
+    content = {module: public_names(module) for module in MODULES}
+    rows = []
+    for module, names in content.items():
+        lines = ",\n".join(f"    {json.dumps(name)}: {json.dumps(value)}" for name, value in names.items())
+        rows.append(f"  {json.dumps(module)}: {{\n{lines}\n  }}")
+    PROMISE.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")
