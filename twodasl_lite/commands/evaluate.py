@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
+from twodasl_lite.archive import whole_file
 from twodasl_lite.benchmark import (
     MAIN,
     Report,
@@ -22,6 +24,7 @@ from twodasl_lite.coefficients import Whitening
 from twodasl_lite.commands.progress import ProgressBar
 from twodasl_lite.data.aflw2000 import AFLW2000, read_aflw2000, read_basel_landmarks, read_names
 from twodasl_lite.data.predictions import Predictions, read_predictions, write_predictions
+from twodasl_lite.data.release_meshes import read_release_meshes
 from twodasl_lite.errors import (
     FileFormatError,
     InputTypeError,
@@ -30,21 +33,24 @@ from twodasl_lite.errors import (
     ValueRangeError,
     require,
 )
-from twodasl_lite.evaluation import auc, failure_rate
+from twodasl_lite.evaluation import auc, bootstrap_interval, failure_rate
 from twodasl_lite.evaluation.curves import LIMIT
 from twodasl_lite.evaluation.intervals import RESAMPLES
 from twodasl_lite.images import write_photo
 from twodasl_lite.morphable import MorphableModel, load_face_model, read_face_model, read_whitening
 from twodasl_lite.morphable.fingerprint import check_fingerprint
 
-DATASETS = ("aflw2000",)
+DATASETS = ("aflw2000", "release-meshes")
 _SHOWN_PROBLEMS = 10
 _BASEL_FILE = "bfm_68_landmarks.npz"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the subcommand takes."""
-    parser.add_argument("--dataset", choices=DATASETS, default=DATASETS[0], help="the test set (default: aflw2000)")
+    parser.add_argument(
+        "--dataset", choices=DATASETS, default=DATASETS[0],
+        help="the 2,000 faces of the benchmark (default: aflw2000), or the 40 whose meshes were released with 2DASL",
+    )  # fmt: skip
     parser.add_argument(
         "--root", type=Path, required=True, metavar="PLACE",
         help="a clone of XgTu/2DASL, the folder AFLW2000, or an .npz of annotations",
@@ -81,6 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.dataset == "release-meshes":
+        _run_meshes(options)
+        return
     if options.checkpoint is None:
         given = [f"--{name}" for name in ("jitter", "no_detector") if getattr(options, name)]
         if given:
@@ -111,6 +120,42 @@ def _run(options: argparse.Namespace) -> None:
         files = report.write(options.out)
         files += _draw(report, dataset, options.out, options.worst)
         print("\nwritten: " + ", ".join(str(file) for file in files))
+
+
+def _run_meshes(options: argparse.Namespace) -> None:
+    """The 40 faces of the release: landmarks always, dense errors and shape with a face model."""
+    if options.predictions or options.checkpoint or options.names:
+        raise InputTypeError("--predictions, --checkpoint, --names: not for release-meshes, which are the answers")
+    faces = read_release_meshes(options.root)
+    model = None if options.face_model is None else read_face_model(options.face_model)
+    errors = faces.measure(model)
+    print(f"{len(faces.names)} faces with the meshes released with 2DASL\n")
+    rows, content = ["| NME, % | " + " | ".join([*faces.meshes, *faces.points]) + " |"], {}
+    rows.append("|---" * rows[0].count(" | ") + "|---|")
+    for measure, methods in errors.items():
+        cells, content[measure] = [], {}
+        for method in (*faces.meshes, *faces.points):
+            if method not in methods:
+                cells.append("-")
+                continue
+            mean = float(methods[method].mean())
+            ends = bootstrap_interval(methods[method], resamples=options.resamples, seed=options.seed)
+            cells.append(f"{100 * mean:.2f} [{100 * ends.low:.2f}, {100 * ends.high:.2f}]")
+            content[measure][method] = {"mean": mean, "interval": list(ends), "errors": methods[method].tolist()}
+        rows.append(f"| {measure} | {' | '.join(cells)} |")
+    table = "\n".join(rows)
+    print(f"{table}\n\nin brackets: 95 % intervals over pictures")
+    if model is None:
+        print("note: no dense errors and no shape: they need --face-model FILE", file=sys.stderr)
+    else:
+        print(f"dense truth: annotations cut to {model.num_shape} + {model.num_expression} coefficients")
+    _print_problems(faces.problems)
+    if options.out is not None:
+        report = {"names": list(faces.names), "problems": list(faces.problems), "results": content}
+        for name, text in (("report.json", json.dumps(report, indent=2, allow_nan=False)), ("tables.md", table)):
+            with whole_file(options.out / name) as file:
+                file.write(f"{text}\n".encode())
+        print(f"\nwritten: {options.out / 'report.json'}, {options.out / 'tables.md'}")
 
 
 # ---------------------------------------------------------------------------------------------------- what is measured
@@ -187,6 +232,10 @@ def _print(report: Report, problems: Sequence[str]) -> None:
         f"{MAIN}: area under the error curve to {100 * LIMIT:g} % {auc(errors):.4f}, "
         f"failures (above it, or no answer) {100 * failure_rate(errors):.2f} %"
     )
+    _print_problems(problems)
+
+
+def _print_problems(problems: Sequence[str]) -> None:
     for problem in problems[:_SHOWN_PROBLEMS]:
         print(f"note: {problem}", file=sys.stderr)
     if len(problems) > _SHOWN_PROBLEMS:
