@@ -386,9 +386,9 @@ fig
 # **Figure 9.3.** The root of each cost over two coefficients, in standard deviations from the truth (the star), and 24
 # steps of gradient descent. *Try* VDC with all three pairs: in the first, the path runs into a slanting
 # valley, where a shift hides a turn, and creeps along it; in the last, the expression does not move at all.
-# PDC's path is straight. WPDC takes first the important coefficient, then the other, and walks at an angle to its contour
-# lines. In the last pair it even climbs: once the turn is right, the expression has the weight 1, so that the number
-# rises while both coefficients get better. Do not judge a training by the WPDC that it prints.
+# PDC's path is straight. WPDC takes first the important coefficient, then the other, and walks at an angle to its
+# contour lines. In the last pair it even climbs: once the turn is right, the expression has the weight 1, so that
+# the number rises while both coefficients get better. Do not judge a training by the WPDC that it prints.
 
 # %% [markdown]
 # ## When nothing is in the way
