@@ -500,6 +500,29 @@ def test_grading(course, assignment) -> None:
     assert rows["wrong"].points == sum(points for test, points in tests.items() if test not in meant)
 
 
+EVERY_SECRET = """
+import os, sys
+os.environ["MPLBACKEND"] = "agg"
+from twodasl_lite.course import build
+for assignment in build.assignments():
+    names = {"__name__": "__main__"}
+    for number in range(6):
+        for cell in build.source_notebook(assignment, f"secret {number}").cells:
+            if cell.cell_type == "code" and (number == 0 or build.BEGIN_HIDDEN in cell.source):
+                where = f"{assignment.name}, {cell.metadata.get('nbgrader', {}).get('grade_id')}, secret {number}"
+                try:
+                    exec(compile(cell.source, where, "exec"), names)
+                except Exception as error:
+                    sys.exit(f"{where}: {error!r}")
+"""
+
+
+@pytest.mark.book
+def test_right_answers_pass_whatever_the_secret() -> None:
+    run = subprocess.run([sys.executable, "-c", EVERY_SECRET], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
 LOOPING = "def twice(x):\n    while True:\n        pass\n"
 STUBBORN = "while True:\n    try:\n        while True:\n            pass\n    except KeyboardInterrupt:\n        pass\n"
 
