@@ -534,7 +534,11 @@ def test_submissions_that_break_are_stopped_and_reported(course, tmp_path, capsy
     own.write_text(SMALL, encoding="utf-8")
     assert cli.main(["course", "add", str(course), str(own)]) == 0
     config = course / "nbgrader_config.py"
-    config.write_text(config.read_text().replace(f"timeout = {build.SECONDS_PER_CELL}", "timeout = 3"))
+    config.write_text(
+        config.read_text()
+        .replace(f"timeout = {build.SECONDS_PER_CELL}", "timeout = 3")
+        .replace("iopub_timeout = 30", "iopub_timeout = 5")
+    )
 
     def answer(text: str) -> nbformat.NotebookNode:
         notebook = read(course, "release", BROKEN)
