@@ -805,4 +805,4 @@ print(f"✓ {len(misses)} landmarks found again, {middle_miss:.1f} pixels off (m
 # - {cite:t}`zhu2016face` introduce PNCC as an input of a network that improves its own guess.
 # - {cite:t}`blanz1999morphable` fitted albedo and light to every pixel of a photograph, with the renderer in the loop.
 #
-# Next: chapter 7 draws two worlds of training pictures.
+# Next: [chapter 7](07_two_worlds.ipynb) draws two worlds of training pictures.
