@@ -13,12 +13,12 @@ from torch.nn import functional
 
 from twodasl_lite.data.random import Draws
 
-BANK_SIZE = 48
+BANK_SIZE = 40
 """Textures in the bank."""
-TEXTURE_SIDE = 160
+TEXTURE_SIDE = 144
 """Side of a texture in pixels; at its border it is mirrored."""
 _SHAPES = 14
-_TEXTURES_AT_ONCE = 4
+_TEXTURES_AT_ONCE = 8
 
 
 def smooth_noise(draws: Draws, purpose: str, side: int, cells: int, channels: int = 1) -> torch.Tensor:
