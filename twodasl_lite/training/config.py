@@ -140,6 +140,7 @@ class CriticConfig:
 
     learning_rate: float = 3e-4
     updates: int = 1  # critic updates per regressor update
+    spectral: bool = True  # spectral normalisation, which keeps its slopes within bounds
     start: int = 0  # step from which the regressor listens to it; it learns from the first step on
 
     def __post_init__(self) -> None:

@@ -147,7 +147,7 @@ class Run:
         self.scaler = torch.amp.GradScaler(team.device.type, enabled=config.optimiser.precision == "float16")
         self.critic: Critic | None = None
         if config.self_supervision.critic > 0:
-            self.critic = Critic(model.layout.size).to(team.device)
+            self.critic = Critic(model.layout.size, spectral=config.critic.spectral).to(team.device)
             self.critic_step = team.wrap(CriticStep(self.critic))
             rate = config.critic.learning_rate
             self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=rate, betas=_CRITIC_BETAS)
