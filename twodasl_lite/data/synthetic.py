@@ -253,27 +253,23 @@ def average_colours(
         ``(B, 3, S, S)`` colours times coverage, and ``(B, 1, S, S)`` coverage.
     """
     batch, height, width = (fragments.triangle.shape[0], *(side // factor for side in fragments.triangle.shape[1:]))
-
-    def grouped(values: torch.Tensor) -> torch.Tensor:
-        """``(B, f H, f W, ...)`` to ``(B H W, f f, ...)``."""
-        tail = values.shape[3:]
-        split = values.reshape(batch, height, factor, width, factor, *tail)
-        return split.transpose(2, 3).reshape(batch * height * width, factor * factor, *tail)
-
-    triangle = grouped(fragments.triangle)  # (P, f f)
-    covered = triangle >= 0
-    alpha = covered.float().mean(dim=1)
-    pixels = alpha.nonzero()[:, 0]
-    triangle = triangle.index_select(0, pixels).clamp_(min=0)
+    fine, row = width * factor, height * width
+    counts = sum(fragments.covered[:, y::factor, x::factor].int() for y in range(factor) for x in range(factor))
+    alpha = counts.float() / factor**2  # (B, S, S)
+    pixels = counts.reshape(-1).nonzero()[:, 0]  # (N,), those that show anything
+    line = torch.div(pixels, width, rounding_mode="floor")
+    corner = line * (fine * factor) + (pixels - line * width) * factor  # its first subpixel
+    offsets = torch.tensor([y * fine + x for y in range(factor) for x in range(factor)], device=pixels.device)
+    inner = (corner[:, None] + offsets).reshape(-1)  # (N f f,)
+    triangle = fragments.triangle.reshape(-1).index_select(0, inner).clamp_(min=0)
     # Weights of subpixels that show nothing are zero.
-    weights = grouped(fragments.barycentric).index_select(0, pixels).flatten(1) / factor**2  # (N, 3 f f)
-    image = torch.div(pixels, height * width, rounding_mode="floor")
-    corners = triangles.index_select(0, triangle.reshape(-1)).reshape(len(pixels), -1)
-    corners = corners + (image * colours.shape[1])[:, None]
+    weights = fragments.barycentric.reshape(-1, 3).index_select(0, inner).reshape(len(pixels), -1)  # (N, 3 f f)
+    image = torch.div(pixels, row, rounding_mode="floor")
+    corners = triangles.index_select(0, triangle).reshape(len(pixels), -1).add_((image * colours.shape[1])[:, None])
     summed = torch.nn.functional.embedding_bag(
         corners, colours.reshape(-1, 3), per_sample_weights=weights.to(colours), mode="sum"
-    )
-    result = colours.new_zeros(batch * height * width, 3).index_copy_(0, pixels, summed)
+    ).div_(factor**2)
+    result = colours.new_zeros(batch * row, 3).index_copy_(0, pixels, summed)
     picture = result.reshape(batch, height, width, 3).permute(0, 3, 1, 2)
     return picture, alpha.reshape(batch, 1, height, width)
 
