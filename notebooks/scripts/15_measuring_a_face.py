@@ -65,6 +65,7 @@ from twodasl_lite.viz.palette import CATEGORICAL
 model = load_face_model(CoefficientLayout())  # 40 shape, 10 expression components
 
 
+# %% tags=["hide-input"]
 def show(head, rows):
     """A table."""
     lines = ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
@@ -176,6 +177,7 @@ errors = {
 }
 print(f"{len(yaw)} faces, committed: {committed['file']}, measured {committed['date']}")
 
+# %%
 annotations = Path(
     os.environ.get("TWODASL_DATA", ""), "aflw2000-3d", "aflw2000_every_fifth.npz"
 )
@@ -288,6 +290,7 @@ def lay_upon(predicted, target, tolerance=0.01):
     return moved + target_middle
 
 
+# %%
 first, second = decode(
     people(torch.tensor([20.0, 28.0]), seed=3), model
 )  # two people, 8 degrees apart
@@ -318,9 +321,9 @@ own = (placed - target_face).norm(dim=-1)
 nearest = torch.cat(
     [torch.cdist(part, placed).amin(dim=1) for part in target_face.split(2000)]
 )
-_, axes = plt.subplots(
-    1, 4, figsize=(8.4, 3.1), layout="constrained", width_ratios=[1, 1, 1, 1]
-)
+
+# %% tags=["hide-input"]
+_, axes = plt.subplots(1, 4, figsize=(8.4, 3.1), layout="constrained")
 for ax, face, title in (
     (axes[0], target_face, "true"),
     (axes[1], placed, "predicted, aligned"),
@@ -357,7 +360,7 @@ spoiled = {
     "5 % too large": centre + 1.05 * (truth - centre),
     "5° turned": centre + (truth - centre) @ five.T,
     "depth × 0.8": truth * torch.tensor([1.0, 1.0, 0.8]),
-    "everybody's shape average": average_shape,
+    "the average shape": average_shape,
 }
 rows = []
 box = evaluation.bounding_box(truth[:, model.landmarks])
@@ -375,8 +378,11 @@ show(["NME, %", "68 points, 2D", "68 points, 3D", "dense, 3D", "shape alone"], r
 # %% [markdown]
 # Read the columns. The 2D error does not see a squashed depth at all: a flat mask that lands on the right pixels is
 # perfect. The 3D error sees the pose again, now with more weight. Dense errors are larger here because our mesh is a
-# whole head, far from the landmarks at the back. Shape alone forgives place and turn, and nothing else. (The 2DASL release has scripts for all four; those for dense errors and shape want the full Basel model, which one must
-# [register](https://faces.dmi.unibas.ch/bfm/) for.)
+# whole head, far from the landmarks at the back. Shape alone forgives place and turn, and nothing else.
+#
+# The 2DASL release has scripts for all four, and for 40 faces the meshes to run them on:
+# `twodasl evaluate --dataset release-meshes` does. Dense errors and shape want the Basel model, for which one must
+# [register](https://faces.dmi.unibas.ch/bfm/).
 
 # %% [markdown]
 # ## More than a mean
@@ -471,37 +477,19 @@ assert intervals["2DASL"].high > intervals["3DDFA_V2"].low  # they overlap
 assert difference.separate  # and yet
 
 # %% tags=["hide-input"]
-figure, (left, right) = plt.subplots(
-    1, 2, figsize=(8, 2.9), layout="constrained", width_ratios=[1, 1.25]
-)
-rows = [
-    *intervals.items(),
-    ("difference", evaluation.Interval(difference.low, difference.high)),
-]
-for row, (_, (low, high)) in enumerate(rows):
-    left.plot(
-        [100 * low, 100 * high],
-        [row, row],
-        lw=6,
-        color=CATEGORICAL[row],
-        solid_capstyle="butt",
-    )
+shape = {"figsize": (8, 2.9), "layout": "constrained", "width_ratios": [1, 1.25]}
+figure, (left, right) = plt.subplots(1, 2, **shape)
+ends = [*intervals.values(), evaluation.Interval(difference.low, difference.high)]
+for row, (low, high) in enumerate(ends):
+    style = {"lw": 6, "color": CATEGORICAL[row], "solid_capstyle": "butt"}
+    left.plot([100 * low, 100 * high], [row, row], **style)
 left.axvline(0, color="0.5", lw=0.8, ls=":")
-left.set(
-    yticks=range(3),
-    yticklabels=[name for name, _ in rows],
-    xlabel="balanced NME, %",
-    ylim=(2.6, -0.6),
-)
+left.set(yticks=range(3), yticklabels=[*intervals, "difference"], ylim=(2.6, -0.6))
+left.set_xlabel("balanced NME, %")
 right.scatter(100 * rival, 100 * ours, s=6, color=CATEGORICAL[0], alpha=0.6)
 right.plot([0, 15], [0, 15], color="0.5", lw=0.8, ls=":")
-right.set(
-    xlim=(0, 12),
-    ylim=(0, 12),
-    xlabel="NME of 3DDFA_V2, %",
-    ylabel="NME of 2DASL, %",
-    aspect="equal",
-)
+right.set(xlim=(0, 12), ylim=(0, 12), aspect="equal")
+right.set(xlabel="NME of 3DDFA_V2, %", ylabel="NME of 2DASL, %")
 for ax in (left, right):
     ax.spines[["top", "right"]].set_visible(False)
 
