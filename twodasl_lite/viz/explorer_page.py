@@ -25,7 +25,7 @@ from twodasl_lite.errors import ShapeError, ValueRangeError, require
 from twodasl_lite.morphable import MorphableModel
 from twodasl_lite.viz.packing import DEFAULT_MAX_ERROR, PackedModel, pack_model
 
-SCRIPT = Path(__file__).parent / "static" / "explorer.js"
+SCRIPTS = tuple(Path(__file__).parent / "static" / name for name in ("face.js", "explorer.js"))
 COLOURINGS = ("skin", "clay", "normals", "pncc", "distance", "difference")
 _STILL_PIXELS = 640
 
@@ -33,7 +33,7 @@ _STILL_PIXELS = 640
 @lru_cache(maxsize=1)
 def script_source() -> str:
     """The explorer's source; read once."""
-    return SCRIPT.read_text(encoding="utf-8")
+    return "\n".join(script.read_text(encoding="utf-8") for script in SCRIPTS)
 
 
 # ------------------------------------------------------------------------------------------------------------ settings

@@ -3,7 +3,7 @@
 Triangles that face the viewer are painted from the farthest to the nearest, each with its own number instead of a
 colour; every pixel then knows its triangle, and normals and colours are interpolated within it. Quick enough for
 figures, without a GPU, and without the seams that drawing coloured polygons leaves. The light is that of
-``static/explorer.js``.
+``static/face.js``.
 """
 
 from __future__ import annotations
