@@ -33,7 +33,7 @@ MODULES = (
     "export",
     "examples",
     "viz",
-    "data",
+    "data.faces",
     "data.synthetic",
     "course.checks",
 )

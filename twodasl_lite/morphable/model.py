@@ -18,6 +18,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -232,8 +233,8 @@ class MorphableModel(nn.Module):
                 leading.append(value.shape[:-1])
             parts.append(value)
         try:
-            batch = torch.broadcast_shapes(*leading) if leading else torch.Size([1])
-        except RuntimeError as error:
+            batch = np.broadcast_shapes(*leading) if leading else (1,)  # torch's own first imports sympy, a second
+        except ValueError as error:
             sizes = " and ".join(str(tuple(size)) for size in leading)
             raise ShapeError(f"shape and expression: found batches {sizes}; expected one size") from error
         return torch.cat([part.expand(*batch, -1) for part in parts], dim=-1)

@@ -50,7 +50,7 @@ def export_onnx(
 ) -> float:
     """Write a regressor as an ONNX file that takes any number of faces.
 
-    The graph's input is ``inputs`` ``(B, 4, 120, 120)``, see :meth:`.ResNet.forward`. Before the file appears,
+    The graph's input is ``inputs`` ``(B, 4, 120, 120)``, see :meth:`~twodasl_lite.networks.resnet.ResNet.forward`. Before the file appears,
     onnxruntime runs the graph on random pictures with landmark maps, for batches of 1 and 3, and the results must be
     those of torch.
 
