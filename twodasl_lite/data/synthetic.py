@@ -108,6 +108,13 @@ class SyntheticFaces:
         with torch.no_grad():
             return draw_coefficients(self.model, self.world, self._draws(start, count))[0].pack()
 
+    def skin(self, start: int, count: int) -> torch.Tensor:
+        """The colours ``(count, 3)`` of the cheeks, sRGB in [0, 1], as no light has changed them."""
+        with torch.no_grad():
+            few = self._draws(start, count).pictures.split(_AT_ONCE)
+            cheeks = self.model.landmarks[_CHEEKS]
+            return torch.cat([self._albedo(Draws(self.seed, index))[:, cheeks].mean(dim=1) for index in few])
+
     def batch(self, start: int, count: int, *, truth: bool | None = None) -> FaceBatch:
         """Pictures ``start`` to ``start + count - 1``.
 
@@ -163,15 +170,19 @@ class SyntheticFaces:
             )
 
     # ------------------------------------------------------------------------------------------------- how it looks
+    def _albedo(self, draws: Draws) -> torch.Tensor:
+        """The vertices' own colours ``(B, V, 3)``, sRGB in [0, 1]."""
+        scale = self.world.person.albedo_scale * self.model.albedo_std
+        colours = draws.normal("albedo", len(scale), clip=self.world.person.clip).to(self.model.mean) * scale
+        return self.model.decode_albedo(_padded(colours)).float()[: draws.size]
+
     def _draw(
         self, draws: Draws, coefficients: Coefficients, vertices: torch.Tensor, landmarks: torch.Tensor
     ) -> tuple[torch.Tensor, Fragments]:
         """Pictures ``(B, 3, S, S)`` sRGB in [0, 1] before a camera spoils them, and what their subpixels show."""
         world, model = self.world, self.model
         with record_function("colours"):
-            scale = world.person.albedo_scale * model.albedo_std
-            colours = draws.normal("albedo", len(scale), clip=world.person.clip).to(model.mean) * scale
-            albedo = _nearly_linear(model.decode_albedo(_padded(colours)).float()[: draws.size])
+            albedo = _nearly_linear(self._albedo(draws))
             skin = albedo[:, model.landmarks[_CHEEKS]].mean(dim=1)
         with record_function("occluders"):
             scaled = coefficients.pose[..., :3].float()
