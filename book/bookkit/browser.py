@@ -156,9 +156,10 @@ UNFOLD = """() => {
   for (const folded of document.querySelectorAll(".toggle-hidden")) folded.classList.remove("toggle-hidden");
 }"""
 
-INTERACTIVE = ".book-plotly, [data-face-explorer], .widget-subarea"
+INTERACTIVE = ".book-plotly, [data-face-explorer], .light-studio-figure, .widget-subarea"
 
-STARTED = "(e) => !e.matches('.book-plotly') || Boolean(e.dataset.state)"
+STARTED = """(e) => (!e.matches(".book-plotly") || Boolean(e.dataset.state)) &&
+  (!e.matches(".light-studio-figure") || Boolean(e.studio))"""
 
 UNDRAWN = """() => {
   const problems = [];
@@ -176,6 +177,8 @@ UNDRAWN = """() => {
   for (const explorer of document.querySelectorAll("[data-face-explorer]"))
     if (!explorer.explorer || !explorer.explorer.state || !explorer.explorer.state())
       problems.push(`face explorer ${name(explorer)} has not started`);
+  for (const figure of document.querySelectorAll(".light-studio-figure"))
+    if (!figure.studio) problems.push(`light studio ${name(figure)} has not started`);
   for (const math of document.querySelectorAll("span.math, div.math"))
     if (!math.querySelector("mjx-container"))
       problems.push("formula not typeset: " + math.textContent.trim().slice(0, 80));
