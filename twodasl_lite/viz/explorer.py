@@ -1,6 +1,7 @@
 """The face explorer: sliders for pose, shape and expression, live with and without a kernel.
 
-One script (``static/face.js`` and ``static/explorer.js``) computes and draws the linear model in the browser. It lives in three situations:
+One script (``static/face.js`` and ``static/explorer.js``) computes and draws the linear model in the browser. It lives
+in three situations:
 
 * **a running notebook**: :class:`FaceExplorer` is an anywidget; ``explorer.shape``, ``explorer.expression`` and
   ``explorer.angles`` follow the sliders, and the sliders follow them;

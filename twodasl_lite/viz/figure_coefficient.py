@@ -1,0 +1,224 @@
+"""Which coefficient matters: one of the 62 numbers is wrong; what the three coefficient losses say to that.
+
+The script (``static/coefficient_figure.js``) computes PDC, VDC and WPDC and their gradients from the moments of the
+face model (:class:`~twodasl_lite.losses.VertexMoments`), so that its numbers are those of the package. Used in the
+chapter "Which coefficient matters".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from twodasl_lite.camera import CROP_SIZE
+from twodasl_lite.coefficients import Coefficients, Whitening
+from twodasl_lite.decode import decode
+from twodasl_lite.errors import ShapeError, ValueRangeError
+from twodasl_lite.losses import PDC, VDC, WPDC
+from twodasl_lite.losses.labelled import component_weights, linear_part
+from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.viz.interactive import (
+    InteractiveFigure,
+    check_whitened,
+    floats,
+    model_header,
+    still_picture,
+    surface,
+)
+from twodasl_lite.viz.palette import OKABE_ITO
+
+SHOWN = ("weights", "pdc", "vdc", "wpdc", "errors")
+LOSSES = ("pdc", "vdc", "wpdc")
+COLOURS = ("one", "all")
+ERROR_LIMIT = 3.0
+"""Reach of the slider in standard deviations."""
+DESCENT_STEPS = 10
+"""Steps of gradient descent at a press of the button."""
+
+
+class CoefficientFigure(InteractiveFigure):
+    """What :func:`coefficient_figure` returns."""
+
+    kind = "coefficient_figure"
+    script_class = "CoefficientFigure"
+
+    def __init__(self, model: MorphableModel, whitening: Whitening, target: torch.Tensor, face_names, **state) -> None:
+        self._truth = check_whitened("target", target, model.layout.size)
+        self._losses = {"pdc": PDC(), "vdc": VDC(model, whitening), "wpdc": WPDC(model, whitening)}
+        self._model, self._whitening = model, whitening
+        moments = self._losses["wpdc"].moments
+        raw = self._raw(self._truth)
+        face = Coefficients.unpack(raw, model.layout)
+        with torch.no_grad():
+            weights = component_weights(face, 1.0).to(model.mean)
+            coordinates = moments.coordinate_norms(weights)
+            row = torch.cat([coordinates, torch.full_like(coordinates[:, :1], moments.count**0.5)], dim=-1)
+            components = moments.component_norms(linear_part(face.pose).to(model.mean))
+            reach = torch.cat([row, row, row, components], dim=-1).double().cpu()  # (F, D) pixels per raw unit
+            size = self._losses["vdc"]._size(linear_part(face.pose).to(model.mean), weights).double().cpu()
+        if len(face_names) != len(raw):
+            raise ShapeError(f"face_names: found {len(face_names)}; expected {len(raw)}, one per face")
+        generator = torch.Generator().manual_seed(0)
+        signs = 1.0 - 2.0 * torch.randint(0, 2, (model.layout.size,), generator=generator).double()
+        spread = moments.spread_root.double().cpu()
+        header = model_header(model, whitening) | {
+            "faces": list(face_names),
+            "count": moments.count,
+            "faceSizes": floats(size),
+            "signs": floats(signs),
+            "steps": self._step_sizes(),
+            "descentSteps": DESCENT_STEPS,
+            "limit": ERROR_LIMIT,
+        }
+        arrays = {
+            "truth": self._truth.numpy(),
+            "reach": reach.numpy(),
+            "gram": (spread @ spread.T).numpy(),
+            "centroid": moments.centroid.double().cpu().numpy(),
+        }
+        state["errors"] = floats(signs * state.pop("others"))
+        state["errors"][state["coefficient"]] = state.pop("error")
+        super().__init__("Which coefficient matters", header, arrays, state, self._still(state), surface(model))
+
+    def _raw(self, whitened: torch.Tensor) -> torch.Tensor:
+        return self._whitening.unwhiten(whitened.to(self._whitening.mean)).double().cpu()
+
+    def _step_sizes(self) -> list[dict[str, float]]:
+        """For each face and loss a step of descent: the largest that cannot overshoot near the truth."""
+        vdc, result = self._losses["vdc"], []
+        for truth in self._truth.to(self._model.mean):
+            hessian = torch.func.hessian(lambda c, t=truth: vdc(c[None], t[None])[0])(truth)
+            result.append({"pdc": 0.25, "wpdc": 0.25, "vdc": float(1 / torch.linalg.eigvalsh(hessian.double())[-1])})
+        return result
+
+    def numbers(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """PDC, VDC, WPDC, their gradients and WPDC's weights, by the package.
+
+        Args:
+            state: What the controls say; the present state by default.
+
+        Returns:
+            ``"pdc"``, ``"vdc"``, ``"wpdc"``: numbers; ``"gradients"``: name to 62 numbers; ``"weights"``: 62 numbers;
+            ``"moved"``: mean distance in pixels by which the vertices are moved, as they are coloured.
+        """
+        state = self.state if state is None else state
+        truth = self._truth[state["face"]][None].to(self._model.mean)
+        predicted = (truth + torch.tensor(state["errors"]).to(truth)).requires_grad_()
+        numbers: dict[str, Any] = {"gradients": {}}
+        for name, loss in self._losses.items():
+            value = loss(predicted, truth)
+            (gradient,) = torch.autograd.grad(value.sum(), predicted)
+            numbers[name] = float(value.detach())
+            numbers["gradients"][name] = floats(gradient)
+        numbers["weights"] = floats(self._losses["wpdc"].weights(predicted.detach(), truth))
+        if state["colour"] == "one":
+            only = truth.clone()
+            only[0, state["coefficient"]] += state["errors"][state["coefficient"]]
+            off = self._moved(truth, only)
+        else:
+            off = self._moved(truth, predicted.detach())
+        return numbers | {"moved": float(off.mean())}
+
+    def _moved(self, truth: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
+        """How far each vertex is off, ``(V,)`` in pixels, after centring the depths."""
+        move = [decode(self._whitening.unwhiten(w), self._model)[0].double() for w in (predicted, truth)]
+        move = move[0] - move[1]
+        move[:, 2] -= move[:, 2].mean()
+        return move.norm(dim=-1)
+
+    def _still(self, state: dict[str, Any]) -> bytes:
+        from twodasl_lite.viz.figures import colour_by, shaded_mesh
+
+        truth = self._truth[state["face"]][None].to(self._model.mean)
+        predicted = truth + torch.tensor(state["errors"]).to(truth)
+        numbers = self.numbers(state)
+        vertices = decode(self._whitening.unwhiten(predicted), self._model)[0]
+
+        def draw(figure) -> None:
+            left, right = figure.subplots(1, 2, width_ratios=[1, 1.7])
+            colours, mappable = colour_by(self._moved(truth, predicted).numpy())
+            shaded_mesh(left, vertices, self._model.triangles, colours, frame="pixels", lit=False)
+            left.set(xlim=(0, CROP_SIZE), ylim=(CROP_SIZE, 0), xticks=[], yticks=[])
+            figure.colorbar(mappable, ax=left, location="bottom", label="off by, pixels", shrink=0.8)
+            names = self._model.layout.names
+            groups = [OKABE_ITO["blue"]] * 12 + [OKABE_ITO["green"]] * self._model.num_shape
+            groups += [OKABE_ITO["vermilion"]] * self._model.num_expression
+            right.bar(np.arange(len(names)), numbers["weights"], color=groups)
+            right.set(xlabel="pose (blue), shape (green), expression (red)", ylabel="WPDC's weight", xticks=[])
+            values = ", ".join(f"{name.upper()} {numbers[name]:.3g}" for name in LOSSES)
+            right.set_title(f"{names[state['coefficient']]}: {values}", fontsize=10)
+
+        return still_picture(draw, (8.5, 3.6))
+
+
+def coefficient_figure(
+    model: MorphableModel,
+    whitening: Whitening,
+    target: torch.Tensor | None = None,
+    face_names: Sequence[str] | None = None,
+    *,
+    coefficient: int | str = "pose[0,2]",
+    error: float = 1.0,
+    others: float = 0.25,
+    show: str = "weights",
+    colour: str = "one",
+) -> CoefficientFigure:
+    """One of the 62 coefficients is wrong: which vertices move, and what PDC, VDC and WPDC say.
+
+    A reader picks a coefficient (in a list or by its bar), moves its error and that of the 61 others, looks at WPDC's
+    weights and the three gradients as bars, and lets gradient descent on one of the losses repair the face.
+
+    Args:
+        model: The face model, for instance ``load_face_model(CoefficientLayout())``.
+        whitening: Of its coefficients.
+        target: ``(F, D)`` or ``(D,)`` whitened true coefficients, one or several faces to choose from; the average
+            vector by default.
+        face_names: What to call the faces, for instance ``["from the front", "half profile"]``.
+        coefficient: Which coefficient is wrong at first, index or name.
+        error: By how many standard deviations.
+        others: By how many standard deviations all others are wrong, with fixed random signs.
+        show: What the bars show: ``"weights"``, ``"pdc"``, ``"vdc"``, ``"wpdc"`` (gradients) or ``"errors"``.
+        colour: What colours the vertices: how far this coefficient's error moves them (``"one"``), or all (``"all"``).
+
+    Returns:
+        The figure, as the last line of a cell displays it; ``figure.numbers()`` are the package's numbers for what the
+        controls say.
+
+    Raises:
+        ShapeError: If shapes do not fit.
+        ValueRangeError: If a name is unknown or an error out of range.
+
+    Example:
+        >>> coefficient_figure(model, whitening, target[:3], ["a", "b", "c"])  # doctest: +SKIP
+    """
+    names = model.layout.names
+    if isinstance(coefficient, str):
+        if coefficient not in names:
+            raise ValueRangeError(f"coefficient: found {coefficient!r}; expected one of {names[0]}, ..., {names[-1]}")
+        coefficient = names.index(coefficient)
+    if not 0 <= coefficient < len(names):
+        raise ValueRangeError(f"coefficient: found {coefficient}; expected 0 to {len(names) - 1}")
+    for name, value, limit in (("error", error, ERROR_LIMIT), ("others", others, 1.0)):
+        if not abs(value) <= limit:
+            raise ValueRangeError(f"{name}: found {value}; expected at most {limit}")
+    for name, value, allowed in (("show", show, SHOWN), ("colour", colour, COLOURS)):
+        if value not in allowed:
+            raise ValueRangeError(f"{name}: found {value!r}; expected one of {', '.join(allowed)}")
+    if target is None:
+        target = torch.zeros(1, model.layout.size)
+    faces = 1 if target.ndim == 1 else len(target)
+    state = {
+        "face": 0,
+        "coefficient": int(coefficient),
+        "error": float(error),
+        "others": float(others),
+        "show": show,
+        "loss": "wpdc",
+        "colour": colour,
+        "angles": [0.0, 0.0, 0.0],
+    }
+    names_of_faces = list(face_names) if face_names is not None else [f"face {k + 1}" for k in range(faces)]
+    return CoefficientFigure(model, whitening, target, names_of_faces, **state)
