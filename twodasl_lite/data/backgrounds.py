@@ -7,6 +7,7 @@ of focus, writing. A picture takes a turned, stretched, recoloured piece of one,
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch.nn import functional
@@ -51,8 +52,9 @@ def _paint(canvas: torch.Tensor, alpha: torch.Tensor, colour: torch.Tensor) -> t
     return torch.lerp(canvas, colour.expand_as(canvas), alpha[:, None])
 
 
+@lru_cache(maxsize=4)
 def texture_bank(seed: int, device: torch.device | str = "cpu") -> torch.Tensor:
-    """``(BANK_SIZE, 3, TEXTURE_SIDE, TEXTURE_SIDE)`` uint8: textures, the same for the same seed."""
+    """``(BANK_SIZE, 3, TEXTURE_SIDE, TEXTURE_SIDE)`` uint8: textures, the same for the same seed; to be read only."""
     pictures = torch.arange(BANK_SIZE, device=device)
     # A few at a time: what they need then stays in a processor's cache.
     return torch.cat([_textures(Draws(seed, few)) for few in pictures.split(_TEXTURES_AT_ONCE)])
