@@ -33,7 +33,7 @@ from twodasl_lite.viz.palette import OKABE_ITO
 NOISE_LIMIT = 6.0
 """Reach of the noise slider in pixels, per axis."""
 DELTA_LIMITS = (0.01, 0.3)
-DESCENT_STEPS = 50
+DESCENT_STEPS = 200
 _SIDE_VIEW = -75.0  # degrees
 
 

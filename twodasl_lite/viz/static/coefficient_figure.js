@@ -208,8 +208,7 @@ class CoefficientFigure extends LossFigure {
       values, chosen: state.coefficient, names: header.names, title: titles[state.show], colours: values.map((_, i) => paints[this.groupOf(i)]),
       reach: state.show === "weights" ? 1 : null, choose: (i) => this.set({ coefficient: i }),
     });
-    [["pose", 0, 12], ["shape", 12, 12 + header.numShape], ["expression", 12 + header.numShape, this.D]].forEach(([text, from, to], g) =>
-      this.chart.append(draw("text", { x: left + (step * (from + to)) / 2, y: H - 4, "text-anchor": "middle", style: `fill: ${paints[g]}; font-weight: 600` }, text)));
+    nameGroups(this.chart, [12, 12 + header.numShape, this.D], paints, { left, step, H });
     this.table.replaceChildren(
       make("caption", { style: "caption-side: bottom; text-align: left; font-size: 12px; color: var(--lf-muted)" }, `WPDC's weight of ${name}: ${round(result.weights[state.coefficient])}`),
       make("tr", {}, make("th", { scope: "col" }, "Loss"), make("th", { scope: "col" }, "Value"), make("th", { scope: "col" }, "Slope along it")),

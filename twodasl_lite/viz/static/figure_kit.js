@@ -17,7 +17,8 @@ html[data-theme="dark"] .loss-figure, body[data-jp-theme-light="false"] .loss-fi
 .loss-figure *, .loss-figure *::before { box-sizing: border-box; }
 .lf-frame { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 10px 18px; align-items: start; }
 .lf-wide { grid-column: 1 / -1; }
-@container (max-width: 640px) { .lf-frame { grid-template-columns: minmax(0, 1fr); } }
+.lf-three { grid-template-columns: repeat(3, minmax(0, 1fr)); }
+@container (max-width: 640px) { .lf-frame, .lf-three { grid-template-columns: minmax(0, 1fr); } }
 .lf-stage { position: relative; aspect-ratio: 1 / 1; background: var(--lf-stage); border: 1px solid var(--lf-line); border-radius: 8px; overflow: hidden; min-width: 0; }
 .lf-stage canvas, .lf-stage svg { position: absolute; inset: 0; width: 100%; height: 100%; display: block; }
 .lf-turns { cursor: grab; touch-action: pan-y; user-select: none; }
@@ -335,6 +336,15 @@ function barChart(svg, { values, colours, chosen, names, title, height = 190, re
   svg.setAttribute("viewBox", `0 0 ${W} ${H}`);
   svg.replaceChildren(...parts);
   return { left, step, H };
+}
+
+/** Pose, shape and expression below their bars. */
+function nameGroups(svg, ends, paints, { left, step, H }) {
+  ["pose", "shape", "expression"].forEach((text, g) => {
+    const last = g === ends.length - 1;
+    const x = last ? left + step * ends[g] : left + (step * ((ends[g - 1] ?? 0) + ends[g])) / 2;
+    svg.append(draw("text", { x, y: H - 4, "text-anchor": last ? "end" : "middle", style: `fill: ${paints[g]}; font-weight: 600` }, text));
+  });
 }
 
 /** Lines over a common axis. `lines`: {name, x, y, colour, dash}. */

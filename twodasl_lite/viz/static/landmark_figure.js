@@ -23,8 +23,8 @@ class LandmarkFigure extends LossFigure {
     this.chart = draw("svg", { class: "lf-chart", role: "img" });
     this.table = make("table", { class: "lf-table" });
     const key = (text, colour, dot = true) => [make("span", { class: `lf-key${dot ? " lf-dot" : ""}`, style: `background: ${colour}` }), text];
-    const keys = make("div", { class: "lf-legend" }, ...key("detected: drag me", "var(--lf-strong)"), ...key("decoded", "var(--lf-accent)"), ...key("what is left", "var(--lf-ink)", false));
-    const sideKeys = make("div", { class: "lf-legend" }, ...key("true landmarks", "var(--lf-strong)", false), ...key("decoded", "var(--lf-accent)", false), " drag, or arrow keys, to turn");
+    const keys = make("div", { class: "lf-legend" }, ...key("detected: drag me", OKABE_ITO.vermilion), ...key("decoded", OKABE_ITO.blue), ...key("what is left", OKABE_ITO.grey, false));
+    const sideKeys = make("div", { class: "lf-legend" }, ...key("true landmarks", OKABE_ITO.vermilion, false), ...key("decoded", OKABE_ITO.blue, false), "(drag to turn, or arrow keys)");
     const choose = this.select("Landmark", "chosen", header.pointNames.map((name, i) => [i, name]), { number: true });
     const seen = make("input", { type: "checkbox", id: `${this.id}-seen`, "data-test-changes": `#${this.id}` });
     seen.addEventListener("change", () => this.hide(this.state.chosen, !seen.checked));
@@ -49,10 +49,10 @@ class LandmarkFigure extends LossFigure {
     });
     // Above the picture, below the marks.
     if (this.photo) this.left.prepend(this.photo);
-    this.#listen();
+    this.listen();
   }
 
-  #listen() {
+  listen() {
     const place = (event) => {
       const box = this.left.getBoundingClientRect();
       return [((event.clientX - box.left) / box.width) * CROP - 0.5, ((event.clientY - box.top) / box.height) * CROP - 0.5];
@@ -280,7 +280,6 @@ class LandmarkFigure extends LossFigure {
     const strongest = pulls.map((value, k) => [Math.abs(value), k]).sort((p, q) => q[0] - p[0]).slice(0, 3).map(([, k]) => `${header.names[k]} ${round(pulls[k])}`);
     this.chart.setAttribute("aria-label", `Minus the gradient of the loss for each coefficient. Strongest: ${strongest.join(", ")}.`);
     const { left, step, H } = barChart(this.chart, { values: pulls, names: header.names, chosen: -1, title: "Minus the gradient", height: 170, colours: pulls.map((_, k) => paints[ends.findIndex((end) => k < end)]) });
-    ["pose", "shape", "expression"].forEach((text, g) =>
-      this.chart.append(draw("text", { x: left + (step * ((ends[g - 1] ?? 0) + ends[g])) / 2, y: H - 4, "text-anchor": "middle", style: `fill: ${paints[g]}; font-weight: 600` }, text)));
+    nameGroups(this.chart, ends, paints, { left, step, H });
   }
 }

@@ -1,0 +1,204 @@
+"""Reconstructed faces over their photo: the surface, its points, depth and coordinates, as arrays of pixels.
+
+Needs no plotting package. A large photo is drawn smaller, so that a 50-megapixel one takes no gigabytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+import torch
+
+from twodasl_lite.images import as_photo
+from twodasl_lite.landmarks import draw_landmarks
+from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.render import (
+    Fragments,
+    Lamps,
+    Picture,
+    coordinate_image,
+    depth_image,
+    over,
+    rasterize,
+    render,
+)
+from twodasl_lite.texture import seen_vertices
+
+LARGEST = 2048
+"""Longest side of a drawn picture, in pixels."""
+SMALLEST = 1024
+"""A photo whose longer side is shorter is enlarged to this for drawings on it: dots and lines need some room."""
+SURFACE = (0.78, 0.80, 0.88)
+_DRAWN = ("face", "eyeball", "iris", "pupil")  # regions begin so: not neck and scalp, of which landmarks tell nothing
+_DOTS = 250  # side of a face over the radius of a dot on it
+_SUBPIXEL_BITS = 4  # OpenCV draws between pixels when coordinates come as integers with this many fractional bits
+_LIGHT = Lamps(
+    torch.tensor([0.25] * 3),
+    torch.tensor([[-0.4, 0.6, 1.0], [0.9, 0.2, 0.5]]),
+    torch.tensor([[0.75] * 3, [0.2] * 3]),
+)
+
+
+class Canvas:
+    """A photo in the size in which it is drawn, and faces in the pixels of that.
+
+    Args:
+        photo: ``(H, W, 3)`` uint8 RGB.
+        largest: Longest side of the pictures.
+        smallest: What a shorter longest side is enlarged to.
+    """
+
+    def __init__(self, photo: np.ndarray, largest: int = LARGEST, smallest: int = 1) -> None:
+        photo = as_photo(photo, "photo")
+        height, width = photo.shape[:2]
+        longest = max(height, width)
+        self.factor = min(max(longest, smallest), largest) / longest
+        self.photo = photo
+        if self.factor != 1:
+            size = max(1, round(width * self.factor)), max(1, round(height * self.factor))
+            how = cv2.INTER_AREA if self.factor < 1 else cv2.INTER_CUBIC
+            self.photo = cv2.resize(photo, size, interpolation=how)
+        self.stretch = torch.tensor([self.photo.shape[1] / width, self.photo.shape[0] / height])
+
+    def place(self, points: torch.Tensor) -> torch.Tensor:
+        """Points ``(N, 2)`` or ``(N, 3)`` of the photo in the picture's pixels."""
+        plane = (points[:, :2] + 0.5) * self.stretch - 0.5
+        return torch.cat([plane, points[:, 2:] * self.stretch.mean()], dim=1)
+
+    def window(self, vertices: torch.Tensor) -> tuple[slice, slice] | None:
+        """Rows and columns that vertices ``(V, 3)`` in the picture's pixels cover; none if they lie outside."""
+        height, width = self.photo.shape[:2]
+        low, high = vertices[:, :2].amin(dim=0).floor(), vertices[:, :2].amax(dim=0).ceil()
+        left, top = int(low[0].clamp(0, width)), int(low[1].clamp(0, height))
+        right, bottom = int((high[0] + 1).clamp(0, width)), int((high[1] + 1).clamp(0, height))
+        return (slice(top, bottom), slice(left, right)) if right > left and bottom > top else None
+
+
+def drawn_triangles(model: MorphableModel) -> torch.Tensor:
+    """The triangles ``(T, 3)`` of the face proper; all where the model names no regions."""
+    if "face" not in model.regions:
+        return model.triangles
+    kept = torch.zeros(model.num_vertices, dtype=torch.bool)
+    for name, index in model.regions.items():
+        if name.startswith(_DRAWN):
+            kept[index.cpu()] = True
+    return model.triangles[kept[model.triangles.cpu()].all(dim=1)]
+
+
+def _windows(
+    canvas: Canvas, faces: Sequence[torch.Tensor]
+) -> Iterator[tuple[tuple[slice, slice], torch.Tensor, int, int]]:
+    """For each face, small ones first: window, vertices ``(1, V, 3)`` in it, its height and width."""
+    placed = [canvas.place(vertices.cpu()) for vertices in faces]
+    for vertices in sorted(placed, key=lambda v: float((v.amax(dim=0) - v.amin(dim=0))[:2].prod())):
+        window = canvas.window(vertices)
+        if window is None:
+            continue
+        rows, columns = window
+        shift = vertices.new_tensor([columns.start, rows.start, 0])
+        yield window, (vertices - shift)[None], rows.stop - rows.start, columns.stop - columns.start
+
+
+def overlay_picture(
+    photo: np.ndarray,
+    faces: Sequence[torch.Tensor],
+    model: MorphableModel,
+    *,
+    landmarks: Sequence[torch.Tensor] = (),
+    opacity: float = 0.7,
+    largest: int = LARGEST,
+    smallest: int = SMALLEST,
+) -> np.ndarray:
+    """The surfaces over the photo.
+
+    Args:
+        photo: ``(H, W, 3)`` uint8 RGB.
+        faces: Vertices ``(V, 3)`` of each face in pixels of the photo.
+        model: The face model.
+        landmarks: ``(68, 2)`` or ``(68, 3)`` of each face, to be drawn on top.
+        opacity: Of the surface.
+        largest: Longest side of the result.
+        smallest: A shorter one is enlarged to this.
+
+    Returns:
+        ``(h, w, 3)`` uint8 RGB.
+    """
+    canvas, triangles = Canvas(photo, largest, smallest), drawn_triangles(model)
+    result = canvas.photo.copy()
+    surface = torch.tensor(SURFACE).expand(model.num_vertices, 3)
+    for window, vertices, height, width in _windows(canvas, faces):
+        supersample = 2 if max(height, width) <= LARGEST // 2 else 1
+        drawn = render(vertices, triangles, surface, height, width, light=_LIGHT, supersample=supersample, cull="back")
+        under = torch.from_numpy(result[window].copy()).float()[None] / 255
+        mixed = over(Picture(drawn.colour, drawn.alpha * opacity), under)[0]
+        result[window] = (mixed * 255).round().to(torch.uint8).numpy()
+    for points in landmarks:
+        result = draw_landmarks(result, canvas.place(points.cpu()))
+    return result
+
+
+def dense_picture(
+    photo: np.ndarray,
+    faces: Sequence[torch.Tensor],
+    model: MorphableModel,
+    *,
+    largest: int = LARGEST,
+    smallest: int = SMALLEST,
+    every: int = 5,
+) -> np.ndarray:
+    """The dense alignment: vertices that are seen, as dots, yellow near and blue far.
+
+    Args:
+        photo: As for :func:`overlay_picture`.
+        faces: Likewise.
+        model: Likewise.
+        largest: Likewise.
+        smallest: Likewise.
+        every: Which part of the vertices is drawn: every fifth.
+
+    Returns:
+        ``(h, w, 3)`` uint8 RGB.
+    """
+    canvas = Canvas(photo, largest, smallest)
+    result, triangles = canvas.photo.copy(), drawn_triangles(model)
+    used = torch.unique(triangles)[::every]
+    for vertices in faces:
+        placed = canvas.place(vertices.cpu())
+        seen = used[seen_vertices(placed, triangles, *result.shape[:2])[used]]
+        if not len(seen):
+            continue
+        points = placed[seen]
+        depth = points[:, 2]
+        grey = ((depth - depth.min()) / (depth.max() - depth.min()).clamp(min=1e-6) * 255).to(torch.uint8).numpy()
+        colours = cv2.applyColorMap(grey.reshape(-1, 1), cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
+        side = float((points.amax(dim=0) - points.amin(dim=0))[:2].max())
+        radius = max(4, round(side / _DOTS * 2**_SUBPIXEL_BITS))
+        for (x, y), colour in zip(
+            (points[:, :2] * 2**_SUBPIXEL_BITS).round().int().tolist(), colours.tolist(), strict=True
+        ):
+            cv2.circle(result, (x, y), radius, colour, cv2.FILLED, cv2.LINE_AA, _SUBPIXEL_BITS)
+    return result
+
+
+def depth_and_coordinates(
+    photo: np.ndarray, faces: Sequence[torch.Tensor], model: MorphableModel, *, largest: int = LARGEST
+) -> tuple[np.ndarray, np.ndarray]:
+    """Depth (white is near, face by face) and PNCC pictures of the faces, black where there is none.
+
+    Never enlarged: of a photo that is not too large, pixel for pixel. Arguments as for :func:`overlay_picture`.
+
+    Returns:
+        Two pictures ``(h, w, 3)`` uint8.
+    """
+    canvas, triangles = Canvas(photo, largest), drawn_triangles(model)
+    depth, coordinates = np.zeros_like(canvas.photo), np.zeros_like(canvas.photo)
+    for window, vertices, height, width in _windows(canvas, faces):
+        fragments: Fragments = rasterize(vertices, triangles, height, width, cull="back")
+        covered = fragments.covered[0].numpy()
+        grey = depth_image(fragments)[0, ..., None].expand(-1, -1, 3)
+        code = coordinate_image(model.mean, triangles, fragments)[0]
+        for picture, values in ((depth, grey), (coordinates, code)):
+            picture[window][covered] = (values * 255).round().to(torch.uint8).numpy()[covered]
+    return depth, coordinates
