@@ -27,6 +27,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("models", "face models: list, look at, convert, fetch", "twodasl_lite.commands.models"),
     ("synth", "synthetic pictures with known answers: write, finish, check", "twodasl_lite.commands.synth"),
     ("evaluate", "measure predictions or a network on real photographs", "twodasl_lite.commands.evaluate"),
+    ("reconstruct", "faces from your own photos and videos", "twodasl_lite.commands.reconstruct"),
 )
 """Name, one line of help, module."""
 
