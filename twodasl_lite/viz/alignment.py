@@ -32,7 +32,7 @@ SMALLEST = 1024
 """A photo whose longer side is shorter is enlarged to this for drawings on it: dots and lines need some room."""
 SURFACE = (0.78, 0.80, 0.88)
 _DRAWN = ("face", "eyeball", "iris", "pupil")  # regions begin so: not neck and scalp, of which landmarks tell nothing
-_DOTS = 250  # side of a face over the radius of a dot on it
+_DOTS = 140  # side of a face over the radius of a dot on it
 _SUBPIXEL_BITS = 4  # OpenCV draws between pixels when coordinates come as integers with this many fractional bits
 _LIGHT = Lamps(
     torch.tensor([0.25] * 3),
@@ -146,7 +146,7 @@ def dense_picture(
     *,
     largest: int = LARGEST,
     smallest: int = SMALLEST,
-    every: int = 5,
+    every: int = 4,
 ) -> np.ndarray:
     """The dense alignment: vertices that are seen, as dots, yellow near and blue far.
 
@@ -156,7 +156,7 @@ def dense_picture(
         model: Likewise.
         largest: Likewise.
         smallest: Likewise.
-        every: Which part of the vertices is drawn: every fifth.
+        every: Which part of the vertices is drawn: every fourth.
 
     Returns:
         ``(h, w, 3)`` uint8 RGB.

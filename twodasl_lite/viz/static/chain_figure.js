@@ -235,6 +235,6 @@ class ChainFigure extends LossFigure {
     });
     lineChart(this.chart, { lines: curves, title: "Drift and error after each look", xLabel: "look", yLabel: "pixels", points: true, height: 210, cursor: look });
     this.chart.setAttribute("aria-label", curves.map((c) => `${c.name}: ${Array.from(c.y, (v) => round(v, 1)).join(", ")} pixels`).join("; "));
-    this.keys.replaceChildren(...header.regressors.flatMap((name, r) => [make("span", { class: "lf-key", style: `background: ${paints[r % paints.length]}` }), name]), `; dashed: drift since the look before${header.truth ? "; solid: distance from the truth" : ""}`);
+    this.keys.replaceChildren(...header.regressors.map((name, r) => keyed(name, paints[r % paints.length])), `dashed: drift since the look before${header.truth ? "; solid: distance from the truth" : ""}`);
   }
 }

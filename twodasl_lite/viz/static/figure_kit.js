@@ -78,6 +78,11 @@ function furnish(node, attributes, children) {
   return node;
 }
 
+/** A name with its colour, never parted. */
+function keyed(name, colour) {
+  return make("span", { style: "display: inline-flex; gap: 6px; align-items: center; white-space: nowrap" }, make("span", { class: "lf-key", style: `background: ${colour}` }), name);
+}
+
 const within = (x, low, high) => Math.min(high, Math.max(low, x));
 const signed = (x, digits) => `${x < 0 && Number(x.toFixed(digits)) !== 0 ? "−" : ""}${Math.abs(x).toFixed(digits)}`;
 const round = (x, digits = 2) => {

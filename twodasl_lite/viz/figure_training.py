@@ -1,0 +1,163 @@
+"""A training run: curves from its log, and what the network of each checkpoint sees in the same few faces.
+
+Curves are those of :mod:`twodasl_lite.viz.training_figures`; the script (``static/training_run_figure.js``) shows them
+with a cursor in time. Used from the chapter on the coefficient regressor on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from twodasl_lite.camera import CROP_SIZE
+from twodasl_lite.data.faces import FaceBatch
+from twodasl_lite.decode import decode_landmarks
+from twodasl_lite.errors import FileFormatError, ValueRangeError
+from twodasl_lite.evaluation import nme
+from twodasl_lite.landmarks import EDGES
+from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.viz.interactive import InteractiveFigure, floats, picture_data, still_picture
+from twodasl_lite.viz.palette import OKABE_ITO
+from twodasl_lite.viz.snapshots import Checkpoints, Snapshot, find_checkpoints, read_snapshot
+from twodasl_lite.viz.training_figures import MEASURE_TITLES, Rows, loss_curves, validation_curves
+
+_MOST_FACES = 8
+
+
+class TrainingFigure(InteractiveFigure):
+    """What :func:`training_figure` returns.
+
+    Attributes:
+        snapshots: The networks at each checkpoint.
+        predictions: ``(C, F, 68, 3)`` landmarks at each checkpoint.
+    """
+
+    kind = "training_run_figure"
+    script_class = "TrainingRunFigure"
+
+    def __init__(self, rows: Rows, snapshots: Sequence[Snapshot], batch: FaceBatch, model, smooth: int) -> None:
+        self.snapshots, self._batch = list(snapshots), batch
+        self.predictions = torch.stack([self._predict(snapshot, model) for snapshot in snapshots])
+        panels = {"losses": {"title": "losses, not weighted", "log": True, "curves": loss_curves(rows, smooth)}}
+        measures = [name for name in MEASURE_TITLES if any(name in row for row in rows if row["kind"] == "validation")]
+        for name in measures:
+            title = f"NME, % ({MEASURE_TITLES[name]})"
+            panels[name] = {"title": title, "log": False, "curves": validation_curves(rows, name)}
+        for panel in panels.values():
+            panel["curves"] = [
+                {"name": name, "x": [float(x) for x in steps], "y": [_short(value) for value in values]}
+                for name, (steps, values) in panel["curves"].items()
+            ]
+        header = {
+            "panels": panels,
+            "steps": [snapshot.step for snapshot in snapshots],
+            "files": [[snapshot.file, snapshot.sha256] for snapshot in snapshots],
+            "pictures": [picture_data(picture) for picture in batch.images],
+            "edges": [[int(a), int(b)] for a, b in EDGES],
+            "truth": batch.landmarks is not None,
+        }
+        arrays = {"predictions": self.predictions}
+        if batch.landmarks is not None:
+            arrays["truth"] = batch.landmarks.float().cpu()
+        state = {"checkpoint": len(snapshots) - 1, "panel": measures[0] if measures else "losses"}
+        state |= {"truth": batch.landmarks is not None}
+        super().__init__("A training run", header, arrays, state, self._still(state))
+
+    @torch.no_grad()
+    def _predict(self, snapshot: Snapshot, model: MorphableModel) -> torch.Tensor:
+        whitened = snapshot.regressor(self._batch.inputs(snapshot.map_kind))
+        return decode_landmarks(snapshot.whitening.unwhiten(whitened), model).float()
+
+    def numbers(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Errors of the shown predictions by the package.
+
+        Args:
+            state: What the controls say; the present state by default.
+
+        Returns:
+            ``"step"``, and ``"nme"``: error of each face's 68 landmarks in the plane in per cent, empty if the truth is
+            not known.
+        """
+        state = self.state if state is None else state
+        errors: list[float] = []
+        if self._batch.landmarks is not None:
+            truth = self._batch.landmarks.float().cpu()[..., :2]
+            errors = floats(100 * nme(self.predictions[state["checkpoint"]][..., :2], truth))
+        return {"step": self.snapshots[state["checkpoint"]].step, "nme": errors}
+
+    def _still(self, state: dict[str, Any]) -> bytes:
+        from twodasl_lite.viz.figures import draw_landmarks
+
+        chosen = np.unique(np.linspace(0, len(self.snapshots) - 1, 3).round().astype(int))
+        faces = min(4, self._batch.size)
+
+        def draw(figure) -> None:
+            panels = figure.subplots(len(chosen), faces, squeeze=False)
+            for row, number in zip(panels, chosen, strict=True):
+                for face, ax in enumerate(row):
+                    ax.imshow(self._batch.images[face].permute(1, 2, 0).numpy())
+                    draw_landmarks(ax, self.predictions[number, face, :, :2], colour=OKABE_ITO["sky"], size=1.5)
+                    ax.set(xlim=(0, CROP_SIZE), ylim=(CROP_SIZE, 0), xticks=[], yticks=[])
+                row[0].set_ylabel(f"step {self.snapshots[number].step}")
+
+        return still_picture(draw, (1.9 * faces, 2 * len(chosen)))
+
+
+def _short(value: float) -> float | None:
+    return float(f"{value:.5g}") if np.isfinite(value) else None
+
+
+def _read_rows(run: Path) -> list[dict[str, Any]]:
+    """Rows of a run's log; an unfinished last line is left out."""
+    path = run / "log.jsonl"
+    if not path.is_file():
+        raise FileFormatError(path, "no such file", "a run's log")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = []
+    for number, line in enumerate(lines):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines) - 1:
+                raise FileFormatError(path, f"an unreadable line {number + 1}", "a run's log") from error
+    return rows
+
+
+def training_figure(
+    run: str | Path,
+    batch: FaceBatch,
+    model: MorphableModel,
+    *,
+    checkpoints: Checkpoints | None = None,
+    smooth: int = 5,
+) -> TrainingFigure:
+    """Curves of a run with a cursor in time, and the predictions of its checkpoints on fixed faces.
+
+    Args:
+        run: The run's folder, with ``log.jsonl`` and checkpoints (set ``run.keep`` high enough to keep them all).
+        batch: One to eight faces to watch; with ``landmarks``, errors are shown.
+        model: The face model.
+        checkpoints: Folders of checkpoints, if not those of the run.
+        smooth: Over how many rows of the log losses are averaged.
+
+    Returns:
+        The figure, as the last line of a cell displays it; ``figure.numbers()`` are the package's numbers for what the
+        controls say.
+
+    Raises:
+        FileFormatError: If the log or a checkpoint cannot be read.
+        ValueRangeError: If there is no checkpoint or the faces are too many.
+
+    Example:
+        >>> training_figure("runs/full", faces.take(slice(6)), model)  # doctest: +SKIP
+    """
+    if not 1 <= batch.size <= _MOST_FACES:
+        raise ValueRangeError(f"batch: found {batch.size} faces; expected 1 to {_MOST_FACES}")
+    folders = find_checkpoints(run if checkpoints is None else checkpoints)
+    snapshots = [read_snapshot(folder, average=True) for folder in folders]
+    return TrainingFigure(_read_rows(Path(run)), snapshots, batch, model, smooth)

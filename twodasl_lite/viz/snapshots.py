@@ -1,0 +1,113 @@
+"""Networks of a run at several of its steps, for figures that show how they came about.
+
+Reads the checkpoints that training writes (``twodasl_lite.training.checkpoint`` describes them) without the trainer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from twodasl_lite.coefficients import Whitening
+from twodasl_lite.errors import FileFormatError, ValueRangeError, require
+from twodasl_lite.networks import Critic, make_regressor
+
+_EXPECTED = "a checkpoint of a run"
+Checkpoints = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+class Snapshot(NamedTuple):
+    """A run at one step.
+
+    Attributes:
+        step: Steps done.
+        regressor: Ready to predict.
+        critic: ``None`` if the run has none.
+        whitening: Of the coefficients.
+        map_kind: Which landmark map the regressor was trained with.
+        file: Name of the file with the weights, relative to the run's folder.
+        sha256: Its hash.
+    """
+
+    step: int
+    regressor: torch.nn.Module
+    critic: Critic | None
+    whitening: Whitening
+    map_kind: str
+    file: str
+    sha256: str
+
+
+def find_checkpoints(checkpoints: Checkpoints) -> list[Path]:
+    """Folders of checkpoints, by step.
+
+    Args:
+        checkpoints: A run's folder, whose checkpoints are taken, or a list of checkpoints' folders.
+
+    Raises:
+        ValueRangeError: If there is none.
+    """
+    if isinstance(checkpoints, str | os.PathLike):
+        found = [path.parent for path in Path(checkpoints).glob("checkpoints/step-*/checkpoint.json")]
+    else:
+        found = [Path(path) for path in checkpoints]
+    if not found:
+        raise ValueRangeError(f"checkpoints: found none in {checkpoints}; expected a run's folder or a list of them")
+    return sorted(found, key=lambda path: path.name)
+
+
+def read_snapshot(folder: Path, *, average: bool = False) -> Snapshot:
+    """One checkpoint's networks, in evaluation mode.
+
+    Args:
+        folder: Of the checkpoint.
+        average: Take the averaged regressor, which is the one validated, instead of the one being trained.
+
+    Raises:
+        FileFormatError: If a file is missing or damaged.
+    """
+    safetensors = require("safetensors.torch", "train", "figures of checkpoints")
+    weights_file, state_file = folder / "networks.safetensors", folder / "state.pt"
+    try:
+        facts = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
+        content = weights_file.read_bytes()
+        tensors = safetensors.load(content)
+        white = torch.load(state_file, map_location="cpu", weights_only=True, mmap=True)["whitening"]
+        config: dict[str, Any] = facts["config"]
+    except FileNotFoundError as error:
+        raise FileFormatError(error.filename, "no such file", _EXPECTED) from error
+    except (ValueError, KeyError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise FileFormatError(folder, f"a damaged file ({error})", _EXPECTED) from error
+
+    def part(name: str) -> dict[str, torch.Tensor]:
+        return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+
+    whitening = Whitening(white["mean"].clone(), white["std"].clone())
+    size = len(whitening.mean)
+    regressor = make_regressor(config["network"]["name"], size, norm=config["network"]["norm"])
+    critic = None
+    try:
+        regressor.load_state_dict(part("average" if average else "regressor"))
+        if part("critic"):
+            critic = Critic(size, spectral=config["critic"]["spectral"])
+            critic.load_state_dict(part("critic"))
+            critic.eval()
+    except (KeyError, RuntimeError) as error:
+        raise FileFormatError(weights_file, f"other networks ({error})", _EXPECTED) from error
+    run = folder.parent.parent
+    return Snapshot(
+        int(facts["step"]),
+        regressor.eval(),
+        critic,
+        whitening,
+        config["network"]["map"],
+        weights_file.relative_to(run.parent).as_posix(),
+        hashlib.sha256(content).hexdigest(),
+    )
