@@ -24,14 +24,13 @@ from twodasl_lite.render import (
     rasterize,
     render,
 )
-from twodasl_lite.texture import seen_vertices
+from twodasl_lite.texture import face_triangles, seen_vertices
 
 LARGEST = 2048
 """Longest side of a drawn picture, in pixels."""
 SMALLEST = 1024
 """A photo whose longer side is shorter is enlarged to this for drawings on it: dots and lines need some room."""
 SURFACE = (0.78, 0.80, 0.88)
-_DRAWN = ("face", "eyeball", "iris", "pupil")  # regions begin so: not neck and scalp, of which landmarks tell nothing
 _DOTS = 140  # side of a face over the radius of a dot on it
 _SUBPIXEL_BITS = 4  # OpenCV draws between pixels when coordinates come as integers with this many fractional bits
 _LIGHT = Lamps(
@@ -76,17 +75,6 @@ class Canvas:
         return (slice(top, bottom), slice(left, right)) if right > left and bottom > top else None
 
 
-def drawn_triangles(model: MorphableModel) -> torch.Tensor:
-    """The triangles ``(T, 3)`` of the face proper; all where the model names no regions."""
-    if "face" not in model.regions:
-        return model.triangles
-    kept = torch.zeros(model.num_vertices, dtype=torch.bool)
-    for name, index in model.regions.items():
-        if name.startswith(_DRAWN):
-            kept[index.cpu()] = True
-    return model.triangles[kept[model.triangles.cpu()].all(dim=1)]
-
-
 def _windows(
     canvas: Canvas, faces: Sequence[torch.Tensor]
 ) -> Iterator[tuple[tuple[slice, slice], torch.Tensor, int, int]]:
@@ -125,7 +113,7 @@ def overlay_picture(
     Returns:
         ``(h, w, 3)`` uint8 RGB.
     """
-    canvas, triangles = Canvas(photo, largest, smallest), drawn_triangles(model)
+    canvas, triangles = Canvas(photo, largest, smallest), face_triangles(model)
     result = canvas.photo.copy()
     surface = torch.tensor(SURFACE).expand(model.num_vertices, 3)
     for window, vertices, height, width in _windows(canvas, faces):
@@ -162,7 +150,7 @@ def dense_picture(
         ``(h, w, 3)`` uint8 RGB.
     """
     canvas = Canvas(photo, largest, smallest)
-    result, triangles = canvas.photo.copy(), drawn_triangles(model)
+    result, triangles = canvas.photo.copy(), face_triangles(model)
     used = torch.unique(triangles)[::every]
     for vertices in faces:
         placed = canvas.place(vertices.cpu())
@@ -192,7 +180,7 @@ def depth_and_coordinates(
     Returns:
         Two pictures ``(h, w, 3)`` uint8.
     """
-    canvas, triangles = Canvas(photo, largest), drawn_triangles(model)
+    canvas, triangles = Canvas(photo, largest), face_triangles(model)
     depth, coordinates = np.zeros_like(canvas.photo), np.zeros_like(canvas.photo)
     for window, vertices, height, width in _windows(canvas, faces):
         fragments: Fragments = rasterize(vertices, triangles, height, width, cull="back")

@@ -95,9 +95,9 @@ def read_snapshot(folder: Path, *, average: bool = False) -> Snapshot:
     critic = None
     try:
         regressor.load_state_dict(part("average" if average else "regressor"))
-        if part("critic"):
-            critic = Critic(size, spectral=config["critic"]["spectral"])
-            critic.load_state_dict(part("critic"))
+        if judge := part("critic"):
+            critic = Critic(size, spectral=any("parametrizations" in key for key in judge))
+            critic.load_state_dict(judge)
             critic.eval()
     except (KeyError, RuntimeError) as error:
         raise FileFormatError(weights_file, f"other networks ({error})", _EXPECTED) from error
