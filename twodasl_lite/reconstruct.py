@@ -37,6 +37,8 @@ from twodasl_lite.prediction import predict
 
 SAME_FACE = 0.3
 """Overlap (intersection over union) from which on two boxes of consecutive frames are one face's."""
+STILL_THERE = 0.5
+"""Part of its landmarks that must be in the frame for a face to be followed without a detector."""
 MIN_FACE = 4.0
 """Smallest crop, in pixels of the photo, in which a face is looked for."""
 _DETECTION_SIDE = 640  # of the photo that a detector sees; it was trained on such
@@ -363,6 +365,7 @@ class Tracker:
             self._start = None
             self._tracks = self._joined(found)
         else:
+            self._tracks = [t for t in self._tracks if t.face.inside >= STILL_THERE]
             crops = [_cut_again(photo, t.face.landmarks[None], t.face.crop_box[None]) for t in self._tracks]
             found = []
             if crops:
@@ -370,7 +373,7 @@ class Tracker:
             self._tracks = [
                 Track(old.number, self._smoothed(new, old.face))
                 for old, new in zip(self._tracks, found, strict=True)
-                if new.inside >= 0.5
+                if new.inside >= STILL_THERE
             ]
         return list(self._tracks)
 

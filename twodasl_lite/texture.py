@@ -17,8 +17,25 @@ from twodasl_lite.render import vertex_normals, visible_vertices
 
 GRAZING = 0.25
 """Cosine between normal and line of sight below which a vertex's colour is not trusted: it may be the background's."""
+_FACE = (
+    "face",
+    "eyeball",
+    "iris",
+    "pupil",
+)  # regions begin so: no neck and scalp, of which landmarks tell nothing
 _SIDE = 512  # pixels of the picture that decides what is seen
 _CHUNK = 1024
+
+
+def face_triangles(model: MorphableModel) -> torch.Tensor:
+    """The triangles ``(T, 3)`` of the face proper; all where the model names no regions."""
+    if "face" not in model.regions:
+        return model.triangles
+    kept = torch.zeros(model.num_vertices, dtype=torch.bool, device=model.triangles.device)
+    for name, index in model.regions.items():
+        if name.startswith(_FACE):
+            kept[index] = True
+    return model.triangles[kept[model.triangles].all(dim=1)]
 
 
 def seen_vertices(vertices: torch.Tensor, triangles: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -1,0 +1,260 @@
+"""The command: what it writes, and what it says about pictures that are none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from training_runs import random_coefficients, small_face
+
+from twodasl_lite.cli import main
+from twodasl_lite.coefficients import Whitening
+from twodasl_lite.commands import reconstruct as module
+from twodasl_lite.decode import decode_landmarks
+from twodasl_lite.images import landmarks_box, read_photo, write_photo
+from twodasl_lite.landmarks import read_landmarks, write_landmarks
+from twodasl_lite.morphable.fingerprint import face_fingerprint
+from twodasl_lite.networks import make_regressor, save_regressor
+from twodasl_lite.viz import alignment
+
+pytest.importorskip("safetensors")
+
+WRITTEN = ["coefficients.json", "dense.png", "depth.png", "face-1.csv", "face-1.ply", "overlay.png", "pncc.png"]
+WRITTEN += ["pose.json"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_face()
+
+
+@pytest.fixture(scope="module")
+def truth(model):
+    return random_coefficients(model, 1, 3)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, model, truth):
+    """A network whose answer is always the truth (its outputs hardly move the whitening's mean), and its face model."""
+    folder = tmp_path_factory.mktemp("network")
+    torch.manual_seed(0)
+    network = make_regressor("lite", norm="group")
+    whitening = Whitening(truth[0], torch.full((62,), 1e-9))
+    facts = {"map_kind": "binary", "face_model": face_fingerprint(model)}
+    save_regressor(folder / "network.safetensors", network, whitening, facts)
+    model.save(folder / "face.npz")
+    return folder
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    picture = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    picture = cv2.GaussianBlur(picture, (0, 0), 20)
+    write_photo(tmp_path / "photo.png", picture)
+    return tmp_path / "photo.png"
+
+
+@pytest.fixture(autouse=True)
+def small_pictures(monkeypatch: pytest.MonkeyPatch):
+    """Drawings stay small, which is quick."""
+    monkeypatch.setattr(alignment, "SMALLEST", 1)
+    for name in ("overlay_picture", "dense_picture"):
+        original = getattr(alignment, name)
+        monkeypatch.setattr(module, name, lambda *a, _f=original, **k: _f(*a, **{"smallest": 1, **k}))
+
+
+def run(files: Path, *words: object) -> int:
+    network = ["--checkpoint", files / "network.safetensors", "--face-model", files / "face.npz", "--mesh", "ply"]
+    return main(["reconstruct", *map(str, words), *map(str, network)])
+
+
+BOX = ("--box", 100, 60, 219, 179)
+
+
+def numbers(place: Path) -> dict:
+    return json.loads((place / "coefficients.json").read_text())
+
+
+def test_everything_about_a_photo(files, photo, model, truth, tmp_path, capsys):
+    assert run(files, photo, *BOX, "--box", 200, 100, 300, 220, "--out", tmp_path / "out") == 0
+    place = tmp_path / "out" / "photo.png"
+    assert sorted(p.name for p in place.iterdir()) == sorted([*WRITTEN, "face-2.csv", "face-2.ply"])
+    content = numbers(place)
+    assert (content["width"], content["height"], content["layout"]) == (400, 300, [40, 10])
+    face = content["faces"][0]
+    raw = torch.cat([torch.tensor(face["pose"]).flatten(), torch.tensor(face["shape"] + face["expression"])])
+    points = decode_landmarks(raw[None], model, 300)[0]
+    torch.testing.assert_close(points, torch.tensor(face["landmarks"]), rtol=1e-4, atol=0.01)
+    torch.testing.assert_close(read_landmarks(place / "face-1.csv").points, points[:, :2], rtol=1e-4, atol=0.01)
+    torch.testing.assert_close(raw[12:], truth[0, 12:], rtol=1e-4, atol=1e-4)
+    left, top, right, _ = face["crop_box"]
+    crop = (points[:, :2] + 0.5 - torch.tensor([left, top])) * 120 / (right - left + 1) - 0.5
+    torch.testing.assert_close(crop, decode_landmarks(truth, model)[0, :, :2], rtol=1e-3, atol=0.02)
+    pose = json.loads((place / "pose.json").read_text())["faces"]
+    assert len(pose) == 2
+    assert abs(pose[0]["yaw_degrees"]) <= 90
+    assert read_photo(place / "depth.png").shape == (300, 400, 3)
+    assert "face 2: pitch" in capsys.readouterr().out
+    # A second run with one face leaves nothing of the other behind.
+    assert run(files, photo, *BOX, "--out", tmp_path / "out") == 0
+    assert sorted(p.name for p in place.iterdir()) == sorted(WRITTEN)
+
+
+def exif(orientation: int) -> bytes:
+    """An APP1 segment that holds the orientation alone."""
+    entry = (0x0112).to_bytes(2, "little") + (3).to_bytes(2, "little") + (1).to_bytes(4, "little")
+    entry += orientation.to_bytes(2, "little") + bytes(2)
+    body = b"Exif\0\0II*\0" + (8).to_bytes(4, "little") + (1).to_bytes(2, "little") + entry + bytes(4)
+    return b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body
+
+
+@pytest.mark.parametrize("orientation", [2, 6])
+def test_exif(files, photo, tmp_path, orientation):
+    upright = read_photo(photo)
+    stored = upright[:, ::-1] if orientation == 2 else np.rot90(upright)
+    write_photo(tmp_path / "turned.jpg", np.ascontiguousarray(stored))
+    data = (tmp_path / "turned.jpg").read_bytes()
+    (tmp_path / "turned.jpg").write_bytes(data[:2] + exif(orientation) + data[2:])
+    for file in (photo, tmp_path / "turned.jpg"):
+        assert run(files, file, *BOX, "--out", tmp_path / "out") == 0
+    plain, turned = numbers(tmp_path / "out" / "photo.png"), numbers(tmp_path / "out" / "turned.jpg")
+    assert (turned["width"], turned["height"]) == (400, 300)
+    assert turned["faces"] == plain["faces"]
+    pictures = [read_photo(tmp_path / "out" / name / "overlay.png") for name in ("photo.png", "turned.jpg")]
+    assert np.abs(pictures[0].astype(int) - pictures[1]).mean() < 3
+
+
+def test_a_folder_with_all_that_can_be_wrong(files, photo, model, truth, tmp_path, capsys):
+    folder, marks = tmp_path / "photos", tmp_path / "marks"
+    folder.mkdir()
+    points = decode_landmarks(truth, model)[0, :, :2] * 1.5 + 60
+    for name in ("good.png", "unmarked.png", "cut.png"):
+        write_photo(folder / name, read_photo(photo))
+    write_landmarks(marks / "good.csv", points)
+    write_landmarks(marks / "cut.pts", points - torch.tensor([float(points[:, 0].median()), 0]))
+    (folder / "text.jpg").write_text("I am no picture")
+    write_landmarks(marks / "text.csv", points)
+    (folder / "empty.jpg").touch()
+    write_landmarks(marks / "empty.csv", points)
+    (folder / "notes.txt").write_text("not looked at")
+    write_photo(folder / "half.jpg", read_photo(photo))
+    half = (folder / "half.jpg").read_bytes()
+    (folder / "half.jpg").write_bytes(half[:20])
+    write_landmarks(marks / "half.csv", points)
+
+    assert run(files, folder, "--landmarks", marks, "--out", tmp_path / "out") == 1
+    words = capsys.readouterr()
+    assert "2 of 6 files reconstructed" in words.out
+    for name, reason in {
+        "text.jpg": "no picture",
+        "empty.jpg": "an empty file",
+        "half.jpg": "damaged",
+        "unmarked.png": "no landmarks of unmarked.png",
+    }.items():
+        (line,) = [line for line in words.err.splitlines() if "problem" in line and name in line]
+        assert reason in line
+    assert "cut.png: face 1 is cut by the border" in words.err
+    assert "4 of 6 files could not be reconstructed" in words.err
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["cut.png", "good.png"]
+    face = numbers(tmp_path / "out" / "good.png")["faces"][0]
+    assert face["crop_box"] == landmarks_box(points).int().tolist()
+
+
+def test_nothing_half_written(files, photo, tmp_path, monkeypatch, capsys):
+    def full(*_arguments, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "export_mesh", full)
+    assert run(files, photo, *BOX, "--out", tmp_path / "out") == 1
+    assert "No space left" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_large_photo(files, tmp_path, capsys):
+    write_photo(tmp_path / "large.jpg", np.full((6000, 8400, 3), 128, np.uint8))  # 50 megapixels
+    assert run(files, tmp_path / "large.jpg", "--box", 3000, 2000, 5000, 4000, "--out", tmp_path / "out") == 0
+    place = tmp_path / "out" / "large.jpg"
+    assert read_photo(place / "overlay.png").shape[1] == alignment.LARGEST
+    assert numbers(place)["width"] == 8400
+    assert "a large photo, drawn at 24%" in capsys.readouterr().err
+
+
+def test_no_face(files, photo, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "YuNet", lambda path, score: lambda photo: torch.zeros(0, 5))
+    assert run(files, photo, "--detector", "some.onnx", "--out", tmp_path / "out") == 1
+    assert "photo.png: found no face" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "found none; expected one of --box"),
+        ([*BOX, "--whole"], "found --box, --whole"),
+        ([*BOX, "--smoothing", "1"], "--smoothing: found 1.0"),
+        (["--detector", "missing.onnx"], "missing.onnx: found no such file"),
+        (["--landmarks", "missing.csv"], "missing.csv: found no such file"),
+        (["--box", "900", "900", "950", "950"], "overlaps the 400x300 photo"),
+        (["--box", "90", "90", "50", "95"], "left < right"),
+        ([*BOX, "--device", "tpu"], "--device: found 'tpu'"),
+    ],
+)
+def test_wrong_words(files, photo, tmp_path, capsys, words, message):
+    assert run(files, photo, *words, "--out", tmp_path / "out") == 1
+    assert message in capsys.readouterr().err
+
+
+def test_wrong_places(files, photo, tmp_path, capsys):
+    (tmp_path / "bare").mkdir()
+    for words, message in [
+        ([tmp_path / "missing.jpg", *BOX], "missing.jpg: found no such file"),
+        ([tmp_path / "bare", "--whole"], "a folder without pictures"),
+        ([photo, photo, "--whole"], "2 files named photo.png"),
+        ([photo, tmp_path / "other.png", *BOX], "--box: found with 2 files"),
+    ]:
+        assert run(files, *words, "--out", tmp_path / "out") == 1
+        assert message in capsys.readouterr().err
+
+
+def write_video(path: Path, frames: int) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (400, 300))
+    assert writer.isOpened()
+    for k in range(frames):
+        writer.write(np.full((300, 400, 3), 60 + 60 * k, np.uint8))
+    writer.release()
+
+
+def test_a_video(files, tmp_path, capsys):
+    write_video(tmp_path / "film.avi", 3)
+    assert run(files, tmp_path / "film.avi", *BOX, "--out", tmp_path / "out") == 0
+    place = tmp_path / "out" / "film.avi"
+    assert sorted(p.name for p in place.iterdir()) == ["coefficients.jsonl", "overlay.mp4"]
+    lines = [json.loads(line) for line in (place / "coefficients.jsonl").read_text().splitlines()]
+    assert lines[0]["frames"] == 3
+    assert lines[0]["frames_per_second"] == 10
+    assert [(line["frame"], line["face"]) for line in lines[1:]] == [(0, 1), (1, 1), (2, 1)]
+    capture = cv2.VideoCapture(str(place / "overlay.mp4"))
+    levels = []
+    while True:
+        done, frame = capture.read()
+        if not done:
+            break
+        levels.append(int(frame[280, 380].mean()))
+    assert len(levels) == 3
+    assert all(abs(level - 60 - 60 * k) < 6 for k, level in enumerate(levels))
+    assert "3 frames, 1 face" in capsys.readouterr().out
+
+
+def test_a_video_as_pictures_and_no_video(files, tmp_path, capsys):
+    write_video(tmp_path / "film.avi", 2)
+    assert run(files, tmp_path / "film.avi", *BOX, "--frames", "--out", tmp_path / "out") == 0
+    names = sorted(p.name for p in (tmp_path / "out" / "film.avi").iterdir())
+    assert names == ["coefficients.jsonl", "frame-000000.png", "frame-000001.png"]
+    (tmp_path / "text.mp4").write_text("no video")
+    assert run(files, tmp_path / "text.mp4", *BOX, "--out", tmp_path / "out") == 1
+    assert "no video" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "text.mp4").exists()

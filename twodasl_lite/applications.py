@@ -1,0 +1,151 @@
+"""What can be done with two reconstructed faces: one makes the other's expression, or wears the other's face.
+
+All faces of one model share their triangles: vertex 1,234 is the same spot on every nose. So an expression is moved by
+moving its coefficients, and a face by looking up, for each pixel of one picture, the pixel of the other that shows the
+same spot. Tu et al. 2019 show both. Both can do harm: use them with pictures of people who agreed, and say what was
+done. Explained in the chapter "What it is good for".
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+
+from twodasl_lite.coefficients import Coefficients
+from twodasl_lite.errors import ShapeError, ValueRangeError, check_tensor
+from twodasl_lite.images import as_photo
+from twodasl_lite.render import interpolate, rasterize
+from twodasl_lite.texture import seen_vertices
+
+FEATHER = 0.06
+"""Width of the seam in which one picture goes over into the other, over the longer side of the face."""
+_FAINTEST = 2.0  # grey levels: a deviation below this is noise, not to be stretched
+
+
+def retarget_expression(source: Coefficients, target: Coefficients, amount: float = 1.0) -> Coefficients:
+    """The target's face and pose with the source's expression.
+
+    Args:
+        source: Whose expression.
+        target: Whose pose and shape; of the same model.
+        amount: 0 leaves the target's expression, 1 takes the source's, in between lies a mixture.
+
+    Returns:
+        Coefficients of the target's batch shape.
+
+    Raises:
+        ShapeError: If the two have another number of expression coefficients, or batches that do not fit.
+        ValueRangeError: If the amount is not finite.
+    """
+    if source.expression.shape[-1] != target.expression.shape[-1]:
+        raise ShapeError(
+            f"source: found {source.expression.shape[-1]} expression coefficients; "
+            f"expected the target's {target.expression.shape[-1]}"
+        )
+    if not abs(amount) < float("inf"):
+        raise ValueRangeError(f"amount: found {amount}; expected a finite number")
+    try:
+        wanted = source.expression.to(target.expression).expand_as(target.expression)
+    except RuntimeError as error:
+        raise ShapeError(
+            f"source: found shape {tuple(source.expression.shape)}; expected {tuple(target.expression.shape)}, or one "
+            "for all"
+        ) from error
+    return target._replace(expression=torch.lerp(target.expression, wanted, amount))
+
+
+def swap_faces(
+    source_photo: np.ndarray,
+    source_vertices: torch.Tensor,
+    target_photo: np.ndarray,
+    target_vertices: torch.Tensor,
+    triangles: torch.Tensor,
+    *,
+    feather: float = FEATHER,
+    match_colours: bool = True,
+) -> np.ndarray:
+    """Put the face of one photo over that of another.
+
+    For each pixel that the target's mesh covers, the same spot of the source's mesh says which colour it gets. Colours
+    are matched by mean and deviation in CIELAB, after Reinhard et al. (2001), and blended over a seam. What the source
+    does not show (its hidden half) stays the target's. With one photo twice and another expression for the target's
+    vertices the face in the photo makes that expression.
+
+    Args:
+        source_photo: ``(H, W, 3)`` uint8 RGB, whose face.
+        source_vertices: ``(V, 3)`` its mesh in its pixels.
+        target_photo: ``(h, w, 3)`` uint8 RGB, onto which.
+        target_vertices: ``(V, 3)`` its mesh in its pixels.
+        triangles: ``(T, 3)`` of both; :func:`twodasl_lite.texture.face_triangles` for instance.
+        feather: Width of the seam over the longer side of the target's face, 0 or more.
+        match_colours: Whether to give the source's face the target's tone.
+
+    Returns:
+        ``(h, w, 3)`` uint8, a new picture.
+
+    Raises:
+        ShapeError: If the meshes differ in their number of vertices.
+        ValueRangeError: If the feather is negative or the target's face lies outside its photo.
+    """
+    source_photo, target_photo = as_photo(source_photo, "source_photo"), as_photo(target_photo, "target_photo")
+    source = check_tensor("source_vertices", source_vertices, ("V", 3)).cpu()
+    target = check_tensor("target_vertices", target_vertices, (len(source), 3)).cpu()
+    triangles = torch.as_tensor(triangles).cpu()
+    if not feather >= 0:
+        raise ValueRangeError(f"feather: found {feather}; expected 0 or more")
+    window, placed, side = _window(target, triangles, target_photo)
+    height, width = target_photo[window].shape[:2]
+    fragments = rasterize(placed[None], triangles, height, width, cull="back")
+    seen = seen_vertices(source, triangles, *source_photo.shape[:2]).to(source)
+    looked_up = interpolate(torch.cat([source[:, :2], seen[:, None]], dim=1), triangles, fragments)[0].numpy()
+    place, trust = looked_up[..., :2].astype(np.float32), looked_up[..., 2]
+    found = cv2.remap(source_photo, place[..., 0], place[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    alpha = _soft_mask(fragments.covered[0].numpy() & (trust > 0.5), feather * side)
+    under = target_photo[window]
+    if match_colours:
+        found = _matched(found, under, alpha > 0.5)
+    result = target_photo.copy()
+    mixed = alpha[..., None] * found + (1 - alpha[..., None]) * under
+    result[window] = np.clip(np.round(mixed), 0, 255).astype(np.uint8)
+    return result
+
+
+def _window(
+    vertices: torch.Tensor, triangles: torch.Tensor, photo: np.ndarray
+) -> tuple[tuple[slice, slice], torch.Tensor, float]:
+    """Rows and columns that the mesh covers, the vertices in them, and the longer side of the mesh in pixels."""
+    used = vertices[triangles.unique()]
+    low, high = used[:, :2].amin(dim=0).floor(), used[:, :2].amax(dim=0).ceil()
+    height, width = photo.shape[:2]
+    left, top = int(low[0].clamp(0, width)), int(low[1].clamp(0, height))
+    right, bottom = int((high[0] + 1).clamp(0, width)), int((high[1] + 1).clamp(0, height))
+    if right <= left or bottom <= top:
+        raise ValueRangeError(
+            f"target_vertices: found x {low[0]:g} to {high[0]:g}, y {low[1]:g} to {high[1]:g}; expected a face in the "
+            f"{width}x{height} photo"
+        )
+    placed = vertices - vertices.new_tensor([left, top, 0])
+    return (slice(top, bottom), slice(left, right)), placed, float((high - low).max())
+
+
+def _soft_mask(mask: np.ndarray, seam: float) -> np.ndarray:
+    """0 outside a mask, 1 inside, and a smooth way up over ``seam`` pixels from its edge inwards."""
+    if seam < 1:
+        return mask.astype(np.float32)
+    # The frame of zeros: a face that the border of the photo cuts has its seam there as well.
+    inside = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    t = np.clip(inside / seam, 0, 1)
+    return (t * t * (3 - 2 * t)).astype(np.float32)
+
+
+def _matched(colours: np.ndarray, like: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Colours ``(H, W, 3)`` with mean and deviation of others, both in CIELAB and over ``where`` ``(H, W)``."""
+    if not where.any():
+        return colours
+    own, wanted = (cv2.cvtColor(picture, cv2.COLOR_RGB2LAB).astype(np.float32) for picture in (colours, like))
+    mean, target = own[where].mean(axis=0), wanted[where].mean(axis=0)
+    spread, target_spread = own[where].std(axis=0), wanted[where].std(axis=0)
+    ratio = np.where(spread > _FAINTEST, target_spread / np.maximum(spread, _FAINTEST), 1.0)
+    matched = (own - mean) * ratio + target
+    return cv2.cvtColor(np.clip(np.round(matched), 0, 255).astype(np.uint8), cv2.COLOR_LAB2RGB)
