@@ -1,0 +1,698 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Training 2DASL: the full GPU run
+#
+# *All the parts are on the table. What does it take to run them together, and what did each of them bring?*
+#
+# **You need** chapters [8](08_the_coefficient_regressor.ipynb) and [9](09_which_coefficient_matters.ipynb) (the
+# regressor, WPDC and VDC) and [10](10_landmark_consistency_2d.ipynb) to [13](13_the_self_critic.ipynb) (the four
+# losses of pictures without 3D labels).
+#
+# **After this chapter you can**
+#
+# - read 2DASL's training loop from top to bottom, and write it,
+# - say what a checkpoint must hold for a stopped run to go on as if nothing had happened, and prove it,
+# - start the run on one GPU, on several, on several machines, or in pieces of ten minutes,
+# - read an ablation with its intervals, and say which loss carried the gain and which did not.
+#
+# **Time** 45 minutes to read; 60 s on a CPU. The run for a large GPU is hours; this chapter does not start it.
+
+# %% tags=["install"]
+# On a machine without the package (Google Colab, for example), fetch it first. Elsewhere this does nothing.
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("twodasl_lite") is None:
+    package = "twodasl_lite[book] @ git+https://github.com/twodasl-lite/twodasl_lite@main"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", package], check=True)
+
+# %%
+import math
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import plotly.graph_objects as go
+import torch
+from torch import nn
+
+from twodasl_lite import losses, viz
+from twodasl_lite.coefficients import CoefficientLayout
+from twodasl_lite.data.synthetic import SyntheticFaces
+from twodasl_lite.decode import decode, decode_landmarks
+from twodasl_lite.evaluation import nme
+from twodasl_lite.landmarks import landmark_map, subset_18
+from twodasl_lite.morphable import load_face_model
+from twodasl_lite.networks import Critic, load_regressor, make_regressor
+from twodasl_lite.prediction import predict_with
+from twodasl_lite.trained import ablation_table, trained_log, trained_regressor
+from twodasl_lite.training.ablation import table_of
+from twodasl_lite.training.config import load_config
+from twodasl_lite.training.distributed import Processes
+from twodasl_lite.training.ema import AveragedNetwork
+from twodasl_lite.training.log import read_log
+from twodasl_lite.training.loop import Run, train
+from twodasl_lite.training.pictures import prepare
+from twodasl_lite.training.schedule import learning_rate
+from twodasl_lite.viz.palette import CATEGORICAL
+from twodasl_lite.viz.training_figures import LOSS_TITLES, MEASURE_TITLES
+
+model = load_face_model(CoefficientLayout())  # 40 shape, 10 expression components
+
+# %% [markdown]
+# ## A run is a small file
+#
+# Everything that may differ from run to run stands in one configuration: network, pictures, weights of the losses,
+# stages, optimiser. Three come with the package, `lite-cpu`, `ablation-gpu` and `full-gpu`, and the last is what this
+# book has been heading for: ResNet-50, 100,000 labelled pictures, 200,000 with nothing but a detector's 2D points. Here we
+# take the smallest and make it smaller still, so that you can watch.
+
+# %%
+SMALL = ["data.labelled.count=200", "data.unlabelled.count=400", "data.validation.count=200", "data.processes=1"]
+SMALL += ["data.labelled.batch_size=16", "data.unlabelled.batch_size=16", "network.map_dropout=0.0"]
+SMALL += ["stages.0.steps=60", "stages.0.warmup=10", "stages.1.steps=20", "stages.1.warmup=4"]
+SMALL += ["run.log_every=4", "run.validate_every=20", "run.checkpoint_every=20"]
+config = load_config("lite-cpu", SMALL)
+for stage in config.stages:
+    print(f"stage {stage.name}: {stage.steps} steps at {stage.learning_rate:g}, labelled pictures: {stage.weights}")
+print("2D-only pictures:", config.self_supervision.weights)
+
+data = prepare(config, model, Processes())  # drawn once, then kept on disk
+whitening = data.whitening
+print(f"for validation: {data.validation.size} pictures that no loss sees")
+
+# %% [markdown]
+# The paper fixes the plan: WPDC first, then VDC at a lower rate, and the self-supervision in both
+# {cite:p}`tu2021assisted`. It does not fix the numbers, and its training code was never released. All weights, rates and
+# sizes here are *ours*, chosen on validation pictures.
+#
+# ## One step, from top to bottom
+#
+# A step takes one batch from each world. The regressor $G$ sees both *in one pass*, and that is no detail: batch
+# normalisation computes its means over the batch, so that a network shown one world at a time would learn two
+# normalisations, and at test time use neither. From there on the worlds part.
+#
+# A labelled picture knows the answer:
+
+# %%
+COSTS = {"wpdc": losses.WPDC(model, whitening), "vdc": losses.VDC(model, whitening)}
+
+
+def losses_of_labelled(c_hat, batch, stage):
+    target = whitening.whiten(batch.coefficients)  # (B, 62)
+    return {name: COSTS[name](c_hat, target) for name in config.stages[stage].weights}
+
+
+# %% [markdown]
+# A 2D-only picture knows where a detector saw 18 points, $x$, and which of them it reported. We decode the answer to
+# $X_1$, project it to $x_1$, draw *those* points into a new landmark map and look again, which gives $X_2$ and $x_2$.
+# Chapters 10 to 12 compared the three pairs, chapter 13 let a critic judge the coefficients together with $x$.
+
+# %%
+def off(points, target, seen, size):
+    """Mean squared distance (B,) over the points that count, in squared face sizes."""
+    apart = torch.where(seen[..., None], points - target, 0.0) / size[:, None, None]
+    return apart.square().sum(dim=(1, 2)) / seen.sum(dim=1).clamp(min=1)
+
+
+def losses_of_2d_only(G, C, c1, batch, inputs):
+    x, seen = batch.detected, batch.detected_visible  # (B, 18, 2), (B, 18)
+    X1 = decode_landmarks(whitening.unwhiten(c1), model)  # (B, 68, 3)
+    x1 = subset_18(X1[..., :2])
+    again = torch.cat([inputs[:, :3], landmark_map(x1)], dim=1)  # the same picture, our own points
+    X2 = decode_landmarks(whitening.unwhiten(G(again)), model)
+    change = losses.centre_depth(X2 - X1)
+    everything = torch.ones(change.shape[:2], dtype=torch.bool)
+    size = losses.face_size(x, seen)
+    score = C(c1, losses.normalise_landmarks(x, seen), seen)
+    return {
+        "landmarks_2d": off(x1, x, seen, size),
+        "landmarks_3d": off(change, torch.zeros_like(change), everything, losses.face_size(X1)),
+        "cycle": off(subset_18(X2[..., :2]), x, seen, size),
+        "critic": (score - 1).square() / 2,
+    }
+
+
+def all_losses(G, C, labelled, unlabelled, stage):
+    inputs = torch.cat([labelled.inputs(), unlabelled.inputs()])
+    known, unknown = G(inputs).split([labelled.size, unlabelled.size])
+    found = losses_of_labelled(known, labelled, stage)
+    return found | losses_of_2d_only(G, C, unknown, unlabelled, unlabelled.inputs())
+
+
+# %% [markdown]
+# That is all of 2DASL's supervision, in forty lines. Does the package compute the same? Its `Run` holds
+# network, critic and optimiser; we take a copy of its fresh network and compare every loss, in both stages.
+
+# %%
+folder = Path(tempfile.mkdtemp())
+run = Run(config, folder / "compared", model, data, Processes())
+labelled, unlabelled = next(data.labelled.batches(16)), next(data.unlabelled.batches(16))
+shown = run._show(labelled, "labelled"), run._show(unlabelled, "unlabelled")
+for stage in (0, 1):
+    theirs, _ = run.regressor_step(*shown, stage, run.critic)
+    mine = all_losses(run.network, run.critic, labelled, unlabelled, stage)
+    assert mine.keys() == theirs.keys()
+    for name, values in mine.items():
+        torch.testing.assert_close(values, theirs[name], rtol=1e-3, atol=1e-6)
+    print(f"stage {config.stages[stage].name}:", ", ".join(f"{k} {v.mean():.4g}" for k, v in mine.items()))
+
+
+# %% [markdown]
+# ## What the weights say
+#
+# The losses are in different units, so their values say nothing about which of them steers. What moves the network is
+# the gradient. How long is the gradient of each loss, times its weight, in a new network and in the one that
+# comes trained with the package?
+
+# %%
+def pulls(G, C, stage):
+    """Length of each weighted loss's gradient at the network's weights."""
+    weights = config.stages[stage].weights | config.self_supervision.weights
+    found = all_losses(G, C, labelled, unlabelled, stage)
+    lengths = {}
+    for name, weight in weights.items():
+        parts = torch.autograd.grad(weight * found[name].mean(), list(G.parameters()), retain_graph=True)
+        lengths[name] = float(torch.stack([part.norm() for part in parts]).norm())
+    return lengths
+
+
+finished = trained_regressor("all").network.train()  # in training mode, as in a step
+pull = {"new": pulls(run.network, run.critic, 0), "trained, stage 2": pulls(finished, run.critic, 1)}
+for name, lengths in pull.items():
+    print(f"{name:>16}: " + ", ".join(f"{loss} {length:.3g}" for loss, length in lengths.items()))
+
+# %% tags=["hide-input"]
+order = ["wpdc", "vdc", *config.self_supervision.weights]
+fig = go.Figure()
+for colour, (name, lengths) in zip(CATEGORICAL, pull.items()):
+    kept = [loss for loss in order if loss in lengths]
+    heights = [float(f"{lengths[loss]:.4g}") for loss in kept]
+    fig.add_bar(x=[LOSS_TITLES[loss] for loss in kept], y=heights, name=name, marker_color=colour)
+fig.update_yaxes(title="length of the weighted gradient", type="log", exponentformat="power", dtick=1)
+fig.update_layout(height=380, margin={"l": 60, "r": 20, "t": 10, "b": 40}, legend={"orientation": "h", "y": 1.12})
+fig
+
+
+# %% [markdown]
+# **Figure 14.1.** How hard each loss pulls at the network, logarithmic, on one batch and with a critic that knows nothing
+# yet. *Try* weights of your own in a live notebook. A hundredth of the others' pull is next to nothing wherever they
+# pull as well. Where nothing else pulls, in the depth of faces without 3D labels, it decides.
+
+# %% [markdown]
+# ## The rate, the clip, the average
+#
+# Three more things happen in a step. The *rate* rises linearly over a warm-up and falls along half a cosine, anew in
+# each stage {cite:p}`loshchilov2017sgdr`. The gradient is *clipped*: if it is longer than a limit, it is shortened to
+# it, against the rare batch that would throw the network off. And beside the network walks an *average* of its last
+# versions {cite:p}`polyak1992acceleration`, $\bar\theta \leftarrow d\, \bar\theta + (1 - d)\, \theta$, smoother than any
+# of them. The average is what is validated and kept.
+
+# %%
+def rate(step):
+    for stage in config.stages:
+        if step < stage.steps:
+            break
+        step -= stage.steps
+    if step < stage.warmup:
+        return stage.learning_rate * (step + 1) / stage.warmup
+    part = (step - stage.warmup) / (stage.steps - stage.warmup)
+    fall = (1 + math.cos(math.pi * part)) / 2
+    return stage.learning_rate * (stage.final + (1 - stage.final) * fall)
+
+
+@torch.no_grad()
+def update_average(average, network, step):
+    d = min(config.optimiser.ema, (1 + step) / (10 + step))  # forget the random start quickly
+    for mine, new in zip(average.state_dict().values(), network.state_dict().values()):
+        mine.copy_(d * mine + (1 - d) * new if mine.is_floating_point() else new)
+
+
+for step in range(config.steps):
+    assert math.isclose(rate(step), learning_rate(config, step))
+
+# %% tags=["hide-input"]
+fig = go.Figure()
+for colour, name in zip(CATEGORICAL, ("full-gpu", "ablation-gpu", "lite-cpu")):
+    one = load_config(name)
+    steps = torch.linspace(0, one.steps - 1, 300).long().tolist()
+    rates = [float(f"{learning_rate(one, step):.4g}") for step in steps]
+    part = [round(100 * step / one.steps, 2) for step in steps]
+    fig.add_scatter(x=part, y=rates, mode="lines", name=f"{name}, {one.steps:,} steps", line_color=colour)
+fig.update_xaxes(title="part of the run, %")
+fig.update_yaxes(title="learning rate", type="log", exponentformat="power", dtick=1)
+fig.update_layout(height=380, margin={"l": 60, "r": 20, "t": 10, "b": 50}, legend={"orientation": "h", "y": 1.12})
+fig
+
+
+# %% [markdown]
+# **Figure 14.2.** The learning rates of the package's three runs. *Try* to find where VDC takes over, and by how much
+# the rate drops there. Within its stage each falls to a fiftieth.
+
+# %% [markdown]
+# Now the whole step. Regressor first, judged by the critic as it stands; then the critic, on the pairs that the
+# regressor has just made (chapter 13; five updates in this configuration, each with new detector noise).
+
+# %%
+def train_step(G, average, optimiser, C, labelled, unlabelled, step):
+    stage, _ = config.stage_at(step)
+    for group in optimiser.param_groups:
+        group["lr"] = rate(step)
+    found = all_losses(G, C, labelled, unlabelled, stage)
+    weights = config.stages[stage].weights | config.self_supervision.weights
+    total = sum(weight * found[name].mean() for name, weight in weights.items())
+    optimiser.zero_grad()
+    total.backward()
+    length = nn.utils.clip_grad_norm_(G.parameters(), config.optimiser.clip)
+    optimiser.step()
+    update_average(average, G, step + 1)
+    return float(total), float(length)
+
+
+torch.manual_seed(config.seed)
+G = make_regressor("lite")
+G.load_state_dict(run.network.state_dict())
+C = Critic()
+C.load_state_dict(run.critic.state_dict())
+average = AveragedNetwork(G, config.optimiser.ema).network  # a copy, for now
+decayed = [p for p in G.parameters() if p.ndim > 1], [p for p in G.parameters() if p.ndim <= 1]
+groups = [{"params": decayed[0], "weight_decay": config.optimiser.weight_decay}]
+optimiser = torch.optim.AdamW([*groups, {"params": decayed[1], "weight_decay": 0.0}])
+
+total, length = train_step(G, average, optimiser, C, labelled, unlabelled, 0)
+report = run.train_step(labelled, unlabelled)
+print(f"total loss {total:.3f}, gradient {length:.2f}; the package: {report['total']:.3f}, {report['gradient']:.2f}")
+assert math.isclose(total, float(report["total"]), rel_tol=1e-3)
+assert math.isclose(length, float(report["gradient"]), rel_tol=1e-2)
+apart = max(float((a - b).abs().max()) for a, b in zip(G.parameters(), run.network.parameters()))
+assert apart <= 2.01 * rate(0)  # Adam's first step is ± the rate, also where a gradient is rounding noise
+
+
+# %% [markdown]
+# A loop around this is a training run. What the package adds in `training/loop.py`, on the same two pages: validation
+# now and then, a log, dropped landmark maps (so that the network learns to do without a detector), several processes,
+# half precision, and the next section.
+#
+# ## Pull the plug
+#
+# Long runs are interrupted: by a time limit, a full disk, a colleague. Whoever saves only the weights goes on with
+# a cold optimiser, a rate that starts over and pictures that have been seen; it looks fine, and is another run. What
+# has to be saved is *everything that the next step depends on*: network, average and critic, both optimisers, the
+# step (which fixes the rate), the state of the random numbers, and the place in the data. In this package a picture's
+# order and a step's randomness are functions of seed and step, so that the place in the data is one number.
+#
+# The proof is an experiment. One run goes through. The other is pulled out of the wall at step 47, after its last
+# checkpoint at 40, and told to go on.
+
+# %%
+class PowerFailure(Exception):
+    pass
+
+
+def unplug(row):
+    if row["kind"] == "train" and row["step"] >= 47:
+        raise PowerFailure(f"at step {row['step']}")
+
+
+quiet = {"device": "cpu", "progress": False, "data": data, "model": model}
+curves = viz.LiveCurves()
+through = train(config, folder / "through", watch=curves, **quiet)
+try:
+    train(config, folder / "stopped", watch=unplug, **quiet)
+except PowerFailure as failure:
+    print("no more power", failure)
+
+# %% [markdown]
+# **Figure 14.3.** In a notebook the curves grow while the network learns (`watch=LiveCurves()`); on the page you see the
+# end. Eighty steps are hardly a training, but the two stages and all losses are there. *Try* a click on the legend, and
+# a `stages.0.steps` of 400.
+
+# %%
+resumed = train(config, folder / "stopped", resume=True, **quiet)
+assert resumed.step == through.step
+assert resumed.finished
+one, other = (load_regressor(f / "last.safetensors").network.state_dict() for f in (through.folder, resumed.folder))
+assert all(torch.equal(one[name], other[name]) for name in one)
+rows = [
+    [
+        {k: v for k, v in row.items() if "second" not in k}
+        for row in read_log(f)
+        if row["kind"] in ("train", "validation")
+    ]
+    for f in (through.folder, resumed.folder)
+]
+assert rows[0] == rows[1]
+print(f"{len(one)} tensors and {len(rows[0])} rows of the log: equal, to the last bit")
+
+# %% [markdown]
+# Equal to the last bit, log included: the rows from 41 to 47 were dropped on resuming and written again. A checkpoint
+# is a folder written under another name and then renamed, so that a plug pulled *during* saving leaves the one
+# before. Only the clock knows.
+#
+# ## The learning curves of a real run
+#
+# A thousand steps of this kind, with batches of 32, make the networks that come with the package: two and
+# a half minutes on a quiet CPU. This is the log of the run with all losses.
+
+# %%
+log = trained_log("all")
+start, end = log[0], log[-1]
+print({key: start[key] for key in ("device", "torch", "commit") if key in start})
+print(f"{end['step']} steps; best balanced NME on validation pictures {end['best']:.2%}")
+fig = viz.learning_figure(log)
+fig
+
+# %% [markdown]
+# **Figure 14.4.** Above the losses, below the error on pictures of the wild world that no loss has seen; the dotted line
+# is where VDC takes over. *Try* to switch off all curves but two in the legend. Two things are worth a look: the
+# falling rate at the end of a stage shows as a fall of the error (the same noise, smaller steps), and
+# the critic's loss does not fall like the others. It is not meant to: its other player learns too.
+
+# %% [markdown]
+# ## Which loss carried it?
+#
+# *It works* is no result. A method with four new losses has to show what each of them adds, and against an honest
+# baseline: not only labelled pictures alone, but labelled pictures *plus plain supervision by 2D landmarks*, because
+# anybody would do that with landmarks. Hence six rows, three seeds each, all else equal, tested on the same wild
+# pictures: a row of an *ablation*.
+
+# %%
+table = ablation_table("cpu")
+print(f"{table['test_pictures']:,} test pictures; balanced NME, % (seeds)")
+for name, entry in table["rows"].items():
+    two, three = table_of(entry["landmarks_2d"]), table_of(entry["landmarks_3d"])
+    single = ", ".join(f"{100 * seed['landmarks_2d']['balanced']:.2f}" for seed in entry["seeds"].values())
+    print(f"{name:>26}: 2D {100 * two.balanced:5.2f} ({single}), 3D {100 * three.balanced:5.2f}")
+
+# %% tags=["hide-input"]
+fig = viz.ablation_figure(table)
+buttons = []
+for measure, title in MEASURE_TITLES.items():
+    drawn = viz.ablation_figure(table, measure)
+    change = {"x": [list(trace.x) for trace in drawn.data]}
+    change |= {f"error_x.{end}": [list(trace.error_x[end]) for trace in drawn.data] for end in ("array", "arrayminus")}
+    axis = {"xaxis.title.text": drawn.layout.xaxis.title.text}
+    buttons.append({"label": title, "method": "update", "args": [change, axis]})
+fig.update_layout(updatemenus=[{"buttons": buttons, "name": "Which error", "x": 0, "xanchor": "left", "y": 1.2}])
+fig
+
+# %% [markdown]
+# **Figure 14.5.** The ablation, by yaw and balanced, with 95 % intervals over pictures and seeds. *Try* the
+# other errors: in 3D, the part that no landmark shows; all vertices; and without a detector, where the network draws
+# its own landmarks and looks again.
+
+# %% [markdown]
+# Intervals that overlap do not settle a comparison, since all rows were tested on the *same* pictures and started from
+# the same seeds. What counts is the paired difference: subtract picture by picture, average, and ask the bootstrap how
+# far that could be luck.
+
+# %%
+for measure in ("landmarks_2d", "landmarks_3d", "landmarks_2d_without_detector"):
+    print(f"\n{MEASURE_TITLES[measure]}: balanced NME minus that of +landmarks_2d, points of %")
+    for name, entry in table["rows"].items():
+        if "+landmarks_2d" in entry["against"]:
+            found = entry["against"]["+landmarks_2d"][measure]
+            each = ", ".join(f"{100 * seed['value']:+.2f}" for seed in found["seeds"].values())
+            ends = f"[{100 * found['low']:+.2f}, {100 * found['high']:+.2f}]"
+            print(f"{name:>26}: {100 * found['value']:+6.2f} {ends}, seeds {each}")
+
+rows = table["rows"]
+for measure in ("landmarks_2d", "landmarks_3d"):
+    assert rows["+landmarks_2d"][measure]["balanced"] < 0.6 * rows["labelled"][measure]["balanced"]
+
+# %% [markdown]
+# **The 2D landmarks carry the gain.** Pictures with nothing but a detector's points, and nothing cleverer than their
+# distance, bring the error down to less than a third. Turned faces, which the labelled world hardly has, gain most. And
+# it falls in 3D as well, where no landmark says anything: whoever learns the right pose gets much of the depth for
+# free.
+#
+# **The further losses do not add to it here.** In 2D their rows lie within about a tenth of a point of plain landmark
+# supervision, and not on the better side. In 3D they cost something, most beyond 60°, where depth is what the picture
+# does not show. None of them sees a truth: 3D and cycle consistency compare the network with itself, the critic
+# compares it with faces that were only re-posed. They constrain the depth, and a constraint can be met in a wrong way.
+# Look at the seeds, too: in 3D they differ by more than the pictures' interval of a single run lets expect, so that one
+# run per row would have told almost any story.
+#
+# **Where a second look should help** is without a detector, when the network has to draw its own landmarks and look
+# again, for that is what 3D and cycle consistency train. The third block tells how much of this arrives.
+#
+# **What this does not say.** These are small networks, a thousand steps, synthetic faces, weights from a handful of
+# trials. The paper trained a ResNet-50 on photographs and reports that its losses help {cite:p}`tu2021assisted`. Runs
+# of this size neither repeat that nor refute it. They do say what to demand of the larger run: the second row.
+
+# %% [markdown]
+# ## Faces
+#
+# Numbers hide what kind of error they count. Here are faces of the test world, the first two of each range of yaw that
+# the generator drew, not chosen, as the network trained on labelled pictures alone sees them and as the one with all
+# losses does.
+
+# %%
+faces = SyntheticFaces(model, "wild", seed=3).batch(0, 24, truth=True)
+yaw = faces.yaw.abs()
+ranges = (yaw <= 30, (yaw > 30) & (yaw <= 60), yaw > 60)
+chosen = faces.take(torch.cat([inside.nonzero().flatten()[:2] for inside in ranges]))
+answers = {name: predict_with(trained_regressor(name), chosen, model=model) for name in ("labelled", "all")}
+errors = {name: nme(answer.landmarks[..., :2], chosen.landmarks[..., :2]) for name, answer in answers.items()}
+
+# %% tags=["hide-input"]
+fig, axes = plt.subplots(3, chosen.size, figsize=(1.5 * chosen.size, 5), layout="constrained")
+photos = chosen.images.permute(0, 2, 3, 1).numpy()
+for i in range(chosen.size):
+    axes[0, i].imshow(photos[i])
+    axes[0, i].scatter(*chosen.detected[i].T, s=5, color="#f0e442")
+    axes[0, i].set_axis_off()
+    axes[0, i].set_title(f"yaw {chosen.yaw[i]:.0f}°", fontsize=9)
+    for ax, (name, answer) in zip(axes[1:, i], answers.items()):
+        viz.overlay(ax, photos[i], decode(answer.coefficients[i : i + 1], model)[0], model.triangles, alpha=0.85)
+        ax.set(xlim=(-0.5, 119.5), ylim=(119.5, -0.5))
+        ax.set_title(f"{name}: {100 * errors[name][i]:.1f} %", fontsize=9)
+
+# %% [markdown]
+# **Figure 14.6.** Above what the network is given: picture and detected points. In the middle the network
+# that saw labelled faces only, below the one with all losses, each with its 2D NME. *Try* in a live notebook
+# `trained_regressor("+landmarks_2d")`: can you tell its faces from those below? Every network has a card,
+# `trained_regressor("all").metadata["card"]`, that says how it was made and what it is not for.
+
+# %% [markdown]
+# ## On a GPU
+#
+# Here is what to type. On one GPU:
+#
+# ```
+# twodasl train full-gpu --out runs/full
+# ```
+#
+# It draws the pictures first (on all CPU cores; they are kept), holds them in the GPU's memory and trains: 15,000
+# steps of 512 pictures, with `torch.compile`, half precision and channels-last memory. On several GPUs of a
+# machine, and on several machines:
+#
+# ```
+# torchrun --nproc-per-node 8 -m twodasl_lite.cli train full-gpu --out runs/full
+# torchrun --nnodes 4 --node-rank K --master-addr HOST --nproc-per-node 8 -m twodasl_lite.cli train full-gpu --out runs/full
+# ```
+#
+# `batch_size` counts the pictures of all processes together, so that the run stays the same run: more GPUs
+# make it faster, not different. (If you enlarge the batch, raise the rate with it and lengthen the warm-up
+# {cite:p}`goyal2017accurate`.) And where a job may last ten minutes only, in pieces:
+#
+# ```
+# until twodasl train full-gpu --out runs/full --resume --minutes 10 | grep finished; do :; done
+# ```
+#
+# `--set network.name=resnet18` changes a value, `--show` prints the whole configuration, `twodasl ablate --size gpu` makes
+# the ablation above with ResNet-18, 4,000 + 1,000 steps and more pictures.
+
+# %%
+full = load_config("full-gpu")
+count = full.data.labelled.count + full.data.unlabelled.count + full.data.validation.count
+print(f"{count:,} pictures take {count * 3 * 120 * 120 / 1e9:.0f} GB of the GPU's memory")
+weights = sum(p.numel() for p in make_regressor("resnet50").parameters())
+print(
+    f"ResNet-50: {weights / 1e6:.1f} million weights; the lite network: {sum(p.numel() for p in G.parameters()) / 1e6:.2f}"
+)
+
+
+# %% [markdown]
+# **What batch normalisation does there.** With several processes each computes gradients on its share, and the
+# gradients are averaged: the same as one process with the whole batch, as long as a picture's loss depends on that
+# picture alone. Batch normalisation {cite:p}`ioffe2015batch` breaks this: a picture's output depends on the means of its
+# *share*. Thirty-two pictures on each of eight GPUs are not 256 pictures. So on GPUs the package replaces it by its
+# synchronised form, whose means run over all processes (exercise 14.2), and offers `norm="group"` and `norm="frozen"`,
+# which need no such thing. On CPUs there is no synchronised form, and a run depends, a little, on the number of processes.
+#
+# **What has not been done.** The numbers and networks of this chapter come from the CPU-sized runs. The two GPU
+# configurations are provided and tested as far as a CPU can: they load, they resume, several processes compute what one
+# computes. They have not been run on a GPU. Their rates and weights are those that
+# worked small, and where they break, a validation set will tell. Treat them as a beginning.
+
+# %% [markdown]
+# ## Summary
+#
+# * A step: both worlds through the regressor in one pass, a second look at the 2D-only pictures, a weighted sum,
+#   one update; then the critic's turn.
+# * Two stages: WPDC, then VDC at a lower rate; each with its own warm-up and cosine. An average of the weights is kept.
+# * A checkpoint holds all that the next step depends on. The test is equality to the last bit.
+# * Of the gain on wild pictures, plain 2D supervision carries nearly all. Whatever the further losses add is
+#   measured against that, paired, with several seeds.
+# * No GPU run has been made yet.
+#
+# ## Exercises
+#
+# ### Exercise 14.1 · How long does an average remember?
+#
+# With a decay $d$, a network's share in the average shrinks with every step after it. After how many steps has it
+# halved? Write the function and use it to find a decay for a run ten times as long that averages over the same *part*
+# of the run as $d = 0.99$ does in a thousand steps.
+
+# %% tags=["exercise"]
+def half_life(d):
+    """Steps until a network's share in the average has halved."""
+    return 1.0
+
+
+decay_for_longer = 0.99
+
+
+# %% tags=["solution"]
+def half_life(d):
+    """Steps until a network's share in the average has halved."""
+    return math.log(0.5) / math.log(d)  # its share is proportional to d ** steps
+
+
+decay_for_longer = 0.99**0.1  # a tenth of the forgetting in each step
+
+# %% tags=["check"]
+assert half_life(0.5) == 1, "With d = 0.5 the share halves in each step."
+shares = [0.9**step for step in range(8)]
+assert shares[6] > 0.5 > shares[7], "Forgot how shares shrink?"
+assert 6 < half_life(0.9) < 7, f"Found {half_life(0.9):.2f} steps for d = 0.9; look at the powers of 0.9."
+ratio = half_life(decay_for_longer) / half_life(0.99)
+assert abs(ratio - 10) < 0.1, f"Your decay remembers {ratio:.1f} times as long, not 10."
+print(f"✓ {half_life(0.99):.0f} steps at 0.99; the longer run takes {decay_for_longer:.4f}")
+
+
+# %% [markdown]
+# ### Exercise 14.2 · Normalise together
+#
+# Each of several processes has a share of a batch, all of one size. They may tell each other two numbers per channel.
+# Which, and how do you get the mean and the variance of the whole batch from them?
+
+# %% tags=["exercise"]
+def tell(share):
+    """What one process says about its (B, channels) numbers: two tensors (channels,)."""
+    return share.mean(dim=0), share.var(dim=0, correction=0)
+
+
+def together(told):
+    """Mean and variance of the whole batch, from a list of what each process said."""
+    means, variances = (torch.stack(numbers) for numbers in zip(*told))
+    return means.mean(dim=0), variances.mean(dim=0)
+
+
+# %% tags=["solution"]
+def tell(share):
+    """What one process says about its (B, channels) numbers: two tensors (channels,)."""
+    return share.mean(dim=0), share.square().mean(dim=0)
+
+
+def together(told):
+    """Mean and variance of the whole batch, from a list of what each process said."""
+    means, squares = (torch.stack(numbers).mean(dim=0) for numbers in zip(*told))
+    return means, squares - means.square()  # the mean square minus the squared mean
+
+
+# The mean of the variances leaves out how far the shares' means are apart.
+
+# %% tags=["check"]
+generator = torch.Generator().manual_seed(1)
+batch = torch.randn(64, 5, generator=generator, dtype=torch.float64) + torch.arange(64)[:, None] / 20
+told = [tell(share) for share in batch.chunk(4)]
+assert all(numbers.shape == (5,) for pair in told for numbers in pair), "Two numbers for each channel, no more."
+mean, variance = together(told)
+assert torch.allclose(mean, batch.mean(dim=0)), "The mean is not that of the whole batch."
+short = float((variance / batch.var(dim=0, correction=0)).mean())
+assert abs(short - 1) < 1e-6, f"On average {short:.2f} of the variance: what the shares' means differ by is missing?"
+print("✓ four processes normalise as one")
+
+
+# %% [markdown]
+# ### Exercise 14.3 · A loss that saves 0.1
+#
+# Two methods were run with the same seeds; `a` and `b` hold their errors, one row per seed, one column per test
+# picture. A friend compares the two means and their standard deviations over all numbers, and says: far too noisy to
+# tell. Compute the standard error of the difference as it should be done, from what each *picture* gained, averaged over
+# the seeds.
+
+# %% tags=["exercise"]
+def paired_error(a, b):
+    """Standard error of the mean of b - a, pictures being paired."""
+    return float((a.var() / a.numel() + b.var() / b.numel()).sqrt())
+
+
+# %% tags=["solution"]
+def paired_error(a, b):
+    """Standard error of the mean of b - a, pictures being paired."""
+    gained = (b - a).mean(dim=0)  # (pictures,): what is hard in a picture is hard for both, and cancels
+    return float(gained.std() / len(gained) ** 0.5)
+
+
+# This is the error over pictures. It knows nothing about other seeds than these: three seeds
+# say little, so look whether they agree, too.
+
+# %% tags=["check"]
+generator = torch.Generator().manual_seed(2)
+hard = 5 + 2 * torch.randn(1, 2000, generator=generator)
+a, b = (hard + shift + 0.5 * torch.randn(3, 2000, generator=generator) for shift in (0.0, -0.1))
+alone = float((a.mean(dim=0).var() / 2000 + b.mean(dim=0).var() / 2000).sqrt())
+mine = paired_error(a, b)
+assert mine < alone / 2, f"{mine:.4f} is what unpaired pictures would give. Subtract first."
+tries = torch.stack([(b - a).mean(dim=0)[torch.randint(2000, (2000,), generator=generator)].mean() for _ in range(400)])
+assert abs(mine / float(tries.std()) - 1) < 0.15, f"The bootstrap says {float(tries.std()):.4f}, you {mine:.4f}."
+print(
+    f"✓ a gain of {float((a - b).mean()):.3f} ± {mine:.3f}: {float((a - b).mean()) / mine:.0f} standard errors from nothing"
+)
+
+# %% [markdown]
+# ### Exercise 14.4 · Another row
+#
+# The ablation lacks a row that you care about: say, 2D landmarks with a Huber distance. Write the list of words for
+# `load_config("ablation/+landmarks_2d", words, base="lite-cpu")`. (Then, with patience, run it with three seeds.)
+
+# %% tags=["exercise"]
+words = []
+
+# %% tags=["solution"]
+words = ["self_supervision.distance=huber"]
+# On the command line: twodasl ablate --rows labelled +landmarks_2d --set self_supervision.distance=huber
+
+# %% tags=["check"]
+changed = load_config("ablation/+landmarks_2d", words, base="lite-cpu")
+plain = load_config("ablation/+landmarks_2d", base="lite-cpu")
+assert changed.self_supervision.distance == "huber", "The distance is still squared: which table holds it?"
+assert changed.self_supervision.weights == plain.self_supervision.weights, "Only the distance should change."
+assert changed.data == plain.data, "The pictures should stay the same, or the rows cannot be compared."
+print("✓ one value differs:", words[0])
+
+# %% [markdown]
+# ## Further reading
+#
+# {cite:t}`tu2021assisted` describe the two stages and their ablation on real photographs. {cite:t}`loshchilov2019decoupled`
+# take weight decay out of Adam's gradient. {cite:t}`goyal2017accurate` say what to do about rate and warm-up when the
+# batch grows with the number of GPUs. {cite:t}`polyak1992acceleration` show that averages converge faster than what they
+# average. The [run times](../book/run_times.md) say how long this chapter took.

@@ -1,0 +1,109 @@
+"""What comes trained with the package: small regressors with their cards, logs of runs, tables of ablations.
+
+The networks are those of the CPU-sized ablation's first seed, one for each row: ``"labelled"``, ``"+landmarks_2d"``,
+..., ``"all"`` (:data:`twodasl_lite.training.ablation.ROWS`). A card beside each says how it was made, how good it is
+and what it is not for. Explained in the chapter "Training 2DASL".
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from twodasl_lite.errors import FileFormatError, ValueRangeError
+from twodasl_lite.networks import TrainedRegressor, load_regressor
+from twodasl_lite.training.log import read_log
+
+ASSETS = Path(str(resources.files("twodasl_lite"))) / "assets"
+"""Where the files are: ``networks/lite-NAME.safetensors`` and ``.md``, ``results/lite-NAME.log.jsonl``,
+``results/ablation_SIZE.json``."""
+
+_NETWORK, _CARD = ("networks", "lite-", ".safetensors"), ("networks", "lite-", ".md")
+_LOG, _TABLE = ("results", "lite-", ".log.jsonl"), ("results", "ablation_", ".json")
+
+
+def _names(kind: tuple[str, str, str]) -> list[str]:
+    folder, start, end = kind
+    found = (ASSETS / folder).glob(f"{start}*{end}")
+    return sorted(path.name.removeprefix(start).removesuffix(end) for path in found)
+
+
+def _find(argument: str, name: str, kind: tuple[str, str, str]) -> Path:
+    """The file of that name."""
+    names = _names(kind)
+    if name not in names:
+        choices = f"one of {', '.join(names)}" if names else f"a file in {ASSETS / kind[0]}, where there is none"
+        raise ValueRangeError(f"{argument}: found {name!r}; expected {choices}")
+    folder, start, end = kind
+    return ASSETS / folder / f"{start}{name}{end}"
+
+
+def trained_names() -> list[str]:
+    """Names of the networks that come along."""
+    return _names(_NETWORK)
+
+
+def model_card(name: str = "all") -> str:
+    """How a network was made, how good it is and what it is not for, as Markdown.
+
+    Raises:
+        ValueRangeError: If there is none of that name; the message has the choices.
+    """
+    return _find("name", name, _CARD).read_text(encoding="utf-8")
+
+
+def trained_regressor(name: str = "all", device: torch.device | str = "cpu") -> TrainedRegressor:
+    """A network that comes along, ready for :func:`twodasl_lite.prediction.predict_with`.
+
+    Args:
+        name: Row of the ablation that it is of: which losses trained it.
+        device: Where network and whitening are to be.
+
+    Returns:
+        Network (in evaluation mode), whitening, metadata: the configuration of its run, and its card as ``"card"``.
+
+    Raises:
+        ValueRangeError: If there is none of that name; the message has the choices.
+        MissingDependencyError: Without the package safetensors.
+        FileFormatError: If its file is damaged.
+    """
+    path = _find("name", name, _NETWORK)
+    found = load_regressor(path, device)
+    return found._replace(metadata={**found.metadata, "card": model_card(name)})
+
+
+def trained_log(name: str = "all") -> list[dict[str, Any]]:
+    """Rows of the log of a run, as :func:`twodasl_lite.training.log.read_log` gives them.
+
+    Args:
+        name: Row of the ablation that the run is of.
+
+    Raises:
+        ValueRangeError: If there is none of that name; the message has the choices.
+    """
+    return read_log(_find("name", name, _LOG))
+
+
+def ablation_table(size: str = "cpu") -> dict[str, Any]:
+    """The table of an ablation, as :func:`twodasl_lite.training.ablation.ablate` made it.
+
+    Args:
+        size: Of its runs: ``"cpu"`` or ``"gpu"``.
+
+    Raises:
+        ValueRangeError: If there is none of that size; the message has the choices.
+        FileFormatError: If its file is damaged.
+    """
+    path = _find("size", size, _TABLE)
+    expected = "the table of an ablation"
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FileFormatError(path, f"a damaged file ({error})", expected) from error
+    if not isinstance(table, dict) or not {"rows", "provenance", "test_pictures"} <= table.keys():
+        raise FileFormatError(path, "no rows, provenance or number of pictures", expected)
+    return table
