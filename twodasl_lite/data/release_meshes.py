@@ -26,7 +26,7 @@ from twodasl_lite.data.aflw2000 import IMAGE_SIZE
 from twodasl_lite.data.annotations import check_raw_basel, read_annotation
 from twodasl_lite.errors import FileFormatError, ShapeError, TwodaslError
 from twodasl_lite.evaluation import bounding_box, nme, reconstruction_error
-from twodasl_lite.evaluation.icp import EVERY
+from twodasl_lite.evaluation.reconstruction import EVERY
 from twodasl_lite.landmarks import NUM_LANDMARKS
 from twodasl_lite.morphable.model import MorphableModel
 from twodasl_lite.morphable.readers import convert_pose

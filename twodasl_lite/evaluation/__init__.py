@@ -1,7 +1,7 @@
 """How good is an answer: errors of single faces, by yaw bin, over a test set, and how sure that is.
 
-* :mod:`~twodasl_lite.evaluation.nme`: the normalised mean error of landmarks or vertices, in 2D and 3D.
-* :mod:`~twodasl_lite.evaluation.icp`: the error of the shape alone, after a rigid alignment.
+* :mod:`~twodasl_lite.evaluation.landmark_errors`: the normalised mean error of landmarks or vertices, in 2D and 3D.
+* :mod:`~twodasl_lite.evaluation.reconstruction`: the error of the shape alone, after a rigid alignment.
 * :mod:`~twodasl_lite.evaluation.bins`, :mod:`~twodasl_lite.evaluation.tables`: yaw bins, the balanced mean, tables.
 * :mod:`~twodasl_lite.evaluation.curves`: cumulative error distribution, area under it, failure rate.
 * :mod:`~twodasl_lite.evaluation.intervals`: confidence intervals over pictures and seeds; paired differences.
@@ -11,9 +11,9 @@ Errors are fractions, never per cent. Explained in chapter 15.
 
 from twodasl_lite.evaluation.bins import BIN_NAMES, NUM_BINS, balanced_mean, bin_means, yaw_bins
 from twodasl_lite.evaluation.curves import Curve, auc, ced, failure_rate
-from twodasl_lite.evaluation.icp import Alignment, icp, reconstruction_error, rigid_rotation
 from twodasl_lite.evaluation.intervals import Difference, Interval, bootstrap_interval, paired_difference
-from twodasl_lite.evaluation.nme import bounding_box, box_size, nme, point_distances
+from twodasl_lite.evaluation.landmark_errors import bounding_box, box_size, nme, point_distances
+from twodasl_lite.evaluation.reconstruction import Alignment, icp, reconstruction_error, rigid_rotation
 from twodasl_lite.evaluation.tables import Table, markdown, summarise
 
 __all__ = [

@@ -1,6 +1,6 @@
 """Yaw bins and the balanced mean: a test set is mostly frontal, and a method must not hide behind that.
 
-The bins of the field (Zhu et al. 2016): |yaw| in [0, 30], (30, 60] and above 60 degrees, the few faces beyond 90
+The bins of the field (Zhu et al. 2016): absolute yaw in [0, 30], (30, 60] and above 60 degrees, the few faces beyond 90
 included. The *balanced* error is the mean of the three bins' means; the plain mean weighs each picture the same.
 Explained in chapter 15.
 """

@@ -56,7 +56,7 @@ class LiteRegressor(nn.Module):
         initialise(self, self.fc)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """``(B, 4, 120, 120)`` to whitened ``(B, num_outputs)``, see :meth:`~twodasl_lite.networks.resnet.ResNet.forward`.
+        """``(B, 4, 120, 120)`` to whitened ``(B, num_outputs)``, see the ResNet.
 
         Raises:
             ShapeError: If the inputs have another shape.

@@ -50,12 +50,12 @@ def export_onnx(
 ) -> float:
     """Write a regressor as an ONNX file that takes any number of faces.
 
-    The graph's input is ``inputs`` ``(B, 4, 120, 120)``, see :meth:`~twodasl_lite.networks.resnet.ResNet.forward`. Before the file appears,
+    The graph's input is ``inputs`` ``(B, 4, 120, 120)``, see the ResNet. Before the file appears,
     onnxruntime runs the graph on random pictures with landmark maps, for batches of 1 and 3, and the results must be
     those of torch.
 
     Args:
-        network: One of :func:`.make_regressor`; exported in evaluation mode, itself left as it is.
+        network: A regressor, exported in evaluation mode, itself left as it is.
         path: Where; missing folders are made.
         whitening: If given, the graph's output is raw ``coefficients``; else it is ``whitened``. ``(B, num_outputs)``.
         metadata: Facts to keep with the graph, as JSON under the key ``twodasl_lite``.

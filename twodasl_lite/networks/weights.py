@@ -228,7 +228,7 @@ def save_regressor(
 
     Args:
         path: Where; missing folders are made.
-        network: One of :func:`.make_regressor`, wrapped or not.
+        network: A regressor, wrapped or not.
         whitening: Of its outputs.
         metadata: Facts that JSON can hold. ``"map_kind"`` (which landmark map it was trained with) is needed;
             ``"layout"`` (numbers of shape and expression coefficients) is the paper's 40 and 10 where absent;

@@ -25,8 +25,9 @@ class Trait:
     Attributes:
         spread: standard deviation within one sex, mm (or the unit of the field).
         sex: half of what men exceed women, in the unit of the field.
-        size, fullness, profile: loadings (-1..1) on the shared factors: body size, fatness of the face, and
-        forward     growth of the mouth with a broad low nose.
+        size: loading (-1..1) on the shared factor of body size.
+        fullness: likewise on the fatness of the face.
+        profile: likewise on forward growth of the mouth with a broad low nose.
     """
 
     spread: float

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from twodasl_lite.errors import ShapeError, ValueRangeError, check_tensor
-from twodasl_lite.evaluation.nme import bounding_box, box_size
+from twodasl_lite.evaluation.landmark_errors import bounding_box, box_size
 
 EVERY = 50
 """The release compares every 50th vertex, 1,065 of 53,215."""
