@@ -194,7 +194,7 @@ class CoefficientFigure extends LossFigure {
     for (let i = 2; i < shown.length; i += 3) middle += shown[i] / this.model.V;
     this.view.show(shown, this.colours, { middle });
     const name = header.names[state.coefficient];
-    this.legend.replaceChildren(...this.ramp("0", `${most} pixels: moved by ${state.colour === "one" ? `the error of ${name}` : "all errors"}`));
+    this.legend.replaceChildren(this.ramp("0", `${most} pixels`), `moved by ${state.colour === "one" ? `the error of ${name}` : "all errors"}`);
 
     const titles = { weights: "WPDC's weight of each coefficient", errors: "Error left in each coefficient, in standard deviations" };
     for (const loss of LOSS_ORDER) titles[loss] = `Gradient of ${LOSS_TITLE[loss]} with respect to each whitened coefficient`;

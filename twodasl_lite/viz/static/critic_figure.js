@@ -117,7 +117,7 @@ class CriticFigure extends LossFigure {
       draw("rect", { x: cx - scale / 2, y: cy - scale / 2, width: scale, height: scale, fill: "none", stroke: "black", "stroke-width": 1.3 }));
     const result = this.numbers();
     this.title.textContent = `Right: more ${a}; up: more ${b} (±${header.reach} σ)`;
-    this.legend.replaceChildren(...this.ramp(round(low), round(high)), "score; cross: the truth; orange ring: the regressor's answer; square: cursor");
+    this.legend.replaceChildren(this.ramp(round(low), round(high)), "score; cross: the truth; orange ring: the regressor's answer; square: cursor");
     const told = `${a} ${signed(offset(state.at[0]), 2)} σ, ${b} ${signed(offset(state.at[1]), 2)} σ from the truth: score ${round(result.score)}`;
     this.say.textContent = told;
     this.stage.setAttribute("aria-label", `The critic's score at step ${header.steps[state.checkpoint]}. Cursor at ${told}. Arrow keys move the cursor.`);

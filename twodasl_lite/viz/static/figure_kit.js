@@ -303,7 +303,8 @@ class LossFigure {
   /** A colour ramp with its ends. */
   ramp(low, high) {
     const stops = VIRIDIS.map((c) => `rgb(${c})`).join(", ");
-    return [low, make("span", { class: "lf-ramp", style: `background: linear-gradient(to right, ${stops})` }), high];
+    const ends = { style: "display: inline-flex; gap: 6px; align-items: center; white-space: nowrap" };
+    return make("span", ends, low, make("span", { class: "lf-ramp", style: `background: linear-gradient(to right, ${stops})` }), high);
   }
 }
 
