@@ -161,7 +161,13 @@ for ax, i in zip(axes.flat, shown):
     ax.scatter(*way[2].T, s=9, color=CATEGORICAL[4], label="second answer")
     ax.set_title(f"{100 * spread[i]:.1f} %", fontsize=10)
     ax.set(xlim=(0, 119), ylim=(119, 0), xticks=[], yticks=[])
-_ = fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+_ = fig.legend(
+    *axes[0, 0].get_legend_handles_labels(),
+    loc="outside lower center",
+    ncols=3,
+    facecolor="#7F7F7F",
+    labelcolor="white",
+)
 
 
 # %% [markdown]
@@ -301,6 +307,7 @@ fig = make_subplots(2, 2, horizontal_spacing=0.02, vertical_spacing=0.02)
 for n, i in enumerate(shown):
     place = {"row": n // 2 + 1, "col": n % 2 + 1}
     fig.add_image(source=png(test.images[i]), hoverinfo="skip", **place)
+    fig.update_yaxes(scaleanchor=f"x{n + 1}", **place)
     for points, name, colour, symbol in (
         (truth[i], "truth", "#ffffff", "circle-open"),
         (alone[0][i], "answer", CATEGORICAL[4], "circle"),
@@ -314,10 +321,10 @@ steps = []
 for k in range(len(alone)):
     values = {axis: [alone[k][i][:, c].numpy().round(1).tolist() for i in shown] for c, axis in enumerate("xy")}
     steps.append({"label": str(k + 1), "method": "restyle", "args": [values, [3 * n + 2 for n in range(4)]]})
-fig.update_xaxes(visible=False, range=[0, 119])
-fig.update_yaxes(visible=False, range=[119, 0], scaleanchor="x")
+fig.update_xaxes(visible=False, range=[0, 119], constrain="domain")
+fig.update_yaxes(visible=False, range=[119, 0], constrain="domain")
 fig.update_layout(
-    height=640,
+    height=760,
     margin={"l": 5, "r": 5, "t": 30, "b": 10},
     legend={
         "orientation": "h",
@@ -420,14 +427,17 @@ for name, network in networks.items():
 # %% [markdown]
 # Columns: balanced error with the detector in 2D and 3D; without a detector after one and after two looks; the root
 # of the cycle loss; how far the answer follows a shift of the map. Read the row *cycle* against *without*, not
-# against *base*: both had the same additional steps. What the loss asks for it gets, a smaller cycle. The errors
-# differ by less than another seed would change them; the table over several seeds is in [chapter
-# 14](14_training_2dasl.ipynb), and there too the cycle adds little to what plain 2D supervision has given. If one
-# wants the cycle for something, it is for the columns without a detector: there the second look lives on the
-# network's own points.
+# against *base*: both had the same additional steps.
 #
-# And with the weight far too large? The cycle asks that the *detector's* points come back, and it now speaks louder
-# than the labels. Look at the last two columns: the way to please it leads through the map.
+# With a detector the errors differ by less than another seed would change them; [chapter
+# 14](14_training_2dasl.ipynb) has the table over several seeds, and there too the cycle adds little to what plain
+# 2D supervision has given. Two other columns move. The network follows the map *less*, and without a detector its
+# second look gains more on its first. Both have one cause. Beside a detector's maps, whose errors are small, the
+# cycle shows the network maps of its own, whose errors are larger, and asks for the detector's points in return.
+# Such maps one had better not follow too far. The cheat of above, copying, would be a perfect cycle too, but no way
+# leads there: who copies a first answer that is off gives a second that is just as far off.
+#
+# With a weight that is far too large, the labels are outvoted, and the errors grow, with a detector and without.
 
 # %% tags=["hide-input"]
 curves = {}
@@ -467,16 +477,18 @@ print(f"mean error of the tenth with the largest cycle error {suspects:.1f} %, o
 
 
 # %% [markdown]
-# A signal without a single label, at the price of one more look. It is no oracle. The correlation is with errors
-# that detector and network do *not* share; where both are wrong together, or the network copies, the circle closes
-# and all is silent. A cycle trained to be small warns less.
+# A signal without a single label, at the price of one more look, and a good one. It is no oracle: it sees errors
+# that detector and network do *not* share. Where both are wrong together, or the network copies, the circle closes
+# and all is silent. And there is a limit to having it both ways: a network trained until every circle closes has
+# nothing left to warn with.
 #
 # ## Summary
 #
 # * Cycle: $\mathbf x \to \hat{\mathbf X}_1 \to \hat{\mathbf x}_1 \to \hat{\mathbf X}_2 \to \hat{\mathbf x}_2$, and
 #   $\hat{\mathbf x}_2$ against $\mathbf x$: 2D consistency of the second look, the third side of a triangle.
 # * Unlike CycleGAN's, its way back is fixed geometry: nothing can be hidden, and depth is not checked.
-# * It can be pleased by copying the map. Wrong maps and small shifts measure how far a network does.
+# * Copying the map is a perfect cycle. Wrong maps and small shifts measure how far a network follows its map; in
+#   our training with the cycle it followed less, not more.
 # * Empty map, draw the answer, look again: a network without a detector. A second look can help; a fifth does not.
 # * In small trainings it adds little in accuracy. Without any training its error is a warning.
 #
