@@ -229,6 +229,7 @@ mixtures = [retarget_expression(actor_fit, target, amount) for amount in amounts
 steps = torch.stack([model.decode(c.shape, c.expression)[0, used] for c in mixtures])
 viz.slider_frames(steps, part, [f"{a:.0%}" for a in amounts], paint[used], prefix="expression: ", yaw=20, height=460)
 
+
 # %% [markdown]
 # **Figure 17.3.** From her expression to the actor's. *Move* the slider, then turn the face. Hidden parts have the
 # colour of the other half, or of the average face in her tone; teeth and the inside of the mouth are the model's,
@@ -240,7 +241,6 @@ viz.slider_frames(steps, part, [f"{a:.0%}" for a in amounts], paint[used], prefi
 # pixel that the *target's* mesh covers, ask which triangle it shows and where in it
 # (chapter 6); the same triangle of the *source's* mesh tells which pixel of the source's photograph
 # shows that spot. Look the colour up there.
-
 
 # %%
 def look_up(source_photo, source_vertices, target_vertices, triangles, height, width):
@@ -278,13 +278,15 @@ assert np.abs(quick[known].astype(int) - pasted[known]).max() <= 2
 swapped = swap_faces(wearer_photo, wearer_vertices, photo, her_vertices, triangles)
 other_way = swap_faces(photo, her_vertices, wearer_photo, wearer_vertices, triangles)
 
-# Her own face, warped to the actor's expression, over a drawing that has an inside of the mouth:
+# Her own face, warped to the actor's expression, over a drawing of the inside of the mouth:
 after = decode(moved, model, height)[0]
-dim = paint.clone()
-dim[inside] *= 0.6  # no lamp shines in there
-drawn = render(after[None], with_mouth, dim, height, width, supersample=2, cull="back")
+behind_lips = torch.zeros(model.num_vertices, dtype=torch.bool)
+behind_lips[inside] = True
+mouth = model.triangles[behind_lips[model.triangles].all(dim=1)]
+drawn = render(after[None], mouth, 0.85 * paint, height, width, supersample=2)
 behind = (over(drawn, torch.from_numpy(photo).float() / 255)[0] * 255).to(torch.uint8).numpy()
-surprised = swap_faces(photo, her_vertices, behind, after, triangles, match_colours=False)
+gentle = {"match_colours": False, "feather": 0.02}
+surprised = swap_faces(photo, her_vertices, behind, after, triangles, **gentle)
 
 # %% tags=["hide-input"]
 figure, panels = plt.subplots(2, 3, figsize=(8, 5.6), layout="constrained")
@@ -357,6 +359,7 @@ path = export_mesh(Path("downloads") / "retargeted.glb", surface[used], part, pa
 tall = float(surface[used, 1].max() - surface[used, 1].min())
 print(f"{path.name}: {path.stat().st_size / 1024:.0f} kB, {tall:.0f} {model.units} tall, {tall / 1000:.3f} in the file")
 
+
 # %% [markdown]
 # Download: [retargeted.glb](downloads/retargeted.glb)
 #
@@ -379,7 +382,6 @@ print(f"{path.name}: {path.stat().st_size / 1024:.0f} kB, {tall:.0f} {model.unit
 # $\bar c_t = s\, \bar c_{t-1} + (1 - s)\, c_t$. If each $c_t$ has independent noise of deviation $\sigma$, what is the
 # deviation of $\bar c_t$ in the long run? Write `smoothing_for(part)`: the $s$ that leaves that part of $\sigma$.
 # (What is the price? Think of a head that turns.)
-
 
 # %% tags=["exercise"]
 def smoothing_for(part):
