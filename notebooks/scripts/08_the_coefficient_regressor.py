@@ -30,7 +30,7 @@
 # - read a learning curve, and a network's first steps outside of its world;
 # - load weights that somebody else published.
 #
-# **Time** 40 minutes to read; 50 s on a CPU, no GPU needed.
+# **Time** 40 minutes to read; about 60 s on a CPU, no GPU needed.
 
 # %% tags=["install"]
 # On a machine without the package (Google Colab, for example), fetch it first. Elsewhere this does nothing.
@@ -69,6 +69,7 @@ from twodasl_lite.networks import count_parameters, load_released, make_regresso
 from twodasl_lite.networks.resnet import BasicBlock, Bottleneck
 from twodasl_lite.viz.palette import CATEGORICAL
 
+# %%
 model = load_face_model(CoefficientLayout())  # 40 shape, 10 expression components
 
 
@@ -142,8 +143,8 @@ torch.testing.assert_close(convolve(few, weight, 2, 3), F.conv2d(few, weight, st
 print(tuple(convolve(few, weight, 2, 3).shape), "the 7 x 7 stem halves the picture")
 
 # %% [markdown]
-# What can such windows see? Four of them, made by hand: a blur, a difference from left to right, one from above to below,
-# and one that adds up the fourth channel in its 7 × 7 pixels, so that a place learns of a landmark near it.
+# What can such windows see? Four of them, made by hand: a blur, a difference from left to right, one from above to
+# below, and one that adds up the fourth channel in its 7 × 7 pixels, so that a place learns of a landmark near it.
 
 # %% tags=["hide-input"]
 ramp = torch.linspace(-1, 1, 7)
@@ -170,10 +171,9 @@ for axes, picture, title in zip(panels, seen, titles, strict=True):
 # %% [markdown]
 # **Normalisation.** If all of a layer's inputs become ten times as large, all that follow have to learn anew. Batch
 # normalisation {cite:p}`ioffe2015batch` brings each channel to mean 0 and variance 1, over batch and places, and then
-# lets the network choose its own scale $\gamma$ and shift $\beta$:
-# $y = \gamma\,(x - \mu) / \sqrt{\sigma^2 + \varepsilon} + \beta$. During training, $\mu$ and $\sigma^2$ are those of the
-# batch; for use, running means of them. Forgetting the switch between the two (`train()` and `eval()`) is perhaps the
-# commonest bug of the trade.
+# lets the network choose its own scale $\gamma$ and shift $\beta$: $y = \gamma\,(x - \mu) / \sqrt{\sigma^2 +
+# \varepsilon} + \beta$. During training, $\mu$ and $\sigma^2$ are those of the batch; for use, running means of them.
+# Forgetting the switch between the two (`train()` and `eval()`) is perhaps the commonest bug of the trade.
 #
 # **Residual block.** {cite:t}`he2016deep` found that a deeper network can be *worse on its training set*, because a
 # stack of layers finds it hard to learn to do nothing. So let it do nothing from the start, and learn the
@@ -211,9 +211,9 @@ with torch.no_grad():
 
 
 # %% [markdown]
-# What does the $x +$ do for learning? The gradient of $x + r(x)$ is one plus something: it cannot get lost on its way back.
-# We stack blocks with and without the shortcut, fresh from their initialisation, and compare the gradient that arrives at the
-# first layer with the one that set out at the last.
+# What does the $x +$ do for learning? The gradient of $x + r(x)$ is one plus something: it cannot get lost on its way
+# back. We stack blocks with and without the shortcut, fresh from their initialisation, and compare the gradient that
+# arrives at the first layer with the one that set out at the last.
 
 # %%
 def gradient_growth(depth, shortcut):
@@ -245,12 +245,14 @@ assert growth["without"][-1] > 10 * growth["with"][-1]
 # %% [markdown]
 # Without shortcuts the gradient at the first layer is *enormous* and depends on everything; no learning rate suits both
 # ends. (Normalisation turned the vanishing of old into exploding.) With them it grows slowly. In a network of *three*
-# blocks, though, this hardly matters: our own [measurements](https://github.com/twodasl-lite/twodasl_lite/tree/main/benchmarks)
-# of the small network below found no gain.
+# blocks, though, this hardly matters: our own
+# [measurements](https://github.com/twodasl-lite/twodasl_lite/tree/main/benchmarks) of the small network below found no
+# gain.
 #
 # ## The network of the paper
 #
-# ResNet-50 has a cheaper block, the **bottleneck**: 1 × 1 down to a quarter of the channels, 3 × 3 there, 1 × 1 up again.
+# ResNet-50 has a cheaper block, the **bottleneck**: 1 × 1 down to a quarter of the channels, 3 × 3 there, 1 × 1 up
+# again.
 
 # %%
 def weights(kernel, inputs, outputs):
@@ -265,9 +267,9 @@ assert three == sum(p.numel() for n, p in Bottleneck(256, 64, 1, nn.BatchNorm2d)
 
 # %% [markdown]
 # Now the whole. Four stages of 3, 4, 6 and 3 bottlenecks; a stage's first block makes the picture smaller, and the
-# channels more. The first convolution takes four channels in place of three, the last layer gives 62 numbers in place of a
-# thousand classes. A network is nothing but its weights and an order of operations. Here is the order, by hand; the weights come from
-# the package, under the names that torchvision gave them and that everybody has used since.
+# channels more. The first convolution takes four channels in place of three, the last layer gives 62 numbers in place
+# of a thousand classes. A network is nothing but its weights and an order of operations. Here is the order, by hand;
+# the weights come from the package, under the names that torchvision gave them and that everybody has used since.
 
 # %%
 def resnet50(x, state, sizes):
@@ -296,6 +298,7 @@ def resnet50(x, state, sizes):
     return F.linear(x, state["fc.weight"], state["fc.bias"])
 
 
+# %%
 network = make_regressor("resnet50").eval()
 sizes = []
 with torch.no_grad():
@@ -305,10 +308,11 @@ for name, shape in sizes:
     print(f"{name:8} {tuple(shape[1:])}")
 
 # %% [markdown]
-# The last stage has stride **1** in the released code, where the ResNet of the paper that named it has 2. For a crop of 120
-# pixels that is no detail: with stride 2 its map would be 4 × 4, and the 7 × 7 average at the end, made for pictures of 224 pixels, would not
-# fit in. With stride 1 it is 8 × 8, and the average takes its upper left 7 × 7 places; the last row and column are computed and
-# thrown away. That is how it was trained, so that is how it must be run.
+# The last stage has stride **1** in the released code, where the ResNet of the paper that named it has 2. For a crop of
+# 120 pixels that is no detail: with stride 2 its map would be 4 × 4, and the 7 × 7 average at the end, made for
+# pictures of 224 pixels, would not fit in. With stride 1 it is 8 × 8, and the average takes its upper left 7 × 7
+# places; the last row and column are computed and thrown away. That is how it was trained, so that is how it must be
+# run.
 
 # %%
 parts = {"stem": ("conv1", "bn1")} | {f"stage {k}": (f"layer{k}.",) for k in (1, 2, 3, 4)} | {"head": ("fc",)}
@@ -329,9 +333,10 @@ print(
 #
 # ## A network for this book
 #
-# ResNet-50 learns a few dozen pictures a second on a laptop. So we have a *lite* regressor; it is ours, not the
-# paper's. It makes the picture small at once (one convolution, 8 × 8, stride 4), has three
-# residual blocks, and keeps the last 4 × 4 map place by place instead of averaging it. *Where* something is seen tells more about pose than *whether* it is.
+# ResNet-50 learns from two dozen pictures a second on two CPU cores. So we have a *lite* regressor; it is ours, not the
+# paper's. It makes the picture small at once (one convolution, 8 × 8, stride 4), has three residual blocks, and keeps
+# the last 4 × 4 map place by place instead of averaging it. *Where* something is seen tells more about pose than
+# *whether* it is.
 
 # %%
 lite = make_regressor("lite").eval()
@@ -342,9 +347,8 @@ with torch.no_grad():
         start = time.perf_counter()
         net(few)
         seconds[name] = time.perf_counter() - start
-        print(
-            f"{name:9} {count_parameters(net) / 1e6:5.2f} million parameters, {1e3 * seconds[name] / 8:6.1f} ms a picture"
-        )
+        millions, time_each = count_parameters(net) / 1e6, 1e3 * seconds[name] / len(few)
+        print(f"{name:9} {millions:5.2f} million parameters, {time_each:6.1f} ms a picture")
     x = lite.stem(few)
     print("lite's maps:", tuple(x.shape[1:]), *(tuple((x := stage(x)).shape[1:]) for stage in lite.stages))
 
@@ -352,8 +356,9 @@ with torch.no_grad():
 # ## Does whitening matter?
 #
 # Training is the loop that you know: predict, compare, take the gradient, step. To compare we take the plainest of all
-# losses, the mean square of the difference between what comes out and what should. (Chapter 9 asks whether that is wise.) Should the
-# network give the numbers of $\mathbf c$ as they are, only centred, or *whitened*? Look at their sizes.
+# losses, the mean square of the difference between what comes out and what should. (Chapter 9 asks whether that is
+# wise.) Should the network give the numbers of $\mathbf c$ as they are, only centred, or *whitened*? Look at their
+# sizes.
 
 # %%
 names = model.layout.names
@@ -367,14 +372,15 @@ shift = [names.index(f"pose[{row},3]") for row in range(3)]
 print(f"three shifts together: {share[shift].sum():.0%} of what a network without whitening is asked for")
 
 # %% [markdown]
-# The turn of the head, `pose[0,2]`, would be a few hundredths of a per cent of the loss. A network could call every face frontal, and its
-# loss would hardly notice. And the mean of `pose[0,3]` is 60, while a fresh network answers with zero.
+# The turn of the head, `pose[0,2]`, would be a few hundredths of a per cent of the loss. A network could call every
+# face frontal, and its loss would hardly notice. And the mean of `pose[0,3]` is 60, while a fresh network answers with
+# zero.
 #
 # ## Four trainings
 #
-# We train four times, with the same pictures, seed and number of steps: raw numbers; whitened ones; whitened with the *Gaussian* landmark map
-# instead of the binary one; and whitened without any map (the fourth channel is then $-1$ everywhere). 140 steps of 32
-# pictures are far too few, and enough to see differences.
+# We train four times, with the same pictures, seed and number of steps: raw numbers; whitened ones; whitened with the
+# *Gaussian* landmark map instead of the binary one; and whitened without any map (the fourth channel is then $-1$
+# everywhere). 140 steps of 32 pictures are far too few, and enough to see differences.
 
 # %%
 STEPS, BATCH, RATE, EVERY = 140, 32, 2e-3, 35
@@ -425,6 +431,7 @@ def train_with(whitening, kind, faces=train, steps=STEPS, seed=0):
     return network, np.array(log)
 
 
+# %%
 nothing = Whitening(torch.zeros(62), torch.ones(62))
 kinds = {
     "raw, binary map": (nothing, "binary"),
@@ -461,17 +468,18 @@ fig.update_layout(height=420, margin={"l": 60, "r": 15, "t": 40, "b": 50}, legen
 fig
 
 # %% [markdown]
-# **Figure 8.3.** Error on pictures that the network has not seen, as training goes on (logarithmic). *Look for* the training
-# that has not even found the mean face. *Compare* the two maps with none, on the left and on the right. *Try*, in a live notebook,
-# to centre without scaling: `Whitening(whitening.mean, torch.ones(62))`.
+# **Figure 8.3.** Error on pictures that the network has not seen, as training goes on (logarithmic). *Look for* the
+# training that has hardly got as far as the mean face. *Compare* the two maps with none, on the left and on the right.
+# *Try*, in a live notebook, to centre without scaling: `Whitening(whitening.mean, torch.ones(62))`.
 
 # %% [markdown]
-# *Whitening* decides. Raw numbers make a network spend its time on finding out that faces are in the middle of the picture. Whitened,
-# all coefficients count the same, and a few seconds get somewhere. It is not the last word: counting the same is not what
-# coefficients deserve, and chapter 9 does better.
+# *Whitening* decides. Raw numbers make a network spend its time on finding out that faces are in the middle of the
+# picture. Whitened, all coefficients count the same, and a few seconds get somewhere. It is not the last word: counting
+# the same is not what coefficients deserve, and chapter 9 does better.
 #
-# The *binary map* is a surprise: with it, the network is hardly better than without. Is it used at all? There is a simple test, for any input of
-# any network: change the input, and see whether the answer changes. We push the points of the map to the side, and leave the photo where it is.
+# The *binary map* is a surprise: with it, the network is hardly better than without. Is it used at all? There is a
+# simple test, for any input of any network: change the input, and see whether the answer changes. We push the points of
+# the map to the side, and leave the photo where it is.
 
 # %%
 pushes = list(range(-16, 17, 2))
@@ -495,9 +503,10 @@ for name in ("whitened, binary map", "whitened, Gaussian map"):
 assert follow["whitened, Gaussian map"][8] > 3 * abs(follow["whitened, binary map"][8])
 
 # %% [markdown]
-# The binary map is nearly ignored: 18 of 14,400 pixels are too faint a signal for a network that has just begun. The Gaussian one speaks
-# louder, and is heard. (With time the binary map is found, too: the networks of chapter 14, after a thousand steps, follow it by a quarter
-# to a third of its way. The published network was trained with it, for much longer.)
+# The binary map is nearly ignored: 18 of 14,400 pixels are too faint a signal for a network that has just begun. The
+# Gaussian one speaks louder, and is heard. (With time the binary map is found, too: the networks of chapter 14, after a
+# thousand steps, follow it by a quarter to a third of its way. The published network was trained with it, for much
+# longer.)
 #
 # Being heard has a price. What if the detector finds no face, so that the map is empty?
 
@@ -530,6 +539,7 @@ def marks(push, index):
         yield {"x": x.tolist(), "y": y.tolist()}
 
 
+# %% tags=["hide-input"]
 chosen = (1, 6)
 fig = make_subplots(1, 2, horizontal_spacing=0.03)
 styles = ({"size": 7, "color": "#F0E442", "line": {"width": 1, "color": "black"}}, {"size": 4, "color": "#56B4E9"})
@@ -550,13 +560,15 @@ fig.update_layout(legend={"orientation": "h", "y": 1.08})
 fig
 
 # %% [markdown]
-# **Figure 8.4.** The photo stays, the map moves: the network with the Gaussian map. *Try* to move it far: does the answer follow the points, stay
-# with the photo, or stop on the way? *Ask yourself* what that means for a picture on which the detector failed.
+# **Figure 8.4.** The photo stays, the map moves: the network with the Gaussian map. *Try* to move it far: does the
+# answer follow the points, stay with the photo, or stop on the way? *Ask yourself* what that means for a picture on
+# which the detector failed.
 
 # %% [markdown]
-# A network that has learnt to lean on the map falls when it is taken away, deeper than one that never had it. Three remedies: train with the detector's
-# real noise (chapter 7 did), hide the map in a share of the training pictures (`map_dropout`, chapter 14), and look twice: an empty map first, then the map
-# of the network's own first answer ({py:func}`twodasl_lite.prediction.predict`).
+# A network that has learnt to lean on the map falls when it is taken away, deeper than one that never had it. Three
+# remedies: train with the detector's real noise (chapter 7 did), hide the map in a share of the training pictures
+# (`map_dropout`, chapter 14), and look twice: an empty map first, then the map of the network's own first answer
+# ({py:func}`twodasl_lite.prediction.predict`).
 #
 # ## Learning curves
 #
@@ -577,16 +589,17 @@ for colour, (name, log) in zip(CATEGORICAL, curves.items(), strict=False):
     steps = np.arange(len(log)) * EVERY
     axes.plot(steps, log[:, 0], "--", color=colour, label=f"{name}: on those trained with")
     axes.plot(steps, log[:, 1], color=colour, label=f"{name}: unseen")
-axes.set(yscale="log", xlabel="step", ylabel="NME (%)", yticks=(2, 3, 5, 10, 20))
+axes.set(yscale="log", xlabel="step", ylabel="NME (%)", ylim=(0.15, 25))
+ticks = (0.2, 0.5, 1, 2, 5, 10, 20)
+axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
 axes.set_yticks([], minor=True)
-axes.set_yticklabels(["2", "3", "5", "10", "20"])
 axes.spines[["top", "right"]].set_visible(False)
 axes.legend(frameon=False, fontsize=9)
 
 
 # %% [markdown]
-# **Figure 8.5.** Two learning curves. *Look for* the distance between the dashed and the solid line of a colour: what a network has learnt by heart.
-# It grows when pictures are few. More steps would not close it; more pictures do.
+# **Figure 8.5.** Two learning curves. *Look for* the distance between the dashed and the solid line of a colour: what a
+# network has learnt by heart. It grows when pictures are few. More steps would not close it; more pictures do.
 
 # %% [markdown]
 # ## Faces, at last
@@ -612,8 +625,8 @@ figure, panels = plt.subplots(2, 6, figsize=(8, 3.1), layout="constrained")
 show_faces(panels, test, [0, 1, 2, 3, 4, 5])
 
 # %% [markdown]
-# **Figure 8.6.** Six pictures of the labelled world, the first six and not the best, with the NME of each below. *Look for* what is met (place, size, tilt, the open mouth)
-# and what is not: whose face is it? So far every face is nearly the average one.
+# **Figure 8.6.** Six pictures of the labelled world, the first six and not the best, with the NME of each below. *Look
+# for* what is met (place, size, tilt, turn) and what is not: would you know the person again? And who opens the mouth?
 
 # %% [markdown]
 # The wild world has other heads: turned, in bad light, half hidden. The network has never seen one.
@@ -632,24 +645,25 @@ figure, panels = plt.subplots(2, 6, figsize=(8, 3.1), layout="constrained")
 show_faces(panels, wild, chosen)
 
 # %% [markdown]
-# **Figure 8.7.** Six wild pictures, from frontal to profile. *Look at* where the noses point. A network answers what its training set has taught it to, and that
-# set had no profile.
+# **Figure 8.7.** Six wild pictures, from frontal to profile. *Look at* where the noses point. A network answers what
+# its training set has taught it to, and that set had no profile.
 
 # %% [markdown]
-# Why not label some profiles? Because that is what cannot be done: fitting a model to them fails. What does exist for them is eighteen points. How
-# these can teach 3D is the subject of chapters 10 to 14.
+# Why not label some profiles? Because that is what cannot be done: fitting a model to them fails. What does exist for
+# them is eighteen points. How these can teach 3D is the subject of chapters 10 to 14.
 #
 # ## Weights of others
 #
-# The authors published two checkpoints of ResNet-50. Three things stand between such a file and a prediction, and all three
-# give no error message, only bad faces:
+# The authors published two checkpoints of ResNet-50. Three things stand between such a file and a prediction, and all
+# three give no error message, only bad faces:
 #
 # 1. the names begin with `module.`, since the network was wrapped for several GPUs;
 # 2. it has seen pictures as OpenCV reads them, **blue first**;
 # 3. its outputs are whitened with the mean and deviation of *its* training set, for *its* face model, the Basel one.
 #
-# {py:func}`twodasl_lite.networks.load_released` takes care of the first two: it drops the prefix, and turns the *weights* of the first layer from
-# blue-green-red to red-green-blue, once, so that nobody has to turn pictures. We write a file in the released format, with random weights, and read it back.
+# {py:func}`twodasl_lite.networks.load_released` takes care of the first two: it drops the prefix, and turns the
+# *weights* of the first layer from blue-green-red to red-green-blue, once, so that nobody has to turn pictures. We
+# write a file in the released format, with random weights, and read it back.
 
 # %%
 original = make_regressor("resnet50").eval()
@@ -666,9 +680,10 @@ with torch.no_grad():
 print(f"RGB into the loaded = BGR into the original; the wrong order changes the answer by {wrong:.0%}")
 
 # %% [markdown]
-# Reading is safe: the file is read with `weights_only=True`, which admits tensors and plain containers but no code. A `.pth` file from the web,
-# read without it, may run any program on your machine. Our own networks are kept as safetensors, together with their whitening
-# and the kind of map ({py:func}`twodasl_lite.networks.save_regressor`). For other programs and languages there is ONNX:
+# Reading is safe: the file is read with `weights_only=True`, which admits tensors and plain containers but no code. A
+# `.pth` file from the web, read without it, may run any program on your machine. Our own networks are kept as
+# safetensors, together with their whitening and the kind of map ({py:func}`twodasl_lite.networks.save_regressor`). For
+# other programs and languages there is ONNX:
 
 # %% tags=["live-only"]
 from twodasl_lite.networks import export_onnx
@@ -681,9 +696,11 @@ print("largest difference:", export_onnx(network, "regressor.onnx", whitening=wh
 # ## Summary
 #
 # * A convolution is a shifted, weighted sum; normalisation keeps sizes in order; the shortcut keeps gradients in order.
-# * 2DASL's regressor is ResNet-50 with four input channels, a last stage of stride 1, and 62 outputs: 23.64 million parameters.
+# * 2DASL's regressor is ResNet-50 with four input channels, a last stage of stride 1, and 62 outputs: 23.64 million
+#   parameters.
 # * Whitening gives each coefficient one size. Without it, a few shifts are all that the loss sees.
-# * Whether a network uses an input is measured by changing the input. A binary map is found late, a Gaussian one soon; once used, it is missed.
+# * Whether a network uses an input is measured by changing the input. A binary map is found late, a Gaussian one soon;
+#   once used, it is missed.
 # * Few pictures are learnt by heart; a narrow world is not left.
 # * A checkpoint is weights, names, channel order, whitening and face model together.
 #
@@ -693,8 +710,8 @@ print("largest difference:", export_onnx(network, "regressor.onnx", whitening=wh
 #
 # ### Exercise 8.1 · How many in a stage?
 #
-# Write down the number of parameters of a stage of bottlenecks: convolutions without bias, two numbers per channel for each normalisation, and a
-# shortcut with a 1 × 1 convolution and a normalisation in the first block only.
+# Write down the number of parameters of a stage of bottlenecks: convolutions without bias, two numbers per channel for
+# each normalisation, and a shortcut with a 1 × 1 convolution and a normalisation in the first block only.
 
 # %% tags=["exercise"]
 def stage_parameters(inputs, width, depth):
@@ -758,9 +775,10 @@ print(f"✓ the same to {error:.0e}, with one operation less")
 # %% [markdown]
 # ### Exercise 8.3 · How far does a place see?
 #
-# A place of a layer's output depends on a window of the picture, its *receptive field*. Through a layer with kernel $k$ and stride $s$ the
-# window $r$ grows to $r + (k - 1)\,j$, where $j$ is the distance, in pixels, of neighbouring places before this layer; $j$ then becomes $j s$. Compute $r$
-# after a list of layers, and find the receptive field of one place of the lite regressor's last map.
+# A place of a layer's output depends on a window of the picture, its *receptive field*. Through a layer with kernel $k$
+# and stride $s$ the window $r$ grows to $r + (k - 1)\,j$, where $j$ is the distance, in pixels, of neighbouring places
+# before this layer; $j$ then becomes $j s$. Compute $r$ after a list of layers, and find the receptive field of one
+# place of the lite regressor's last map.
 
 # %% tags=["exercise"]
 lite_layers = [(8, 4)]  # kernel and stride along the longest path, the stem first
@@ -805,8 +823,9 @@ print(f"✓ {side} pixels: wider than the crop of 120")
 # %% [markdown]
 # ### Exercise 8.4 · A file from elsewhere
 #
-# A colleague sends you the weights of a lite regressor as a dictionary `sent`. It was trained on two GPUs, with OpenCV's channel order. Turn it
-# into one that `load_state_dict` takes and that gives the right answers for `train.inputs()`. Leave `sent` itself as it is.
+# A colleague sends you the weights of a lite regressor as a dictionary `sent`. It was trained on two GPUs, with
+# OpenCV's channel order. Turn it into one that `load_state_dict` takes and that gives the right answers for
+# `train.inputs()`. Leave `sent` itself as it is.
 
 # %% tags=["exercise"]
 sent = {f"module.{name}": value.clone() for name, value in network.state_dict().items()}
@@ -843,6 +862,7 @@ print("✓ and nobody had to turn a picture")
 # %% [markdown]
 # ## Further reading
 #
-# {cite:t}`he2016deep` on residual networks, still a pleasure to read. {cite:t}`ioffe2015batch` on batch normalisation. {cite:t}`zhu2016face`
-# were the first to let a network regress these coefficients; they feed its answer back as a picture (PNCC), in place of a landmark map.
-# {cite:t}`guo2020towards` do without any such channel and use MobileNet. {cite:t}`tu2021assisted`, section 3, is the network of this chapter.
+# {cite:t}`he2016deep` on residual networks, still a pleasure to read. {cite:t}`ioffe2015batch` on batch normalisation.
+# {cite:t}`zhu2016face` were the first to let a network regress these coefficients; they feed its answer back as a
+# picture (PNCC), in place of a landmark map. {cite:t}`guo2020towards` do without any such channel and use MobileNet.
+# {cite:t}`tu2021assisted`, section 3, is the network of this chapter.

@@ -30,7 +30,7 @@
 # - count how many of the 62 numbers eighteen points determine, and show two different faces with the same points,
 # - train with wild pictures, and read off where it helps and where it cannot.
 #
-# **Time** 40 minutes to read; 50 s on a CPU, no GPU needed.
+# **Time** 40 minutes to read; about 60 s on a CPU, no GPU needed.
 
 # %% tags=["install"]
 # On a machine without the package (Google Colab, for example), fetch it first. Elsewhere this does nothing.
@@ -64,6 +64,7 @@ from twodasl_lite.morphable import load_face_model
 from twodasl_lite.networks import make_regressor
 from twodasl_lite.viz.palette import CATEGORICAL
 
+# %%
 model = load_face_model(CoefficientLayout())  # 40 shape, 10 expression components
 whitening = whitening_of(model, "wild")
 names = model.layout.names
@@ -89,8 +90,8 @@ print(f"{few.detected_visible.float().mean():.1%} of the points are reported by 
 # $$ \mathcal L_{2D} = \frac{\sum_i m_i\; \rho\big(\lVert \hat{\mathbf x}_{1i} - \mathbf x_i \rVert / s\big)}{\sum_i m_i},
 # \qquad \rho(d) = d^2, \qquad s = \sqrt{w h} . $$
 #
-# $w \times h$ is the box around the *detected* points. The idea is from {cite:t}`tu2021assisted`; the mask, the unit and the
-# choice of $\rho$ are ours, because neither paper nor released code fixes them.
+# $w \times h$ is the box around the *detected* points. The idea is from {cite:t}`tu2021assisted`; the mask, the unit
+# and the choice of $\rho$ are ours, because neither paper nor released code fixes them.
 #
 # Written as loops, there is nothing to get wrong:
 
@@ -116,15 +117,15 @@ guess = true_points + 3 * torch.randn(true_points.shape, generator=generator)
 squared = losses.LandmarkConsistency2D()
 target, visible = few.detected, few.detected_visible
 torch.testing.assert_close(by_loops(guess, target, visible), squared(guess, target, visible))
-print(
-    f"points that are NaN: {int(target.isnan().any(dim=-1).sum())}; largest loss: {squared(guess, target, visible).max():.4f}"
-)
+unknown = int(target.isnan().any(dim=-1).sum())
+print(f"points that are NaN: {unknown}; largest loss: {squared(guess, target, visible).max():.4f}")
 
 
 # %% [markdown]
-# Without loops there is a trap. A point that was not reported is NaN, and the obvious mask, `m * distance`, does not help: zero
-# times NaN is NaN. Nor does replacing the NaN *afterwards*: the loss is then right, and its *gradient* is still NaN, since the
-# backward pass multiplies zero by NaN once more. The point must be replaced *before* any arithmetic.
+# Without loops there is a trap. A point that was not reported is NaN, and the obvious mask, `m * distance`, does not
+# help: zero times NaN is NaN. Nor does replacing the NaN *afterwards*: the loss is then right, and its *gradient* is
+# still NaN, since the backward pass multiplies zero by NaN once more. The point must be replaced *before* any
+# arithmetic.
 
 # %%
 def gradient_is_finite(masked_square):
@@ -145,14 +146,15 @@ for name, way in ways.items():
     print(f"{name:20} loss finite: {bool(way(guess).isfinite().all())!s:6} gradient finite: {gradient_is_finite(way)}")
 
 # %% [markdown]
-# In the second row the loss is fine and the gradient is not: such a bug shows in the *next* step, when all weights are NaN.
+# In the second row the loss is fine and the gradient is not: such a bug shows in the *next* step, when all weights are
+# NaN.
 #
 # ## In face sizes
 #
-# Dividing by $s$ makes the loss a property of the face, not of the resolution: with pictures twice as large, nothing changes. And
-# the weight of this loss against others can stay as it is. Two details matter. The box is that of the *target*, and it is a
-# constant. If it were the prediction's, a network could lower its loss by drawing larger faces. And it has a floor: two points on a
-# line have a box without area.
+# Dividing by $s$ makes the loss a property of the face, not of the resolution: with pictures twice as large, nothing
+# changes. And the weight of this loss against others can stay as it is. Two details matter. The box is that of the
+# *target*, and it is a constant. If it were the prediction's, a network could lower its loss by drawing larger faces.
+# And it has a floor: two points on a line have a box without area.
 
 # %%
 twice = squared(2 * guess, 2 * target, visible)
@@ -172,13 +174,13 @@ for row, name in enumerate(("the target's box", "the prediction's")):
     print(f"{name:20}", *(f"{growing(scale)[row]:7.3f}" for scale in (1, 1.5, 3, 8)))
 
 # %% [markdown]
-# In units of its own box, a face eight times too large costs hardly more than one three times too large; the gradient that should
-# shrink it fades.
+# In units of its own box, a face eight times too large costs hardly more than one three times too large; the gradient
+# that should shrink it fades.
 #
 # ## One landmark goes astray
 #
-# Detectors fail: at a hand, a microphone, a patterned shirt. A square gives the farthest point the strongest pull. Huber's
-# distance {cite:p}`huber1964robust` is the square up to $\delta$ and a straight line beyond,
+# Detectors fail: at a hand, a microphone, a patterned shirt. A square gives the farthest point the strongest pull.
+# Huber's distance {cite:p}`huber1964robust` is the square up to $\delta$ and a straight line beyond,
 #
 # $$ \rho(d) = \begin{cases} d^2 & d \le \delta \\ 2\,\delta\,d - \delta^2 & d > \delta, \end{cases} $$
 #
@@ -197,8 +199,9 @@ torch.testing.assert_close(by_loops(guess, target, visible, huber_rho), huber(gu
 
 # %% [markdown]
 # An experiment without a network: we take one face, drag the corner of its mouth away, and look for the 62 numbers that
-# minimise the loss. Sixty-two numbers can meet eighteen points in many ways, so the fit gets the prior of chapter 4, with
-# the weight that follows from the detector's noise of $\sigma = 1.7\,\%$ of the face: $\mathcal L_{2D} + \frac{\sigma^2}{18} \sum_k \gamma_k^2$.
+# minimise the loss. Sixty-two numbers can meet eighteen points in many ways, so the fit gets the prior of chapter 4,
+# with the weight that follows from the detector's noise of $\sigma = 1.7\,\%$ of the face: $\mathcal L_{2D} +
+# \frac{\sigma^2}{18} \sum_k \gamma_k^2$.
 
 # %%
 NOISE = 0.017  # of a coordinate, in face sizes
@@ -211,6 +214,7 @@ dragged[:, CORNER] += drags[:, None] * torch.tensor([0.6, 0.8])
 unit = losses.face_size(right)
 
 
+# %%
 def fit(loss, targets, steps=400):
     """Points (N, 18, 2) of the coefficients that minimise loss and prior."""
     c = face.repeat(len(targets), 1).requires_grad_()
@@ -262,6 +266,8 @@ for column, points in enumerate(fitted.values(), start=1):
         marker = {"size": size, "color": colour, "line": {"width": 1, "color": "black"}}
         look = {"mode": "markers", "marker": marker, "name": name, "showlegend": column == 1, "hoverinfo": "skip"}
         fig.add_trace(go.Scatter(columns(place), **look), 1, column)
+
+# %% tags=["hide-input"]
 fig.frames = [
     go.Frame(
         data=[go.Scatter(columns(p)) for points in fitted.values() for p in (dragged[k], points[k])],
@@ -280,18 +286,19 @@ fig.update_layout(legend={"orientation": "h", "y": 1.14})
 fig
 
 # %% [markdown]
-# **Figure 10.1.** A corner of the mouth is dragged away; the fit tries to please all eighteen points. *Try* the slider: on the left the
-# whole face goes along, on the right it soon lets go. *Look at* small distances: there the two agree, as they must.
+# **Figure 10.1.** A corner of the mouth is dragged away; the fit tries to please all eighteen points. *Try* the slider:
+# on the left the whole face goes along, on the right it soon lets go. *Look at* small distances: there the two agree,
+# as they must.
 
 # %% [markdown]
-# Is Huber always better, then? Beyond $\delta$ it believes a point *less*. At the start of a training, when the network is far off
-# everywhere, all points are beyond $\delta$, and right ones pull no harder than wrong ones. It is a choice with a price, and which is
-# better in training is for the measurement at the end.
+# Is Huber always better, then? Beyond $\delta$ it believes a point *less*. At the start of a training, when the network
+# is far off everywhere, all points are beyond $\delta$, and right ones pull no harder than wrong ones. It is a choice
+# with a price, and which is better in training is for the measurement at the end.
 #
 # ## What sixty-two numbers hear
 #
-# Through the decoder each coefficient gets a gradient. How much, for an untrained network that answers the mean face to every
-# wild picture? We compare mean absolute gradients, per standard deviation of the coefficient.
+# Through the decoder each coefficient gets a gradient. How much, for an untrained network that answers the mean face to
+# every wild picture? We compare mean absolute gradients, per standard deviation of the coefficient.
 
 # %%
 answer = torch.zeros(64, 62, requires_grad=True)  # whitened: the mean face in the mean pose
@@ -315,22 +322,34 @@ axes.set(yscale="log", ylim=(1e-4, 1), xlabel="coefficient", ylabel="mean gradie
 axes.spines[["top", "right"]].set_visible(False)
 axes.legend(frameon=False, ncols=3, loc="upper right")
 
+# %% [markdown]
+# **Figure 10.2.** How loudly eighteen points speak to each of the 62 numbers (logarithmic). *Look for* the gap: the
+# third row of the pose, which makes the depth of the decoded face, hears nothing. *Ask yourself* whether it could be
+# found from the other two rows.
 
 # %% [markdown]
-# **Figure 10.2.** How loudly eighteen points speak to each of the 62 numbers (logarithmic). *Look for* the gap: the third row of the pose,
-# which makes the depth of the decoded face, hears nothing. *Ask yourself* whether it could be found from the other two rows.
+# Four of the 62 get nothing, ever. Three of these are the third row of $f\mathbf R$, and we know more than the loss
+# does: $\mathbf R$ is a rotation, so that its third row is the cross product of the first two. But the network gives
+# twelve free numbers. If it is taught by 2D alone, nobody asks its third row to fit the others. We come back to this.
+
+# %%
+viz.landmark_consistency_figure(model, whitening, face, image=few.images[16])
+
 
 # %% [markdown]
-# Four of the 62 get nothing, ever. Three of these are the third row of $f\mathbf R$, and we know more than the loss does: $\mathbf R$ is a rotation, so
-# that its third row is the cross product of the first two. But the network gives twelve free numbers. If it is taught by 2D
-# alone, nobody asks its third row to fit the others. We come back to this.
-#
+# **Figure 10.3.** The loss in your hands. Orange, the eighteen points of the detector; blue, the mean face that is to
+# go there. *Try* 200 steps of descent: the points come close, and the table says what becomes of the depth, which is
+# not in the loss. Hide the points of one side and descend again. Drag one point far away, and switch to Huber's
+# distance.
+
+# %% [markdown]
 # ## What eighteen points determine
 #
-# A gradient is one direction. The whole story is in the *Jacobian* $\mathbf J$, $36 \times 62$: how the 36 coordinates of the points change with each
-# coefficient. Its singular values say how far the points move, in face sizes, for one standard deviation along each singular direction of
-# coefficient space. A matrix with 36 rows has at most 36 of them, and so at least $62 - 36 = 26$ directions move *nothing*. Of the other 36, one is
-# of use only if it moves the points by more than their noise.
+# A gradient is one direction. The whole story is in the *Jacobian* $\mathbf J$, $36 \times 62$: how the 36 coordinates
+# of the points change with each coefficient. Its singular values say how far the points move, in face sizes, for one
+# standard deviation along each singular direction of coefficient space. A matrix with 36 rows has at most 36 of them,
+# and so at least $62 - 36 = 26$ directions move *nothing*. Of the other 36, one is of use only if it moves the points
+# by more than their noise.
 
 # %%
 def points_of(c):
@@ -365,13 +384,15 @@ axes.legend(frameon=False, ncols=3)
 
 
 # %% [markdown]
-# **Figure 10.3.** How far the points move along each singular direction. *Look for* where each curve meets the noise: that many numbers can be learnt
-# from one picture with its points, out of 62. The rest must come from the photo itself, and there the labelled pictures are the only teacher.
+# **Figure 10.4.** How far the points move along each singular direction. *Look for* where each curve meets the noise:
+# that many numbers can be learnt from one picture with its points, out of 62. The rest must come from the photo itself,
+# and there the labelled pictures are the only teacher.
 
 # %% [markdown]
-# Let us look into the dark part. We hold the pose; then the points are exactly linear in the fifty coefficients of shape and expression, and the null space
-# of $\mathbf J$ (14 dimensions) is not an approximation: along it *no point moves at all*. Which of its directions changes the depth of the 68 landmarks most? That is
-# another singular value decomposition, of the depths' Jacobian within the null space.
+# Let us look into the dark part. We hold the pose; then the points are exactly linear in the fifty coefficients of
+# shape and expression, and the null space of $\mathbf J$ (14 dimensions) is not an approximation: along it *no point
+# moves at all*. Which of its directions changes the depth of the 68 landmarks most? That is another singular value
+# decomposition, of the depths' Jacobian within the null space.
 
 # %%
 def depths_of(c):
@@ -422,6 +443,7 @@ def view(c, angle):
     return rgb, subset_18(decode_landmarks(turned, model)[..., :2])[0]
 
 
+# %% tags=["hide-input"]
 walk = [-4, -3, -2, -1, 0, 1, 2, 3, 4]
 fig = make_subplots(1, 2, horizontal_spacing=0.03, subplot_titles=("as the picture shows it", "from the side"))
 
@@ -447,18 +469,20 @@ fig.update_layout(height=450, margin={"l": 5, "r": 5, "t": 30, "b": 10}, sliders
 fig
 
 # %% [markdown]
-# **Figure 10.4.** A walk along a direction in which no point moves. *Try* the slider and watch the points on the left: they stand still, while the profile
-# on the right becomes another person's. *Look at* the nose and the chin. To the loss of this chapter all these faces are equal.
+# **Figure 10.5.** A walk along a direction in which no point moves. *Try* the slider and watch the points on the left:
+# they stand still, while the profile on the right becomes another person's. *Look at* the nose and the chin. To the
+# loss of this chapter all these faces are equal.
 
 # %% [markdown]
-# This is a relative of the *bas-relief ambiguity* {cite:p}`belhumeur1999bas`: a flat relief, seen from the front, cannot be told from a full face. What decides is the photo:
-# shading, the outline, the shadow of the nose; and for that the network has only the labelled world's lessons.
+# This is a relative of the *bas-relief ambiguity* {cite:p}`belhumeur1999bas`: a flat relief, seen from the front,
+# cannot be told from a full face. What decides is the photo: shading, the outline, the shadow of the nose; and for that
+# the network has only the labelled world's lessons.
 #
 # ## In training
 #
-# Now the network. 512 labelled pictures, 768 wild ones with points only, 160 steps. The first network gets WPDC on the labelled. The
-# others get in addition 32 wild pictures a step, with 2D landmark consistency, squared or Huber's. Its weight of 100 is ours: distances
-# squared in face sizes are small numbers.
+# Now the network. 512 labelled pictures, 768 wild ones with points only, 160 steps. The first network gets WPDC on the
+# labelled. The others get in addition 32 wild pictures a step, with 2D landmark consistency, squared or Huber's. Its
+# weight of 100 is ours: distances squared in face sizes are small numbers.
 
 # %%
 labelled, unlabelled = pictures("labelled", 512), pictures("wild", 768, seed=1, truth=False)
@@ -471,6 +495,7 @@ WPDC = losses.WPDC(model, whitening)
 STEPS, BATCH, RATE, WEIGHT = 160, 32, 2e-3, 100.0
 
 
+# %%
 def train_with(consistency=None, seed=0):
     torch.manual_seed(seed)
     network = make_regressor("lite")
@@ -527,8 +552,9 @@ panels[0].set_ylabel("NME (%)")
 panels[0].legend(frameon=False, fontsize=9)
 
 # %% [markdown]
-# **Figure 10.5.** Errors on wild pictures that no network has seen, by yaw: of the 68 landmarks in the picture, and in space. Eighteen points were taught, 68 are
-# measured. *Look for* where points teach most, and compare the heights of left and right.
+# **Figure 10.6.** Errors on wild pictures that no network has seen, by yaw: of the 68 landmarks in the picture, and in
+# space. Eighteen points were taught, 68 are measured. *Look for* where points teach most, and compare the heights of
+# left and right.
 
 # %% tags=["hide-input"]
 order = test.yaw.abs().argsort()
@@ -548,16 +574,17 @@ for line, (title, vectors) in zip(panels, rows.items(), strict=True):
 
 
 # %% [markdown]
-# **Figure 10.6.** Wild pictures, from frontal to profile, and the faces that two of the networks see in them. Nobody has ever told the lower one the pose of a wild picture. *Compare* the
-# noses of the last columns.
+# **Figure 10.7.** Wild pictures, from frontal to profile, and the faces that two of the networks see in them. Nobody
+# has ever told the lower one the pose of a wild picture. *Compare* the noses of the last columns.
 
 # %% [markdown]
-# So this is what 2D teaches: *pose*, above all. Profiles that the labelled world does not have are met after some seconds. It is the largest step that this part of the book
-# will make; what the next three chapters add is smaller.
+# So this is what 2D teaches: *pose*, above all. Profiles that the labelled world does not have are met after some
+# seconds. It is the largest step that this part of the book will make; what the next three chapters add is smaller.
 #
-# And this is what it does not teach: the error in space stays well above that in the picture. Part of it is the third row of the pose. Is it consistent with the
-# other two? Without touching those, so that nothing in the picture moves, we replace it by what it is in a rotation, scaled by $f$: the cross product
-# $\mathbf r_1 \times \mathbf r_2$ has length $f^2$, thus $\mathbf r_3 = \mathbf r_1 \times \mathbf r_2 / f$.
+# And this is what it does not teach: the error in space stays well above that in the picture. Part of it is the third
+# row of the pose. Is it consistent with the other two? Without touching those, so that nothing in the picture moves, we
+# replace it by what it is in a rotation, scaled by $f$: the cross product $\mathbf r_1 \times \mathbf r_2$ has length
+# $f^2$, thus $\mathbf r_3 = \mathbf r_1 \times \mathbf r_2 / f$.
 
 # %%
 def with_third_row(vectors):
@@ -580,11 +607,12 @@ for name, vectors in raw.items():
     print(f"{name:15} {values[0]:9.1f} {values[1]:20.1f} {angle:20.0f}°")
 
 # %% [markdown]
-# The network that has learnt from wild pictures has let its third row go, most so in profile; putting it back costs nothing and brings the face a good deal
-# nearer in space. The other network never learnt profiles, and its rows fit one another: consistent, and wrong.
+# The network that has learnt from wild pictures has let its third row go, most so in profile; putting it back costs
+# nothing and brings the face a good deal nearer in space. The other network never learnt profiles, and its rows fit one
+# another: consistent, and wrong.
 #
-# Is the rest the ambiguity of figure 10.4? We can tell, because we drew these pictures: we give the prediction the true shape and expression, and then the mean face
-# the true pose.
+# Is the rest the ambiguity of figure 10.5? We can tell, because we drew these pictures: we give the prediction the true
+# shape and expression, and then the mean face the true pose.
 
 # %%
 own = Coefficients.unpack(with_third_row(raw["+ 2D, squared"]))
@@ -600,19 +628,23 @@ for name, mixed in cases.items():
 
 
 # %% [markdown]
-# The shape is not the trouble yet: with the true one the error in space hardly changes. After so short a training it is the pose. The last row tells what will remain when the pose is perfect
-# and nothing is known of the person; only below that does the ambiguity begin to matter. Longer training gets near it (chapter 14).
+# The shape is not the trouble yet: with the true one the error in space hardly changes. After so short a training it is
+# the pose. The last row tells what will remain when the pose is perfect and nothing is known of the person; only below
+# that does the ambiguity begin to matter. Longer training gets near it (chapter 14).
 #
-# And Huber or squared? Here they are close: our detector, calibrated on a real one, goes astray too rarely to make a difference. With a worse
-# one, figure 10.1 tells you what to take.
+# And Huber or squared? Here they are close: our detector, calibrated on a real one, goes astray too rarely to make a
+# difference. With a worse one, figure 10.1 tells you what to take.
 #
 # ## Summary
 #
-# * 2D landmark consistency is the mean squared distance, in face sizes, of the decoded landmarks that were seen from where they were seen.
+# * 2D landmark consistency is the mean squared distance, in face sizes, of the decoded landmarks that were seen from
+#   where they were seen.
 # * What is missing must be replaced before any arithmetic. The unit belongs to the target and is a constant.
 # * Huber's distance lets go of points that are far off, and of right ones too while the network is far off.
-# * Of 62 numbers eighteen points determine a dozen or two. Four get no gradient; 26 directions move no point; depth is among them.
-# * Wild pictures with points teach pose, profiles most of all. For the rest the labelled pictures are the only teachers.
+# * Of 62 numbers eighteen points determine a dozen or two. Four get no gradient; 26 directions move no point; depth is
+#   among them.
+# * Wild pictures with points teach pose, profiles most of all. For the rest the labelled pictures are the only
+#   teachers.
 #
 # The loss is this project's reading of the paper; mask, unit, Huber's distance and the weight are ours.
 #
@@ -620,7 +652,8 @@ for name, mixed in cases.items():
 #
 # ### Exercise 10.1 · Without a loop, without a NaN
 #
-# Write the loss for a batch, with tensors only. Faces without any reported point cost zero. It will be tried on points that are NaN, and its gradient as well.
+# Write the loss for a batch, with tensors only. Faces without any reported point cost zero. It will be tried on points
+# that are NaN, and its gradient as well.
 
 # %% tags=["exercise"]
 def consistency(predicted, detected, visible):
@@ -661,8 +694,8 @@ print("✓ 64 faces at once")
 # %% [markdown]
 # ### Exercise 10.2 · How hard can a point pull?
 #
-# Give the length of the gradient of the loss with respect to *one* predicted point that is $d$ pixels off, for a face of size $s$ pixels of
-# which $n$ points are seen; squared and Huber's.
+# Give the length of the gradient of the loss with respect to *one* predicted point that is $d$ pixels off, for a face
+# of size $s$ pixels of which $n$ points are seen; squared and Huber's.
 
 # %% tags=["exercise"]
 def pull(d, s, n, delta=None):
@@ -692,10 +725,11 @@ print(f"✓ 30 pixels off: {pull(30.0, 60.0, 4) / pull(30.0, 60.0, 4, DELTA):.0f
 # %% [markdown]
 # ### Exercise 10.3 · Half a face
 #
-# In profile a person sees half of the points. How many directions speak louder than the noise if only the points `half` count? And how many move *none* of them?
+# In profile a person sees half of the points. How many directions speak louder than the noise if only the points `half`
+# count? And how many move *none* of them?
 
 # %% tags=["exercise"]
-half = [3, 4, 5, 9, 10, 11, 12, 14, 17]  # of the 18
+half = [3, 4, 5, 9, 10, 11, 13, 14, 17]  # of the 18
 
 
 def count_directions(index):
@@ -704,7 +738,7 @@ def count_directions(index):
 
 
 # %% tags=["solution"]
-half = [3, 4, 5, 9, 10, 11, 12, 14, 17]  # of the 18
+half = [3, 4, 5, 9, 10, 11, 13, 14, 17]  # of the 18
 
 
 def count_directions(index):
@@ -727,8 +761,8 @@ print(f"✓ {loud} instead of {whole}; {silent} move no point")
 # %% [markdown]
 # ### Exercise 10.4 · A relief
 #
-# Flatten a face: multiply the depth of all its points by $\lambda$. Which *affine* camera (a matrix $2 \times 4$, not necessarily a scaled rotation) gives the same picture of the flat
-# face as `camera_of` gives of the whole one?
+# Flatten a face: multiply the depth of all its points by $\lambda$. Which *affine* camera (a matrix $2 \times 4$, not
+# necessarily a scaled rotation) gives the same picture of the flat face as `camera_of` gives of the whole one?
 
 # %% tags=["exercise"]
 def relief_camera(camera_of, factor):
@@ -760,6 +794,7 @@ print("✓ two faces, two cameras, one picture")
 # %% [markdown]
 # ## Further reading
 #
-# {cite:t}`tu2021assisted`, section 3, where this loss comes from. {cite:t}`huber1964robust`: the beginning of robust statistics. {cite:t}`belhumeur1999bas` on what
-# light and shade add to a relief, and what they do not. {cite:t}`bas2019what` ask this chapter's question in depth: what does 2D geometric information really tell us about 3D face shape?
-# {cite:t}`zhu2019face` train with labelled pictures of all poses instead, made by turning photographs.
+# {cite:t}`tu2021assisted`, section 3, where this loss comes from. {cite:t}`huber1964robust`: the beginning of robust
+# statistics. {cite:t}`belhumeur1999bas` on what light and shade add to a relief, and what they do not.
+# {cite:t}`bas2019what` ask this chapter's question in depth: what does 2D geometric information really tell us about 3D
+# face shape? {cite:t}`zhu2019face` train with labelled pictures of all poses instead, made by turning photographs.
