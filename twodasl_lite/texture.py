@@ -23,6 +23,7 @@ _FACE = (
     "iris",
     "pupil",
 )  # regions begin so: no neck and scalp, of which landmarks tell nothing
+_NO_SKIN = ("eyeball", "iris", "pupil", "teeth")  # keep the model's colours where the photo shows none
 _SIDE = 512  # pixels of the picture that decides what is seen
 _CHUNK = 1024
 
@@ -101,5 +102,8 @@ def photo_colours(photo: np.ndarray, vertices: torch.Tensor, model: MorphableMod
     if model.albedo_mean is not None:
         albedo = model.decode_albedo()[0].to(colours)
         average = (albedo * (tone / albedo[shown].median(dim=0).values.clamp(min=1e-3))).clamp(0, 1)
+        for name, index in model.regions.items():
+            if name.startswith(_NO_SKIN):
+                average = average.index_copy(0, index, albedo[index])
     filled = torch.where(seen[other][:, None], colours[other], average[hidden])
     return colours.index_copy(0, hidden, filled)
