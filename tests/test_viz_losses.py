@@ -10,8 +10,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+import test_viz
 import torch
-from test_viz import make_head
+from test_viz import lab_address, make_head  # noqa: F401 - a fixture
 
 from twodasl_lite import viz
 from twodasl_lite.camera import euler_to_matrix, make_pose
@@ -363,4 +364,50 @@ def test_figures_fit_the_window_follow_the_theme_and_print(browser, page_folder,
     opened.emulate_media(media="print")
     assert opened.locator("img.lf-fallback").first.is_visible()
     assert not opened.locator(".loss-figure").first.is_visible()
+    context.close()
+
+
+# -------------------------------------------------------------------------------------------------------- in JupyterLab
+LIVE = [
+    "import sys; sys.path[:0] = {paths!r}\nimport json, ipywidgets, torch\nfrom test_viz import make_head\n"
+    "from test_viz_losses import raw_faces\nfrom twodasl_lite import viz\n"
+    "from twodasl_lite.coefficients import Whitening\nhead = make_head()\n"
+    "whitening = Whitening.from_samples(raw_faces(head, 300, 9))",
+    "figure = viz.coefficient_figure(head, whitening)\nfigure",
+    "report = ipywidgets.HTML('[0, 0]')\n"
+    "def tell(change):\n    report.value = json.dumps([figure.state['errors'][2], figure.numbers()['vdc']])\n"
+    "figure.widget.observe(tell, 'state')\nreport",
+    "figure.set(errors=[0.0, 0.0, 0.5] + [0.0] * (head.layout.size - 3))",
+]
+
+
+@pytest.fixture
+def live_notebook(monkeypatch):
+    """The notebook that the running JupyterLab opens."""
+    monkeypatch.setattr(test_viz, "NOTEBOOK", LIVE)
+
+
+@pytest.mark.book
+def test_a_moved_slider_is_known_to_python_in_jupyterlab(browser, live_notebook, lab_address):  # noqa: F811
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(lab_address + "/lab/tree/live.ipynb?reset")
+    page.wait_for_selector("text=| Idle", timeout=120_000)
+    page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
+    page.locator('[data-command="runmenu:run-all"]').click()
+    page.wait_for_selector(".loss-figure input[type=range]", timeout=120_000)
+    state = "document.querySelector('.loss-figure').figure.report()"
+    page.wait_for_function(f"{state}.state.errors[2] === 0.5", timeout=60_000)  # Python moves the slider ...
+    slider = page.get_by_label("Its error").first
+    slider.focus()
+    page.keyboard.press("ArrowRight")  # ... and the slider tells Python, which computes the drawn number.
+    text = "document.querySelector('.widget-html-content').textContent"
+    page.wait_for_function(f"Math.abs(JSON.parse({text})[0] - 0.6) < 1e-9", timeout=60_000)
+    error, vdc = json.loads(page.locator(".widget-html-content").first.inner_text())
+    assert error == pytest.approx(0.6)
+    assert page.evaluate(f"{state}.vdc") == pytest.approx(vdc, rel=1e-3)
+    assert vdc > 0
+    assert errors == []
     context.close()

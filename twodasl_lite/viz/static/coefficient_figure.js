@@ -155,12 +155,17 @@ class CoefficientFigure extends LossFigure {
     const [truth, wrong] = this.vertices;
     const only = new Float64Array(this.D);
     only[coefficient] = errors[coefficient];
-    this.decode(new Float64Array(this.D), truth);
+    if (this.decodedFace !== this.state.face) this.decode(new Float64Array(this.D), truth);
+    this.decodedFace = this.state.face;
     this.decode(colour === "one" ? only : errors, wrong);
     let mean = 0;
     for (let i = 2; i < truth.length; i += 3) mean += (wrong[i] - truth[i]) / this.model.V;
-    return Float32Array.from({ length: this.model.V }, (_, v) =>
-      Math.hypot(wrong[3 * v] - truth[3 * v], wrong[3 * v + 1] - truth[3 * v + 1], wrong[3 * v + 2] - truth[3 * v + 2] - mean));
+    this.off ??= new Float32Array(this.model.V);
+    for (let v = 0, i = 0; v < this.model.V; v++, i += 3) {
+      const [x, y, z] = [wrong[i] - truth[i], wrong[i + 1] - truth[i + 1], wrong[i + 2] - truth[i + 2] - mean];
+      this.off[v] = Math.sqrt(x * x + y * y + z * z);
+    }
+    return this.off;
   }
 
   numbers() {

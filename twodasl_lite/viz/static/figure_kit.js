@@ -110,7 +110,9 @@ function unpackArrays(list, bytes) {
 /** Pose times face, y up: out = M S + t, vertices x0 y0 z0 x1 ... */
 function posed(pose, points, out) {
   for (let i = 0; i < points.length; i += 3) {
-    const [x, y, z] = [points[i], points[i + 1], points[i + 2]];
+    const x = points[i];
+    const y = points[i + 1];
+    const z = points[i + 2];
     for (let r = 0; r < 3; r++) out[i + r] = pose[4 * r] * x + pose[4 * r + 1] * y + pose[4 * r + 2] * z + pose[4 * r + 3];
   }
   return out;
