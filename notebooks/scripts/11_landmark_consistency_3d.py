@@ -223,6 +223,7 @@ def blind_to_the_picture(points):
     return torch.cat([everywhere @ camera, average[..., 2:].expand(len(points), -1, -1)], dim=-1)
 
 
+# %%
 reported = torch.where(m[..., None], x, subset_18(X1[..., :2]))  # a fit wants all 18 points
 truth = test.landmarks
 answers = {"our network": (X1, X2)}

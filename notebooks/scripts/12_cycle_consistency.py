@@ -42,6 +42,7 @@ if importlib.util.find_spec("twodasl_lite") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", package], check=True)
 
 # %%
+import base64
 import tempfile
 from pathlib import Path
 
@@ -128,6 +129,7 @@ def two_looks(network, points=x, visible=m):
     return X1, x1, X2, subset_18(X2[..., :2])
 
 
+# %%
 def cycle_loss(x2, x, m):
     """Mean squared distance (B,) of the reported points, in squared face sizes."""
     losses = []
@@ -297,12 +299,11 @@ shown = [*gain.argsort(descending=True)[[2, 12]].tolist(), *gain.argsort()[[60, 
 
 def png(image):
     """A picture (3, H, W) as the address of a small file."""
-    import base64
-
     data = cv2.imencode(".png", image.permute(1, 2, 0).flip(-1).numpy())[1]
     return "data:image/png;base64," + base64.b64encode(data.tobytes()).decode()
 
 
+# %% tags=["hide-input"]
 fig = make_subplots(2, 2, horizontal_spacing=0.02, vertical_spacing=0.02)
 for n, i in enumerate(shown):
     place = {"row": n // 2 + 1, "col": n % 2 + 1}
@@ -326,14 +327,7 @@ fig.update_yaxes(visible=False, range=[119, 0], constrain="domain")
 fig.update_layout(
     height=760,
     margin={"l": 5, "r": 5, "t": 30, "b": 10},
-    legend={
-        "orientation": "h",
-        "y": 1.02,
-        "yanchor": "bottom",
-        "x": 0,
-        "bgcolor": "#7F7F7F",
-        "font": {"color": "white"},
-    },
+    legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "bgcolor": "#7F7F7F", "font_color": "white"},
     sliders=[{"steps": steps, "currentvalue": {"prefix": "look "}, "pad": {"t": 10}}],
 )
 fig
@@ -404,6 +398,7 @@ for name, weight in (("cycle", 100), ("cycle, far too large", 3000)):
     networks[name] = trained(name, *ON, f"self_supervision.cycle={weight}").network.eval()
 
 
+# %%
 def balanced(X, dimensions):
     return 100 * summarise(nme(X[..., :dimensions], truth[..., :dimensions]), test.yaw, intervals=False).balanced
 
