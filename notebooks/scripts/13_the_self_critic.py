@@ -244,6 +244,7 @@ strangers = truth.roll(1, dims=0)  # real coefficients, with another face's land
 as_they_are = Pairs.of(whitening.whiten(frontal), x_frontal, seen_frontal)
 
 
+# %%
 def some(pairs, index):
     return Pairs(*(part[index] for part in pairs))
 
@@ -455,6 +456,7 @@ def game(updates, matched=True, weight=1.0, steps=100, n=128):
     return flat, deep, float(c.detach()[:, 12:52].square().mean().sqrt())
 
 
+# %%
 games = {"the start": game(0, steps=0), "no critic": game(0), "one update a step": game(1), "five updates": game(5)}
 for name, (flat, deep, size) in games.items():
     print(f"{name:>18}: 2D {flat:5.2f} %, 3D {deep:5.2f} %, shape coefficients {size:.2f} (faces: 1)")

@@ -53,6 +53,7 @@ from torch import nn
 
 from twodasl_lite import losses, viz
 from twodasl_lite.coefficients import CoefficientLayout
+from twodasl_lite.data.random import Draws
 from twodasl_lite.data.synthetic import SyntheticFaces
 from twodasl_lite.decode import decode, decode_landmarks
 from twodasl_lite.evaluation import nme
@@ -69,10 +70,9 @@ from twodasl_lite.training.log import read_log
 from twodasl_lite.training.loop import Run, train
 from twodasl_lite.training.pictures import prepare
 from twodasl_lite.training.schedule import learning_rate
+from twodasl_lite.training.steps import CriticStep, Pairs, real_pairs
 from twodasl_lite.viz.palette import CATEGORICAL
 from twodasl_lite.viz.training_figures import LOSS_TITLES, MEASURE_TITLES
-
-model = load_face_model(CoefficientLayout())  # 40 shape, 10 expression components
 
 # %% [markdown]
 # ## A run is a small file
@@ -83,7 +83,8 @@ model = load_face_model(CoefficientLayout())  # 40 shape, 10 expression componen
 # take the smallest and make it smaller still, so that you can watch.
 
 # %%
-SMALL = ["data.labelled.count=200", "data.unlabelled.count=400", "data.validation.count=200", "data.processes=1"]
+model = load_face_model(CoefficientLayout())  # 40 shape, 10 expression components
+SMALL = ["data.labelled.count=200", "data.unlabelled.count=400", "data.validation.count=100", "data.processes=1"]
 SMALL += ["data.labelled.batch_size=16", "data.unlabelled.batch_size=16", "network.map_dropout=0.0"]
 SMALL += ["stages.0.steps=60", "stages.0.warmup=10", "stages.1.steps=20", "stages.1.warmup=4"]
 SMALL += ["run.log_every=4", "run.validate_every=20", "run.checkpoint_every=20"]
@@ -152,7 +153,8 @@ def all_losses(G, C, labelled, unlabelled, stage):
     inputs = torch.cat([labelled.inputs(), unlabelled.inputs()])
     known, unknown = G(inputs).split([labelled.size, unlabelled.size])
     found = losses_of_labelled(known, labelled, stage)
-    return found | losses_of_2d_only(G, C, unknown, unlabelled, unlabelled.inputs())
+    found |= losses_of_2d_only(G, C, unknown, unlabelled, unlabelled.inputs())
+    return found, Pairs.of(unknown.detach(), unlabelled.detected, unlabelled.detected_visible)
 
 
 # %% [markdown]
@@ -166,7 +168,7 @@ labelled, unlabelled = next(data.labelled.batches(16)), next(data.unlabelled.bat
 shown = run._show(labelled, "labelled"), run._show(unlabelled, "unlabelled")
 for stage in (0, 1):
     theirs, _ = run.regressor_step(*shown, stage, run.critic)
-    mine = all_losses(run.network, run.critic, labelled, unlabelled, stage)
+    mine, _ = all_losses(run.network, run.critic, labelled, unlabelled, stage)
     assert mine.keys() == theirs.keys()
     for name, values in mine.items():
         torch.testing.assert_close(values, theirs[name], rtol=1e-3, atol=1e-6)
@@ -184,7 +186,7 @@ for stage in (0, 1):
 def pulls(G, C, stage):
     """Length of each weighted loss's gradient at the network's weights."""
     weights = config.stages[stage].weights | config.self_supervision.weights
-    found = all_losses(G, C, labelled, unlabelled, stage)
+    found, _ = all_losses(G, C, labelled, unlabelled, stage)
     lengths = {}
     for name, weight in weights.items():
         parts = torch.autograd.grad(weight * found[name].mean(), list(G.parameters()), retain_graph=True)
@@ -265,15 +267,15 @@ fig
 # the rate drops there. Within its stage each falls to a fiftieth.
 
 # %% [markdown]
-# Now the whole step. Regressor first, judged by the critic as it stands; then the critic, on the pairs that the
-# regressor has just made (chapter 13; five updates in this configuration, each with new detector noise).
+# Now the whole step. First the regressor, judged by the critic as it stands; then the critic, on the pairs that the
+# regressor has just made (five updates in this configuration, each with new detector noise).
 
 # %%
 def train_step(G, average, optimiser, C, labelled, unlabelled, step):
     stage, _ = config.stage_at(step)
     for group in optimiser.param_groups:
         group["lr"] = rate(step)
-    found = all_losses(G, C, labelled, unlabelled, stage)
+    found, pairs = all_losses(G, C, labelled, unlabelled, stage)
     weights = config.stages[stage].weights | config.self_supervision.weights
     total = sum(weight * found[name].mean() for name, weight in weights.items())
     optimiser.zero_grad()
@@ -281,9 +283,10 @@ def train_step(G, average, optimiser, C, labelled, unlabelled, step):
     length = nn.utils.clip_grad_norm_(G.parameters(), config.optimiser.clip)
     optimiser.step()
     update_average(average, G, step + 1)
-    return float(total), float(length)
+    return float(total.detach()), float(length), pairs
 
 
+# %%
 torch.manual_seed(config.seed)
 G = make_regressor("lite")
 G.load_state_dict(run.network.state_dict())
@@ -294,7 +297,7 @@ decayed = [p for p in G.parameters() if p.ndim > 1], [p for p in G.parameters() 
 groups = [{"params": decayed[0], "weight_decay": config.optimiser.weight_decay}]
 optimiser = torch.optim.AdamW([*groups, {"params": decayed[1], "weight_decay": 0.0}])
 
-total, length = train_step(G, average, optimiser, C, labelled, unlabelled, 0)
+total, length, fake = train_step(G, average, optimiser, C, labelled, unlabelled, 0)
 report = run.train_step(labelled, unlabelled)
 print(f"total loss {total:.3f}, gradient {length:.2f}; the package: {report['total']:.3f}, {report['gradient']:.2f}")
 assert math.isclose(total, float(report["total"]), rel_tol=1e-3)
@@ -304,7 +307,40 @@ assert apart <= 2.01 * rate(0)  # Adam's first step is ± the rate, also where a
 
 
 # %% [markdown]
-# A loop around this is a training run. What the package adds in `training/loop.py`, on the same two pages: validation
+# The critic's turn comes next: real pairs are re-posed to the regressor's poses (chapter 13), and the regressor's own are
+# detached, so that only the critic learns.
+
+# %%
+def critic_loss(C, real, fake):
+    s_real, s_fake = C(*(torch.cat(parts) for parts in zip(real, fake))).chunk(2)
+    return ((s_real - 1).square() / 2 + s_fake.square() / 2).mean()
+
+
+def critics_turn(C, optimiser, labelled, fake, step):
+    for update in range(config.critic.updates):
+        draws = Draws(step * config.critic.updates + update, torch.arange(len(fake.whitened)))
+        loss = critic_loss(C, real_pairs(labelled, fake, whitening, model, draws), fake)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return float(loss.detach())
+
+
+real = real_pairs(labelled, fake, whitening, model, Draws(0, torch.arange(16)))
+theirs, _ = CriticStep(C)(real, fake)
+torch.testing.assert_close(critic_loss(C, real, fake), theirs.mean())
+
+critic_optimiser = torch.optim.Adam(C.parameters(), lr=config.critic.learning_rate, betas=(0.5, 0.99))
+batches = zip(data.labelled.batches(16, start=1), data.unlabelled.batches(16, start=1))
+for step, (labelled, unlabelled) in zip(range(1, 9), batches):
+    total, length, fake = train_step(G, average, optimiser, C, labelled, unlabelled, step)
+    own = critics_turn(C, critic_optimiser, labelled, fake, step)
+    print(f"step {step}: rate {rate(step):.1e}, total {total:6.2f}, gradient {length:6.1f}, the critic's own {own:.2f}")
+
+
+# %% [markdown]
+# The critic sees through a new network within a few steps, which is no feat. That loop *is* the training run. What the
+# package adds in `training/loop.py`, on the same two pages: validation
 # now and then, a log, dropped landmark maps (so that the network learns to do without a detector), several processes,
 # half precision, and the next section.
 #
