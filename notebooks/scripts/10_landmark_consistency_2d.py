@@ -570,7 +570,8 @@ for line, (title, vectors) in zip(panels, rows.items(), strict=True):
             viz.overlay(axes, photo, decode(vectors[index : index + 1], model)[0], model.triangles, alpha=0.75)
         axes.set(xlim=(-0.5, 119.5), ylim=(119.5, -0.5), xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-    line[0].set_ylabel(title, fontsize=9)
+    place = {"transform": line[0].transAxes, "rotation": 90, "ha": "right", "va": "center"}
+    line[0].text(-0.04, 0.5, title, fontsize=9, **place)
 
 
 # %% [markdown]
