@@ -280,6 +280,21 @@ fig
 # components first. Nobody planned this order; it follows from the faces.
 
 # %% [markdown]
+# So much for averages. Take one face, and make the mistakes yourself:
+
+# %%
+turned = (world.coefficients(0, 64)[:, 2].abs()).argsort()  # by how far depth enters x: from frontal to turned
+chosen = turned[[0, 32, 56]]
+viz.coefficient_figure(model, whitening, target[chosen], ["almost frontal", "turned", "turned further"])
+
+# %% [markdown]
+# **Figure 9.3.** One face, 62 mistakes. The colour says how far the chosen coefficient's error moves each vertex; the
+# bars show WPDC's weights, the gradient of a loss, or the errors that are left. *Try* `pose[0,2]`, then `shape[20]`
+# with the same error, and compare what PDC and VDC say. Then set all others to 0.5 and descend, first on WPDC, then,
+# after a reset, on VDC: which errors are left? Under VDC some coefficients move away from their truth, and the face
+# gets better all the same.
+
+# %% [markdown]
 # ## Downhill
 #
 # A loss teaches through its gradient. PDC's is $2(\hat{\mathbf c} - \mathbf c)$, straight back to the truth. WPDC's is
@@ -351,9 +366,10 @@ def drawn(pair):
     x, y = ticks + [path[:, 0] for path in paths], ticks + [path[:, 1] for path in paths]
     return {"x": [list(map(float, v)) for v in x], "y": [list(map(float, v)) for v in y], "z": maps + [None] * 3}
 
-
 views = {label: drawn(pair) for label, pair in PAIRS.items()}
 first = next(iter(PAIRS))
+
+# %% tags=["hide-input"]
 fig = go.Figure()
 look = {"colorscale": VIRIDIS[::-1], "zmin": 0, "zmax": 1, "showscale": False, "hoverinfo": "skip"}
 levels = {"start": 0, "end": 1, "size": 0.08}
@@ -383,7 +399,7 @@ fig.update_layout(height=520, showlegend=False, margin={"l": 60, "r": 20, "t": 2
 fig
 
 # %% [markdown]
-# **Figure 9.3.** The root of each cost over two coefficients, in standard deviations from the truth (the star), and 24
+# **Figure 9.4.** The root of each cost over two coefficients, in standard deviations from the truth (the star), and 24
 # steps of gradient descent. *Try* VDC with all three pairs: in the first, the path runs into a slanting
 # valley, where a shift hides a turn, and creeps along it; in the last, the expression does not move at all.
 # PDC's path is straight. WPDC takes first the important coefficient, then the other, and walks at an angle to its
@@ -435,7 +451,7 @@ fig.update_layout(height=560, margin={"l": 70, "r": 20, "t": 10, "b": 50}, legen
 fig
 
 # %% [markdown]
-# **Figure 9.4.** Gradient descent on free coefficients. *Try* to name, from the lower panel alone, the loss that
+# **Figure 9.5.** Gradient descent on free coefficients. *Try* to name, from the lower panel alone, the loss that
 # does not care about coefficients: VDC brings the landmarks closer while the coefficients stay wrong.
 
 # %% [markdown]
@@ -516,7 +532,7 @@ fig
 
 
 # %% [markdown]
-# **Figure 9.5.** The same network, pictures, seed and optimiser; only the cost differs. *Try* another seed in a
+# **Figure 9.6.** The same network, pictures, seed and optimiser; only the cost differs. *Try* another seed in a
 # live notebook: the numbers move by a few tenths; in the runs we tried PDC came last every time.
 
 # %% [markdown]

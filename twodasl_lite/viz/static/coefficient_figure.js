@@ -179,7 +179,7 @@ class CoefficientFigure extends LossFigure {
   benchmark(count = 20) {
     const began = performance.now();
     for (let n = 0; n < count; n++) {
-      this.state.errors[this.state.coefficient] = Math.sin(n);
+      this.state.errors[this.state.coefficient] = Math.sin(n + 1);
       this.numbers();
       vertexNormals(this.vertices[1], this.model.triangles, this.view.normals);
     }
