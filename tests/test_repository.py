@@ -36,9 +36,15 @@ def pins():
 
 
 def requirements():
+    """What must be installed here; the requirements of other Pythons are left out."""
+    from packaging.requirements import Requirement
+
     project = settings()["project"]
     for group in [project["dependencies"], *project["optional-dependencies"].values()]:
-        yield from (text for text in group if not text.startswith(project["name"]))
+        for text in group:
+            marker = Requirement(text).marker
+            if not text.startswith(project["name"]) and (marker is None or marker.evaluate()):
+                yield text
 
 
 def extras_within(name):

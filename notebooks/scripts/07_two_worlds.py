@@ -337,6 +337,7 @@ def table(name, rows):
         print(f"   {label}" + "".join(f"{float(value):7.2f}" for value in row))
 
 
+# %%
 real_error = torch.tensor(committed["nme"]) * committed["unit"]
 real_yaw = torch.tensor(committed["yaw"]).float()
 real_rows = summary(real_error, real_yaw)
@@ -441,6 +442,7 @@ def clouds(angle):
     return ours, gaussian_detector(subset_18(marks), angles, box)
 
 
+# %% tags=["hide-input"]
 percent = np.arange(0, 12.01, 0.5)
 kinds = (real_yaw.abs(), yaw["wild"].abs(), yaw["wild"].abs())
 all_errors = (real_error, errors_of(simulated, landmarks), errors_of(gaussian, landmarks))

@@ -486,10 +486,10 @@ for measure in ("landmarks_2d", "landmarks_3d"):
 
 
 # %% [markdown]
-# Here the critic is not worth its trouble. In 2D it changes next to nothing, and in 3D there is no gain either, rather a
-# loss. That holds for a small network, a thousand steps, synthetic faces and this weight, chosen after a few trials; the
-# paper, with a large network and photographs, reports a gain {cite:p}`tu2021assisted`. What you can take along in any case: how to
-# see what a critic judges by, and that a plausible answer is not yet a right one.
+# Here the critic is not worth its trouble. In 2D there is no clear difference, and in 3D it costs two points, in
+# all three seeds. That holds for a small network, a thousand steps, synthetic faces and this weight, chosen after a few
+# trials; the paper, with a large network and photographs, reports a gain {cite:p}`tu2021assisted`. What you can take
+# along in any case: how to see what a critic judges by, and that a plausible answer is not yet a right one.
 
 # %% [markdown]
 # ## Summary
