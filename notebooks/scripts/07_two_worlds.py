@@ -493,6 +493,8 @@ for number, trace in enumerate(traces(float(angles[START]))):
         trace.update(hoverinfo="skip")
     row, column = (2, 1) if number > 3 else (1, 1 + number % 2)
     fig.add_trace(trace, row, column)
+
+# %% tags=["hide-input"]
 fig.frames = [go.Frame(data=traces(float(angle)), traces=list(range(7)), name=str(angle)) for angle in angles]
 play = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
 steps = [{"label": f"{angle}°", "method": "animate", "args": [[str(angle)], play]} for angle in angles]
