@@ -228,6 +228,7 @@ class LossFigure {
   changed() {}
 
   reset() {
+    if (this.say) this.say.textContent = "";
     this.set(this.start);
   }
 
