@@ -6,9 +6,10 @@ The package behind the book. Its floors, each standing only on those below it:
    ``networks``, ``evaluation``: the words of the field, each alone.
 2. ``morphable``: the face: the linear model, how one is built, the embedded one, readers for those of others.
 3. ``decode``: 62 numbers to vertices and landmarks in pixels, the one road everybody takes.
-4. ``data``, ``losses``, ``fitting``, ``prediction``, ``export``, ``viz``, ``examples``: pictures with answers; what is
-   wrong with an answer; answers without a network, and with one; files for other programs; what a reader sees.
-5. ``training``: the loop: networks meet data and losses.
+4. ``data``, ``losses``, ``fitting``, ``prediction``, ``reconstruct``, ``applications``, ``benchmark``, ``export``,
+   ``texture``, ``viz``, ``examples``: pictures with answers; what is wrong with an answer; answers without a network,
+   and with one; files for other programs; what a reader sees.
+5. ``training``, ``trained``: the loop: networks meet data and losses; what it has made.
 6. ``cli``, ``commands`` and ``course``: words from a person become calls; coursework for a class.
 
 Importing it needs torch, numpy and opencv alone.

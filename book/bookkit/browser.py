@@ -156,10 +156,11 @@ UNFOLD = """() => {
   for (const folded of document.querySelectorAll(".toggle-hidden")) folded.classList.remove("toggle-hidden");
 }"""
 
-INTERACTIVE = ".book-plotly, [data-face-explorer], .light-studio-figure, .widget-subarea"
+INTERACTIVE = ".book-plotly, [data-face-explorer], .light-studio-figure, .loss-figure-page, .widget-subarea"
 
 STARTED = """(e) => (!e.matches(".book-plotly") || Boolean(e.dataset.state)) &&
-  (!e.matches(".light-studio-figure") || Boolean(e.studio))"""
+  (!e.matches(".light-studio-figure") || Boolean(e.studio)) &&
+  (!e.matches(".loss-figure-page") || e.dataset.mounted === "yes")"""
 
 UNDRAWN = """() => {
   const problems = [];
@@ -167,6 +168,8 @@ UNDRAWN = """() => {
   for (const figure of document.querySelectorAll(".book-plotly"))
     if (figure.dataset.state !== "drawn" || !figure.querySelector(".main-svg"))
       problems.push(`figure ${name(figure)} is not drawn (${figure.dataset.state || "not started"})`);
+  for (const figure of document.querySelectorAll(".loss-figure-page"))
+    if (figure.dataset.mounted !== "yes") problems.push(`figure ${name(figure)} is not drawn`);
   for (const script of document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]')) {
     const area = script.parentElement.querySelector(".widget-subarea");
     const view = area && area.firstElementChild;

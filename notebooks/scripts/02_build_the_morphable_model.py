@@ -210,7 +210,7 @@ sizes = 8 * (3 * num_vertices) ** 2 / 1e9, 8 * num**2 / 1e6  # 8 bytes a number
 print(f"C would take {sizes[0]:.1f} GB, G takes {sizes[1]:.2f} MB")
 
 # %% [markdown]
-# We compared magnitudes because $-\mathbf e_k$ is an eigenvector as good as $\mathbf e_k$; the package picks the sign that makes the largest entry positive.
+# We compared magnitudes because $-\mathbf e_k$ is an eigenvector as good as $\mathbf e_k$; the package picks the sign that makes the first of the largest entries positive.
 #
 # The last line of the calculation deserves a name. The basis is {term}`sigma-scaled <sigma scaling>`: each column carries its standard deviation along, so a coefficient counts in
 # standard deviations, and the scans' own coefficients have variance one and are uncorrelated. That is the form in which chapter 1 met the model.

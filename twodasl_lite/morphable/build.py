@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from twodasl_lite.errors import ShapeError, ValueRangeError, check_tensor
+from twodasl_lite.morphable.signs import stable_signs
 
 
 # ----------------------------------------------------------------------------------------------------- alignment
@@ -161,8 +162,8 @@ def principal_components(scans: torch.Tensor, num_components: int | None = None)
         num_components: How many components to keep; all with variance (at most N - 1) by default.
 
     Returns:
-        The components, sigma-scaled: coefficients of the scans have variance 1. Each is signed so that its largest
-        entry is positive, because the sign of an eigenvector is arbitrary.
+        The components, sigma-scaled: coefficients of the scans have variance 1. The sign of an eigenvector is
+        arbitrary; see :func:`~twodasl_lite.morphable.signs.stable_signs`.
 
     Raises:
         ShapeError: If there are fewer than two scans.
@@ -183,8 +184,7 @@ def principal_components(scans: torch.Tensor, num_components: int | None = None)
         raise ValueRangeError(f"num_components: found {keep}; expected 1 to {rank}, the rank of {num} scans")
     std = variance[:keep].sqrt()
     directions = centred.T @ vectors[:, :keep] / (std * (num - 1) ** 0.5)  # (3V, K), unit length
-    peak = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
-    basis = (directions * torch.sign(peak) * std).unflatten(0, (-1, 3))
+    basis = (directions * stable_signs(directions) * std).unflatten(0, (-1, 3))
     return PrincipalComponents(mean, basis, std, float(variance.clamp(min=0).sum()))
 
 

@@ -123,7 +123,7 @@ def cache_folder() -> Path:
 def _recipe_digest() -> str:
     """A hash of everything the model is made by, so that a changed recipe is never served from the cache."""
     here = resources.files("twodasl_lite.morphable")
-    sources = [here / name for name in ("embedded.py", "build.py")]
+    sources = [here / name for name in ("embedded.py", "build.py", "signs.py")]
     sources += sorted((here / "anthropometric").iterdir(), key=lambda entry: entry.name)
     digest = hashlib.sha256()
     for source in sources:
