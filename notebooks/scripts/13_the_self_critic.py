@@ -462,11 +462,12 @@ for name, (flat, deep, size) in games.items():
     print(f"{name:>18}: 2D {flat:5.2f} %, 3D {deep:5.2f} %, shape coefficients {size:.2f} (faces: 1)")
 
 # %% [markdown]
-# The critic does what it was made for. Without it the shape coefficients stay larger than those of faces are; with it they
-# come to the size of faces. But look at the depth. Without a critic it stays about as good as it was at the start,
-# because landmarks do not touch the free directions; with one, it gets *worse*. The critic pulls in just these
-# directions, and it pulls towards what is typical. Typical is not right: a plausible depth need not be this one's.
-# Nothing here knows the true depth, and no number of updates can make up for that.
+# The critic does what it was made for. Without it the shape coefficients end larger than those of faces are; with it they
+# come near the size of faces. But look at the depth. Without a critic the 3D error falls along with the 2D one: a right
+# pose brings much of the depth, and the directions that landmarks leave free stay where they were. With one, it ends
+# several points *higher*. The critic pulls in just these directions, and it pulls towards what is typical. Typical is
+# not right: a plausible depth need not be this face's. Nothing here knows the true depth, and more updates do not make
+# up for that.
 #
 # With a network the balance mattered more. One update of the critic per step is too few: it lags behind, and its noise
 # turns the depth of faces in profile, which no other loss holds. In trials on wild validation pictures the 3D error
