@@ -585,6 +585,7 @@ def pairs(faces, count=4000, noisy=True, seed=5):
     return errors_of(seen, marks), angles.abs()
 
 
+# %%
 fakes = pairs(wild, seed=6)  # what a perfect regressor would say, and the wild points
 profiled = replace(load_world("labelled"), pose=settings.pose, box=settings.box)
 turned = SyntheticFaces(model, profiled)
