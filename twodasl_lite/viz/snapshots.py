@@ -38,7 +38,7 @@ class Snapshot(NamedTuple):
 
     step: int
     regressor: torch.nn.Module
-    critic: Critic | None
+    critic: torch.nn.Module | None
     whitening: Whitening
     map_kind: str
     file: str
