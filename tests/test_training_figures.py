@@ -80,11 +80,14 @@ def test_live_curves_update_one_display(monkeypatch):
     shown, updates = [], []
 
     class Handle:
-        def update(self, figure):
-            updates.append(figure)
+        def update(self, drawn, raw):
+            assert raw  # a figure would display itself, and anew each time
+            updates.append(drawn)
 
-    def record(figure, display_id):
-        shown.append(figure)
+    def record(drawn, raw, display_id):
+        assert raw
+        assert display_id
+        shown.append(drawn)
         return Handle()
 
     monkeypatch.setattr(display, "display", record)
@@ -93,7 +96,7 @@ def test_live_curves_update_one_display(monkeypatch):
         live(row)
     assert len(shown) == 1
     assert updates  # at the validations, whatever the clock says
-    assert len(updates[-1].data) == len(learning_figure(log()).data)
+    assert len(updates[-1]["application/vnd.plotly.v1+json"]["data"]) == len(learning_figure(log()).data)
 
 
 def test_ablation_figure():

@@ -6,6 +6,7 @@ Used from the chapter on the coefficient regressor on.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,6 +41,7 @@ MEASURE_TITLES = {
 
 _DASHES = ("-", "--", ":", "-.", (0, (7, 2)), (0, (7, 2, 1, 2)))
 _GRID = "rgba(128,128,128,0.25)"
+_PLOTLY_MIME = "application/vnd.plotly.v1+json"
 _LEAST_PAUSE = 0.5  # seconds between drawings of the live figure
 
 
@@ -230,10 +232,12 @@ class LiveCurves:
             return
         display = require("IPython.display", "book", "live learning curves")
         figure = learning_figure(self.rows, measure=self.measure, smooth=self.smooth)
+        # As plain data: a figure displays itself, and then anew each time instead of in its place.
+        drawn = {_PLOTLY_MIME: json.loads(figure.to_json()), "text/plain": "learning curves"}
         if self._handle is None:
-            self._handle = display.display(figure, display_id=True)
+            self._handle = display.display(drawn, raw=True, display_id=True)
         else:
-            self._handle.update(figure)
+            self._handle.update(drawn, raw=True)
         self._drawn = time.perf_counter()
 
 
