@@ -594,7 +594,7 @@ ticks = (0.2, 0.5, 1, 2, 5, 10, 20)
 axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
 axes.set_yticks([], minor=True)
 axes.spines[["top", "right"]].set_visible(False)
-axes.legend(frameon=False, fontsize=9)
+_ = axes.legend(frameon=False, fontsize=9)
 
 
 # %% [markdown]

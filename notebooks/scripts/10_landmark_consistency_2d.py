@@ -320,7 +320,7 @@ axes.axvspan(7.5, 11.5, color="#7d858f", alpha=0.25, linewidth=0)
 axes.text(9.5, 0.3, "third row:\nnothing", ha="center", va="top", fontsize=9)
 axes.set(yscale="log", ylim=(1e-4, 1), xlabel="coefficient", ylabel="mean gradient")
 axes.spines[["top", "right"]].set_visible(False)
-axes.legend(frameon=False, ncols=3, loc="upper right")
+_ = axes.legend(frameon=False, ncols=3, loc="upper right")
 
 # %% [markdown]
 # **Figure 10.2.** How loudly eighteen points speak to each of the 62 numbers (logarithmic). *Look for* the gap: the
@@ -380,7 +380,7 @@ axes.axvspan(36.5, 62.5, color="#7d858f", alpha=0.2, linewidth=0)
 axes.text(49.5, 3e-4, "26 directions\nmove no point", ha="center", fontsize=9)
 axes.set(yscale="log", ylim=(1e-5, 10), xlim=(0, 62.5), xlabel="direction", ylabel="singular value (face sizes)")
 axes.spines[["top", "right"]].set_visible(False)
-axes.legend(frameon=False, ncols=3)
+_ = axes.legend(frameon=False, ncols=3)
 
 
 # %% [markdown]
