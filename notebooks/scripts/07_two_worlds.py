@@ -235,7 +235,7 @@ density, _ = np.histogram(real[np.abs(real) <= 90], edges, density=True)
 axes.stairs(density, edges, color="black", linewidth=1.5, label="AFLW2000-3D, the real benchmark")
 axes.set(xlabel="yaw (degrees)", yticks=[], xticks=range(-90, 91, 30))
 axes.spines[["top", "right", "left"]].set_visible(False)
-axes.legend(frameon=False)
+_ = axes.legend(frameon=False)
 
 
 # %% [markdown]
