@@ -416,14 +416,17 @@ for name, network in networks.items():
     X = chain(network, looks=7)
     steps = torch.stack([L3D(b, a).sqrt().mean() for a, b in zip(X[:-1], X[1:])])
     curves[name] = (marks, (100 * steps).numpy())
-viz.curve_figure(
+fig = viz.curve_figure(
     curves,
     x_title="from look k to look k + 1",
     y_title="drift (% of the face's size)",
     log_y=True,
     markers=True,
-    height=380,
+    height=400,
 )
+axes = [{"label": k, "method": "relayout", "args": [{"yaxis.type": k}]} for k in ("log", "linear")]
+fig.update_layout(updatemenus=[{"buttons": axes, "name": "Vertical axis", "x": 0, "y": 1.2, "xanchor": "left"}])
+fig
 
 # %% [markdown]
 # **Figure 11.3.** Drift from look to look for the three networks (logarithmic): a straight line falls by the same

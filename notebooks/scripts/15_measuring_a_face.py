@@ -410,7 +410,10 @@ for k, name in enumerate(evaluation.BIN_NAMES):
         100 * evaluation.ced(errors["bench"][bins == k]).fractions,
     )
 curves["2DASL, all, 3D"] = (100 * steps, 100 * evaluation.ced(errors["3d"]).fractions)
-fig = viz.curve_figure(curves, x_title="NME, %", y_title="faces, %")
+fig = viz.curve_figure(curves, x_title="NME, %", y_title="faces, %", height=440)
+ends = [float(100 * steps[-1]), 5.0]
+zoom = [{"label": f"up to {e:g} %", "method": "relayout", "args": [{"xaxis.range": [0, e]}]} for e in ends]
+fig.update_layout(updatemenus=[{"buttons": zoom, "name": "Errors", "x": 0, "y": 1.2, "xanchor": "left"}])
 fig
 
 
