@@ -166,7 +166,9 @@
     const layout = figure.layout || {};
     const scene = ((figure._fullLayout || {}).scene || {}).camera;
     const title = layout.title ? layout.title.text : "";
-    return [...traces, describe(layout.shapes || []), describe(layout.annotations || []), title, describe(scene || null)].join("|");
+    const { xaxis, yaxis } = figure._fullLayout || {};
+    const axes = [xaxis, yaxis].map((axis) => (axis ? `${axis.type} ${(axis.range || []).join(" ")}` : "")).join(" ");
+    return [...traces, axes, describe(layout.shapes || []), describe(layout.annotations || []), title, describe(scene || null)].join("|");
   }
 
   async function draw(figure) {
