@@ -136,6 +136,7 @@
     const select = element("select", { id, "aria-label": menu.name || "What the figure shows" });
     buttons.forEach((button, i) => select.append(element("option", { value: i }, button.label ?? "")));
     select.value = Math.max(0, Number(menu.active) || 0);
+    select.dataset.testChanges = "#" + figure.id;
     select.addEventListener("change", () => runStep(figure, buttons[Number(select.value)]));
     return element("div", { class: "book-plotly-control" }, select);
   }
