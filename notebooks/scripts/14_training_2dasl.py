@@ -49,6 +49,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import plotly.graph_objects as go
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 # %%
@@ -88,7 +89,7 @@ model = load_face_model(CoefficientLayout())  # 40 shape, 10 expression componen
 SMALL = ["data.labelled.count=200", "data.unlabelled.count=400", "data.validation.count=100", "data.processes=1"]
 SMALL += ["data.labelled.batch_size=16", "data.unlabelled.batch_size=16", "network.map_dropout=0.0"]
 SMALL += ["stages.0.steps=60", "stages.0.warmup=10", "stages.1.steps=20", "stages.1.warmup=4"]
-SMALL += ["run.log_every=4", "run.validate_every=20", "run.checkpoint_every=20"]
+SMALL += ["run.log_every=4", "run.validate_every=20", "run.checkpoint_every=10", "run.keep=8"]
 config = load_config("lite-cpu", SMALL)
 for stage in config.stages:
     print(f"stage {stage.name}: {stage.steps} steps at {stage.learning_rate:g}, labelled pictures: {stage.weights}")
@@ -400,7 +401,50 @@ print(f"{len(one)} tensors and {len(rows[0])} rows of the log: equal, to the las
 # Equal to the last bit, log included: the rows from 41 to 47 were dropped on resuming and written again. A checkpoint
 # is a folder written under another name and then renamed, so that a plug pulled *during* saving leaves the one
 # before. Only the clock knows.
+
+# %% [markdown]
+# ## Watch a few faces
 #
+# A curve says how much better a network has become, not at what. The run has kept a checkpoint of every tenth step, and
+# a checkpoint holds networks. We give the averaged one of each the same wild faces, and measure by hand first.
+
+# %%
+watched = SyntheticFaces(model, "wild", seed=3).batch(0, 24, truth=True)
+watched = watched.take(watched.yaw.abs().argsort()[[2, 6, 10, 14, 18, 22]])  # from frontal to profile
+checkpoints = sorted((through.folder / "checkpoints").glob("step-*"))
+
+
+@torch.no_grad()
+def errors_at(checkpoint):
+    """Error (%) of each face's 68 landmarks in the picture, in sizes of its box."""
+    tensors = load_file(checkpoint / "networks.safetensors")
+    then = make_regressor("lite")
+    then.load_state_dict({k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")})
+    found = decode_landmarks(whitening.unwhiten(then.eval()(watched.inputs())), model)[..., :2]
+    box = (watched.landmarks.amax(dim=1) - watched.landmarks.amin(dim=1))[:, :2].prod(dim=1).sqrt()
+    return 100 * (found - watched.landmarks[..., :2]).norm(dim=-1).mean(dim=1) / box
+
+
+figure = viz.training_figure(through.folder, watched, model, smooth=2)
+for k, checkpoint in enumerate(checkpoints):
+    mine, theirs = errors_at(checkpoint), figure.numbers(figure.state | {"checkpoint": k})
+    torch.testing.assert_close(mine, torch.tensor(theirs["nme"]), rtol=1e-4, atol=1e-3)
+    print(f"step {theirs['step']}: " + ", ".join(f"{e:.1f} %" for e in mine))
+
+# %% tags=["hide-input"]
+figure
+
+# %% [markdown]
+# **Figure 14.4.** Six faces of the wild world as the run goes on: predictions in blue, the truth in orange; below the
+# curves of the log, with a cursor in time. *Try* to play it, and watch a frontal face and a profile: what is right first,
+# the place, the turn, or the mouth? Choose the curves of the losses, and find the step at which VDC takes the place of
+# WPDC. The checkpoints and their hashes stand below.
+
+# %% [markdown]
+# A single face does not get better with every step, as the means nearly do: it may turn the right way and lose at the
+# mouth. That is why a comparison needs many pictures.
+
+# %% [markdown]
 # ## The learning curves of a real run
 #
 # A thousand steps of this kind, with batches of 32, make the networks that come with the package: two and
@@ -415,7 +459,7 @@ fig = viz.learning_figure(log)
 fig
 
 # %% [markdown]
-# **Figure 14.4.** Above the losses, below the error on pictures of the wild world that no loss has seen; the dotted line
+# **Figure 14.5.** Above the losses, below the error on pictures of the wild world that no loss has seen; the dotted line
 # is where VDC takes over. *Try* to switch off all curves but two in the legend. Two things are worth a look: the
 # falling rate at the end of a stage shows as a fall of the error (the same noise, smaller steps), and
 # the critic's loss does not fall like the others. It is not meant to: its other player learns too.
@@ -449,7 +493,7 @@ fig.update_layout(updatemenus=[{"buttons": buttons, "name": "Which error", "x": 
 fig
 
 # %% [markdown]
-# **Figure 14.5.** The ablation, by yaw and balanced, with 95 % intervals over pictures and seeds. *Try* the
+# **Figure 14.6.** The ablation, by yaw and balanced, with 95 % intervals over pictures and seeds. *Try* the
 # other errors: in 3D, the part that no landmark shows; all vertices; and without a detector, where the network draws
 # its own landmarks and looks again.
 
@@ -525,7 +569,7 @@ for i in range(chosen.size):
         ax.set_title(f"{name}: {100 * errors[name][i]:.1f} %", fontsize=9)
 
 # %% [markdown]
-# **Figure 14.6.** Above what the network is given: picture and detected points. In the middle the network
+# **Figure 14.7.** Above what the network is given: picture and detected points. In the middle the network
 # that saw labelled faces only, below the one with all losses, each with its 2D NME. *Try* in a live notebook
 # `trained_regressor("+landmarks_2d")`: can you tell its faces from those below? Every network has a card,
 # `trained_regressor("all").metadata["card"]`, that says how it was made and what it is not for.
