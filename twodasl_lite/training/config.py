@@ -24,7 +24,7 @@ from twodasl_lite.landmarks import MapKind
 
 RegressorName = Literal["lite", "resnet18", "resnet34", "resnet50"]
 NormName = Literal["batch", "group", "frozen"]
-SourceKind = Literal["synthetic", "shards"]
+SourceKind = Literal["synthetic", "shards", "aflw"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Distance = Literal["squared", "huber"]
 
@@ -68,6 +68,21 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True)
+class AugmentConfig:
+    """How far pictures are changed at random, anew each time that they are shown; coefficients follow."""
+
+    __pydantic_config__ = _STRICT
+
+    shift: float = 0.0  # pixels to each side
+    zoom: float = 0.0  # logarithm of the factor
+    turn: float = 0.0  # degrees in the picture plane
+    light: float = 0.0  # change of contrast, of brightness (share of white) and of each colour
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "shift", "zoom", "turn", "light")
+
+
+@dataclass(frozen=True)
 class SourceConfig:
     """Where pictures come from."""
 
@@ -75,12 +90,15 @@ class SourceConfig:
 
     kind: SourceKind = "synthetic"
     world: str = ""  # synthetic: name of the world, or its TOML file
-    path: str = ""  # shards: their folder or pattern
+    path: str = ""  # shards: their folder or pattern; aflw: a clone of XgTu/2DASL, whose test faces are left out
     seed: int = 0  # synthetic: seed of the world
     start: int = 0  # synthetic: number of the first picture
-    count: int = 1000  # synthetic: how many different pictures
+    count: int = 1000  # how many different pictures, at most
     batch_size: int = 32  # pictures in a step, over all processes together
     flip: bool = False  # also mirrored; not for labelled pictures, whose coefficients have no mirror image
+    # aflw: the map shows the points as a simulated detector finds them, anew each time; losses take them as marked.
+    map_noise: bool = False
+    augment: AugmentConfig = AugmentConfig()
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "count", "batch_size")
@@ -88,6 +106,10 @@ class SourceConfig:
         wanted = "world" if self.kind == "synthetic" else "path"
         if not getattr(self, wanted):
             raise ValueRangeError(f'{wanted}: found nothing; expected one for kind = "{self.kind}"')
+        if self.map_noise and self.kind != "aflw":
+            raise ValueRangeError(
+                f'map_noise: found true for kind = "{self.kind}"; expected false: its points are a detector\'s already'
+            )
 
 
 @dataclass(frozen=True)
@@ -100,6 +122,7 @@ class DataConfig:
     unlabelled: SourceConfig = SourceConfig(world="wild", count=20000, seed=1, flip=True)
     validation: SourceConfig = SourceConfig(world="wild", count=500, seed=2)
     test: SourceConfig = SourceConfig(world="wild", count=2000, seed=3)
+    face_model: str = ""  # file of the face model, of any format that can be read; empty: the book's
     # Mean and deviation of the coefficients: a world's name, an .npz file, or empty for those of the labelled pictures.
     # A frontal world's own would put faces in profile tens of deviations away; the published ones are of all poses too.
     whitening: str = "wild"

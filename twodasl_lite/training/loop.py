@@ -28,9 +28,10 @@ from twodasl_lite.data.random import Draws
 from twodasl_lite.data.stream import prefetch
 from twodasl_lite.errors import FileFormatError, TwodaslError, require
 from twodasl_lite.losses import WeightedSum
-from twodasl_lite.morphable import MorphableModel, load_face_model
+from twodasl_lite.morphable import MorphableModel
 from twodasl_lite.morphable.fingerprint import face_fingerprint
 from twodasl_lite.networks import Critic, load_imagenet, load_regressor, make_regressor, save_regressor
+from twodasl_lite.training.augment import augment
 from twodasl_lite.training.checkpoint import (
     Checkpoint,
     latest_checkpoint,
@@ -43,7 +44,7 @@ from twodasl_lite.training.config import TrainConfig, config_from_dict, config_t
 from twodasl_lite.training.distributed import Processes, processes
 from twodasl_lite.training.ema import AveragedNetwork
 from twodasl_lite.training.log import RunLog, Speed, code_version, describe_device
-from twodasl_lite.training.pictures import RunData, prepare
+from twodasl_lite.training.pictures import RunData, face_model_of, prepare
 from twodasl_lite.training.schedule import learning_rate, ramp
 from twodasl_lite.training.steps import CriticStep, Pairs, RegressorStep, Shown, real_pairs, show
 from twodasl_lite.training.validation import evaluate_on
@@ -95,7 +96,7 @@ def train(
         minutes: Stop after so long, with a checkpoint.
         progress: Whether to draw a progress bar.
         data: What to learn from, instead of what the configuration says.
-        model: The face model; the book's with 40 + 10 coefficients by default.
+        model: The face model; by default that of the configuration.
         watch: Called with every row of the log, for instance a
             :class:`~twodasl_lite.viz.training_figures.LiveCurves`.
 
@@ -111,7 +112,7 @@ def train(
         if team.first:
             _open_folder(folder, config, resume)
         team.wait()
-        model = (load_face_model(CoefficientLayout()) if model is None else model).to(team.device)
+        model = (face_model_of(config) if model is None else model).to(team.device)
         data = data or prepare(config, model.cpu(), team, _progress_bar if progress else None)
         run = Run(config, folder, model.to(team.device), data, team)
         if resume and (checkpoint := latest_checkpoint(folder)):
@@ -291,8 +292,11 @@ class Run:
         return Draws(self.config.seed << 32 | zlib.crc32(purpose.encode()), pictures)
 
     def _show(self, batch, purpose: str) -> Shown:
-        dropped = self._draws(batch.size, purpose).chance("dropped map", self.config.network.map_dropout)
-        return show(batch, dropped, self.config)
+        source = getattr(self.config.data, purpose)
+        draws = self._draws(batch.size, purpose)
+        batch = augment(batch, draws, source.augment)
+        dropped = draws.chance("dropped map", self.config.network.map_dropout)
+        return show(batch, dropped, self.config, draws if source.map_noise else None)
 
     # -------------------------------------------------------------------------------------------- what is kept
     def _due(self, every: int) -> bool:

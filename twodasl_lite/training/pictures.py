@@ -20,6 +20,8 @@ import torch
 
 from twodasl_lite.archive import whole_file
 from twodasl_lite.coefficients import CoefficientLayout, Whitening
+from twodasl_lite.data.aflw import read_aflw, training_set
+from twodasl_lite.data.aflw2000 import read_aflw2000
 from twodasl_lite.data.faces import FaceBatch
 from twodasl_lite.data.pool import run_tasks
 from twodasl_lite.data.shards import ShardSet
@@ -27,7 +29,7 @@ from twodasl_lite.data.stream import FaceStream, MemoryStream
 from twodasl_lite.data.synthetic import SyntheticFaces, whitening_of
 from twodasl_lite.data.worlds import load_world
 from twodasl_lite.errors import TwodaslError, require
-from twodasl_lite.morphable import MorphableModel, load_face_model
+from twodasl_lite.morphable import MorphableModel, load_face_model, read_face_model
 from twodasl_lite.morphable.embedded import cache_folder
 from twodasl_lite.training.config import SourceConfig, TrainConfig
 from twodasl_lite.training.distributed import Processes
@@ -56,6 +58,16 @@ class RunData(NamedTuple):
     unlabelled: FaceStream | None
     validation: FaceBatch
     whitening: Whitening
+
+
+def face_model_of(config: TrainConfig) -> MorphableModel:
+    """The face model that a run learns, with 40 + 10 coefficients.
+
+    Raises:
+        FileFormatError: If the file that the configuration names is missing or no model.
+    """
+    path = config.data.face_model
+    return (read_face_model(path).with_layout if path else load_face_model)(CoefficientLayout())
 
 
 def prepare(
@@ -129,6 +141,10 @@ def pictures(
         TwodaslError: If the truth is asked for and the source does not know it.
     """
     model = load_face_model(CoefficientLayout()) if model is None else model
+    if source.kind == "aflw":
+        if truth:
+            raise TwodaslError(f"{source.path}: found photos without coefficients; expected labelled pictures")
+        return _photos(source, progress)
     faces = _synthetic(source, model, processes, progress) if source.kind == "synthetic" else _from_shards(source)
     if not truth:
         return faces.without_truth()
@@ -141,6 +157,16 @@ def _from_shards(source: SourceConfig) -> FaceBatch:
     shards = ShardSet(source.path)
     count = min(source.count, len(shards))
     return FaceBatch.cat([shards.take(torch.arange(i, min(i + CHUNK, count))) for i in range(0, count, CHUNK)])
+
+
+def _photos(source: SourceConfig, progress: Progress | None) -> FaceBatch:
+    """AFLW's faces that are not in the test set, with the points as marked, and their yaw for a detector's noise."""
+    test = read_aflw2000(source.path)
+    faces = training_set(read_aflw(source.path), test.names, test.crop, progress=progress).faces
+    faces = faces.select(range(source.start, min(source.start + source.count, len(faces))))
+    index = torch.arange(len(faces))
+    batch = FaceBatch.cat([faces.take(part) for part in index.split(CHUNK)])
+    return batch._replace(yaw=faces.yaw.float())
 
 
 def _synthetic(source: SourceConfig, model: MorphableModel, processes: int, progress: Progress | None) -> FaceBatch:

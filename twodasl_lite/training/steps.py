@@ -21,7 +21,7 @@ from torch import nn
 
 from twodasl_lite.camera import make_pose, matrix_to_euler, split_pose
 from twodasl_lite.coefficients import Coefficients, Whitening
-from twodasl_lite.data.detector import detect
+from twodasl_lite.data.detector import REFERENCE_SIZE, detect
 from twodasl_lite.data.faces import FaceBatch
 from twodasl_lite.data.random import Draws
 from twodasl_lite.decode import decode_landmarks
@@ -79,9 +79,16 @@ class Shown(NamedTuple):
     inputs: torch.Tensor
 
 
-def show(batch: FaceBatch, dropped: torch.Tensor, config: TrainConfig) -> Shown:
-    """Inputs of a batch, with an empty landmark map where ``dropped`` ``(B,)`` says so."""
+def show(batch: FaceBatch, dropped: torch.Tensor, config: TrainConfig, noise: Draws | None = None) -> Shown:
+    """Inputs of a batch, with an empty landmark map where ``dropped`` ``(B,)`` says so.
+
+    With ``noise`` the maps show the points as the simulated detector finds them; losses take them as they are.
+    """
     seen = batch._replace(detected_visible=batch.detected_visible & ~dropped[:, None])
+    if noise is not None:
+        size = torch.full_like(batch.yaw, REFERENCE_SIZE)
+        found, reported = detect(batch.detected.nan_to_num(0.0), batch.yaw, size, noise)
+        seen = seen._replace(detected=found, detected_visible=seen.detected_visible & reported)
     inputs = seen.inputs(config.network.map)
     if config.optimiser.channels_last:
         inputs = inputs.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,100 @@
+"""Pictures moved, turned and relit at random, so that a network does not learn a small set by heart.
+
+A similarity of the picture plane about the middle of the crop takes landmarks along, and a weak-perspective pose
+exactly: turning and growing multiply its matrix, shifting adds to its translation. Depth grows with the face.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.nn import functional
+
+from twodasl_lite.camera import CROP_SIZE
+from twodasl_lite.coefficients import Coefficients
+from twodasl_lite.data.faces import FaceBatch
+from twodasl_lite.data.random import Draws
+from twodasl_lite.training.config import AugmentConfig
+
+
+def augment(batch: FaceBatch, draws: Draws, config: AugmentConfig) -> FaceBatch:
+    """Change pictures, and with them what is known about them.
+
+    ``visible`` and ``yaw`` stay: a point that leaves the picture is still where it is, and a turn in the picture plane
+    leaves the yaw of an upright head nearly as it was.
+
+    Args:
+        batch: The pictures.
+        draws: Random numbers of the B pictures.
+        config: How far to go; zero leaves things as they are.
+
+    Returns:
+        The changed batch; the same one if there is nothing to change.
+    """
+    if config.shift or config.zoom or config.turn:
+        batch = _move(batch, draws, config)
+    if config.light:
+        batch = batch._replace(images=_relight(batch.images, draws, config.light))
+    return batch
+
+
+def _uniform(draws: Draws, purpose: str, limit: float, *shape: int) -> torch.Tensor:
+    return draws.between(f"augment {purpose}", (-limit, limit), *shape)
+
+
+def _move(batch: FaceBatch, draws: Draws, config: AugmentConfig) -> FaceBatch:
+    device = batch.images.device
+    scale = _uniform(draws, "zoom", config.zoom).exp().to(device)  # (B,)
+    angle = _uniform(draws, "turn", math.radians(config.turn)).to(device)
+    shift = _uniform(draws, "shift", config.shift, 2).to(device)  # (B, 2) pixels
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    turn = torch.stack([torch.stack([cos, -sin], dim=-1), torch.stack([sin, cos], dim=-1)], dim=-2)  # (B, 2, 2)
+    middle = (CROP_SIZE - 1) / 2
+
+    def moved(points: torch.Tensor) -> torch.Tensor:
+        """(B, P, 2 or 3) pixels."""
+        flat = (points[..., :2] - middle) @ turn.mT + middle + shift[:, None]
+        return torch.cat([flat, points[..., 2:] * scale[:, None, None]], dim=-1)
+
+    return batch._replace(
+        images=_warp(batch.images, turn, shift),
+        detected=moved(batch.detected),
+        landmarks=None if batch.landmarks is None else moved(batch.landmarks),
+        coefficients=None if batch.coefficients is None else _move_pose(batch.coefficients, scale, angle, shift),
+    )
+
+
+def _warp(images: torch.Tensor, turn: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """Pictures ``(B, 3, S, S)`` whose pixel p went to ``turn (p - middle) + middle + shift``; black comes in."""
+    size = images.shape[-1]
+    inverse = torch.linalg.inv(turn)  # (B, 2, 2)
+    # In units of half a picture, in which grids are: from -1 to 1 between the outer edges.
+    back = torch.cat([inverse, -inverse @ shift[..., None] * (2 / size)], dim=-1)
+    grid = functional.affine_grid(back, list(images.shape), align_corners=False)
+    return functional.grid_sample(images.float(), grid, align_corners=False).round().to(images.dtype)
+
+
+def _move_pose(
+    coefficients: torch.Tensor, scale: torch.Tensor, angle: torch.Tensor, shift: torch.Tensor
+) -> torch.Tensor:
+    """Coefficients ``(B, D)`` of the moved faces. In their frame y is up and the middle of the crop at 60.5."""
+    pose, shape, expression = Coefficients.unpack(coefficients)
+    cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
+    rows = [[cos, sin, zero], [-sin, cos, zero], [zero, zero, one]]
+    turn = scale[:, None, None] * torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)  # (B, 3, 3)
+    turn = turn.to(pose)
+    middle = pose.new_tensor([(CROP_SIZE + 1) / 2, (CROP_SIZE + 1) / 2, 0.0])
+    step = torch.cat([shift * shift.new_tensor([1.0, -1.0]), torch.zeros_like(shift[:, :1])], dim=-1).to(pose)
+    translation = ((pose[..., 3] - middle)[:, None] @ turn.mT)[:, 0] + middle + step
+    return Coefficients(torch.cat([turn @ pose[..., :3], translation[..., None]], dim=-1), shape, expression).pack()
+
+
+def _relight(images: torch.Tensor, draws: Draws, light: float) -> torch.Tensor:
+    """Other contrast, brightness and balance of colours."""
+    contrast = _uniform(draws, "contrast", light, 1).exp() * _uniform(draws, "colour", light / 2, 3).exp()  # (B, 3)
+    brightness = 255 * _uniform(draws, "brightness", light / 2, 1)
+    contrast, brightness = (part.to(images.device)[..., None, None] for part in (contrast, brightness))
+    pixels = images.float()
+    mean = pixels.mean(dim=(1, 2, 3), keepdim=True)
+    return ((pixels - mean) * contrast + mean + brightness).clamp(0, 255).round().to(images.dtype)
