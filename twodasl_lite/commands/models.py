@@ -7,10 +7,13 @@ import shutil
 import textwrap
 from pathlib import Path
 
+import torch
+
 from twodasl_lite.coefficients import CoefficientLayout
 from twodasl_lite.commands.progress import ProgressBar
 from twodasl_lite.errors import InputTypeError, TwodaslError, ValueRangeError
 from twodasl_lite.morphable import MorphableModel, read_face_model, read_whitening
+from twodasl_lite.morphable.borrow import borrow_colours
 from twodasl_lite.morphable.embedded import MODEL_VARIABLE, cache_folder
 from twodasl_lite.morphable.readers import FORMATS, recognise
 from twodasl_lite.morphable.readers.basel2009 import VERTICES
@@ -45,6 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action.add_argument(
         "--save-whitening", type=Path, metavar="FILE", help="also write 3DDFA's whitening, for the same unit"
     )
+    action.add_argument(
+        "--without", action="append", default=[], metavar="WORD", help="leave out regions named so; may be repeated"
+    )
+    action.add_argument("--colours", action="store_true", help="colours of the book's face, for a model without any")
     action.add_argument("--force", action="store_true", help="overwrite")
     _add_reader_options(action)
     action.set_defaults(run=_convert)
@@ -155,6 +162,10 @@ def _convert(options: argparse.Namespace) -> None:
         model.num_expression if options.expression is None else options.expression,
     )
     model = model.with_layout(layout)
+    if options.colours:
+        model = borrow_colours(model)
+    if options.without:
+        model = _without(model, options.without)
     if options.save_whitening:
         if not kind.startswith("3ddfa"):
             raise ValueRangeError(f"--save-whitening: found {kind}, which has none; expected 3ddfa or 3ddfa-v2")
@@ -163,6 +174,19 @@ def _convert(options: argparse.Namespace) -> None:
     model.save(options.out)
     print(_describe(model))
     _say_how_to_use(options.out)
+
+
+def _without(model: MorphableModel, words: list[str]) -> MorphableModel:
+    """The model without the regions whose names contain one of the words."""
+    for word in words:
+        if not any(word in name for name in model.regions):
+            regions = ", ".join(model.regions) or "none"
+            raise ValueRangeError(f"--without: found {word!r}; expected a word of the regions' names ({regions})")
+    keep = torch.ones(model.num_vertices, dtype=torch.bool)
+    for name, index in model.regions.items():
+        if any(word in name for word in words):
+            keep[index] = False
+    return model.subset(keep.nonzero()[:, 0])
 
 
 def _check_output(path: Path, force: bool) -> None:
