@@ -51,6 +51,7 @@ UNIT = 1e-5
 AMOUNTS = (0.0, 0.025, 0.05, 0.1, 0.15, 0.2)
 SEEDS = (0, 1, 2)
 JAW = 17
+SELF_SUPERVISION = ("landmarks_2d", "landmarks_3d", "cycle", "critic")
 CHUNK = 100  # photographs in memory at a time
 DRAWN = 2000  # drawn test pictures
 YAWS = (0, 15, 30, 45, 60, 75, 90)
@@ -87,11 +88,14 @@ def run_facts(folder: Path) -> dict[str, object]:
     """What a run's own files say about it: size, time, last error on drawn pictures."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
+    source = config.get("data", {}).get("unlabelled", {}).get("kind", "")
+    losses = config.get("self_supervision", {})
     drawn = [row["landmarks_2d"]["balanced"] for row in rows if row.get("kind") == "validation"]
     ends = [row for row in rows if row.get("kind") == "end"]
     return {
         "name": config.get("name", ""),
         "seed": config.get("seed", 0),
+        "photographs": source == "aflw" and any(losses.get(name, 0) > 0 for name in SELF_SUPERVISION),
         "steps": ends[-1]["step"] if ends else None,
         "seconds": round(ends[-1]["seconds"]) if ends else None,
         "drawn": round(100 * drawn[-1], 3) if drawn else None,

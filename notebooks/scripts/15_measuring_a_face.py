@@ -740,4 +740,4 @@ print("(for 80 % of them it takes twice as many)")
 # - {cite:t}`sagonas2013faces`: how a benchmark for landmarks was made, and how people disagree about them.
 # - {cite:t}`tu2021assisted`, section 4: the numbers that this chapter measures again.
 #
-# Next: chapter 16 puts networks side by side on the same photographs.
+# Next: [chapter 16](16_in_the_wild.ipynb) puts networks side by side on the same photographs.

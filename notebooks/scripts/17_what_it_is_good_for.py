@@ -158,8 +158,8 @@ for axes, (name, vertices) in zip(panels[1:], faces.items(), strict=True):
 #
 # Be fair to both sides. The fit is measured on the points that it was fitted to, which flatters it. The network is
 # the small one of this book, trained for minutes on synthetic pictures alone: it has never seen a photograph, and
-# the less it is told, the more this shows. Chapter 16 is to measure it on two thousand. For the rest of
-# this chapter we take the fit.
+# the less it is told, the more this shows. [Chapter 16](16_in_the_wild.ipynb) measures it on two thousand.
+# For the rest of this chapter we take the fit.
 #
 # In a terminal, the same for your own pictures, folders and videos, with everything written to files:
 #
