@@ -7,6 +7,7 @@ import json
 import re
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,10 +65,15 @@ def whitening(head) -> Whitening:
 
 @pytest.fixture(scope="module")
 def run_folder(head, whitening, tmp_path_factory):
-    """A run of three checkpoints and a log."""
     pytest.importorskip("safetensors")
-    checkpoint = pytest.importorskip("twodasl_lite.training.checkpoint")
-    folder = tmp_path_factory.mktemp("runs") / "small"
+    pytest.importorskip("twodasl_lite.training.checkpoint")
+    return write_run(head, whitening, tmp_path_factory.mktemp("runs") / "small")
+
+
+def write_run(head, whitening, folder: Path) -> Path:
+    """A run of three checkpoints and a log."""
+    from twodasl_lite.training import checkpoint
+
     size = head.layout.size
     config = {"network": {"name": "lite", "norm": "group", "map": "binary"}, "critic": {"spectral": True}}
     rows = []
@@ -87,8 +93,12 @@ def run_folder(head, whitening, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def figures(head, whitening, run_folder) -> dict:
-    """One figure of each kind."""
     pytest.importorskip("PIL")
+    return make_figures(head, whitening, run_folder)
+
+
+def make_figures(head, whitening, run_folder) -> dict:
+    """One figure of each kind."""
     batch = faces(head, 3, 1)
     white = whitening.whiten(batch.coefficients)
     torch.manual_seed(0)
@@ -369,15 +379,20 @@ def test_figures_fit_the_window_follow_the_theme_and_print(browser, page_folder,
 
 # -------------------------------------------------------------------------------------------------------- in JupyterLab
 LIVE = [
-    "import sys; sys.path[:0] = {paths!r}\nimport json, ipywidgets, torch\nfrom test_viz import make_head\n"
-    "from test_viz_losses import raw_faces\nfrom twodasl_lite import viz\n"
+    "import sys; sys.path[:0] = {paths!r}\nimport json, pathlib, ipywidgets, numpy, torch\n"
+    "from IPython.display import display\nfrom test_viz import make_head\n"
+    "from test_viz_losses import make_figures, raw_faces, write_run\n"
     "from twodasl_lite.coefficients import Whitening\nhead = make_head()\n"
-    "whitening = Whitening.from_samples(raw_faces(head, 300, 9))",
-    "figure = viz.coefficient_figure(head, whitening)\nfigure",
-    "report = ipywidgets.HTML('[0, 0]')\n"
-    "def tell(change):\n    report.value = json.dumps([figure.state['errors'][2], figure.numbers()['vdc']])\n"
-    "figure.widget.observe(tell, 'state')\nreport",
-    "figure.set(errors=[0.0, 0.0, 0.5] + [0.0] * (head.layout.size - 3))",
+    "whitening = Whitening.from_samples(raw_faces(head, 300, 9))\n"
+    "figures = make_figures(head, whitening, write_run(head, whitening, pathlib.Path('run')))",
+    "def plain(value):\n    if isinstance(value, dict):\n"
+    "        return {name: plain(part) for name, part in value.items()}\n"
+    "    return numpy.asarray(value, dtype=float).tolist()\n"
+    "def follow(figure):\n    report = ipywidgets.HTML('{}')\n    def tell(change):\n"
+    "        report.value = json.dumps({'state': figure.state, 'numbers': plain(figure.numbers())})\n"
+    "    figure.widget.observe(tell, 'state')\n    return report\n"
+    "for figure in figures.values():\n    display(figure, follow(figure))",
+    "figures['coefficient_figure'].set(errors=[0.0, 0.0, 0.5] + [0.0] * (head.layout.size - 3))",
 ]
 
 
@@ -388,7 +403,8 @@ def live_notebook(monkeypatch):
 
 
 @pytest.mark.book
-def test_a_moved_slider_is_known_to_python_in_jupyterlab(browser, live_notebook, lab_address):  # noqa: F811
+def test_controls_are_known_to_python_in_jupyterlab(browser, live_notebook, lab_address):  # noqa: F811
+    """In a running notebook each figure's first control moves, and the kernel's numbers are the drawn ones."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
     page = context.new_page()
     errors: list[str] = []
@@ -398,16 +414,19 @@ def test_a_moved_slider_is_known_to_python_in_jupyterlab(browser, live_notebook,
     page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
     page.locator('[data-command="runmenu:run-all"]').click()
     page.wait_for_selector(".loss-figure input[type=range]", timeout=120_000)
-    state = "document.querySelector('.loss-figure').figure.report()"
-    page.wait_for_function(f"{state}.state.errors[2] === 0.5", timeout=60_000)  # Python moves the slider ...
-    slider = page.get_by_label("Its error").first
-    slider.focus()
-    page.keyboard.press("ArrowRight")  # ... and the slider tells Python, which computes the drawn number.
-    text = "document.querySelector('.widget-html-content').textContent"
-    page.wait_for_function(f"Math.abs(JSON.parse({text})[0] - 0.6) < 1e-9", timeout=60_000)
-    error, vdc = json.loads(page.locator(".widget-html-content").first.inner_text())
-    assert error == pytest.approx(0.6)
-    assert page.evaluate(f"{state}.vdc") == pytest.approx(vdc, rel=1e-3)
-    assert vdc > 0
+    drawn = "document.querySelectorAll('.loss-figure')[{}].figure.report()"
+    page.wait_for_function(f"{drawn.format(0)}.state.errors[2] === 0.5", timeout=60_000)  # Python moves the slider ...
+    for number, kind in enumerate(KINDS):
+        figure, told = page.locator(".loss-figure").nth(number), page.locator(".widget-html-content").nth(number)
+        figure.scroll_into_view_if_needed()
+        before = told.inner_text()
+        operate(page, figure.locator("[data-test-changes]").first)  # ... and the control tells Python.
+        place = f"document.querySelectorAll('.widget-html-content')[{number}].textContent"
+        page.wait_for_function(f"text => {place} !== text", arg=before, timeout=60_000)
+        state = "JSON.stringify(JSON.parse({}).state, Object.keys(JSON.parse({}).state).sort())".replace("{}", place)
+        mine = f"{drawn.format(number)}.state"
+        page.wait_for_function(f"{state} === JSON.stringify({mine}, Object.keys({mine}).sort())", timeout=60_000)
+        report = json.loads(told.inner_text())
+        assert_equal_numbers(page.evaluate(drawn.format(number)), report["numbers"], f"{kind}, live")
     assert errors == []
     context.close()

@@ -227,7 +227,8 @@ class InteractiveFigure:
         page = (
             f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
             f"<title>{html.escape(self.header['title'])}</title>\n"
-            '<meta name="viewport" content="width=device-width, initial-scale=1"></head>\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            '<meta name="color-scheme" content="light dark"></head>\n'
             f"<body>\n{self.html}</body>\n</html>\n"
         )
         with whole_file(path) as file:
