@@ -191,6 +191,8 @@ def test_snapshots_hold_the_networks_of_their_step(run_folder, head):
     ("change", "error"),
     [
         ({"coefficient": "shape[99]"}, ValueRangeError),
+        ({"second": -1}, ValueRangeError),
+        ({"coefficient": "pose[1,1]", "second": 5}, ValueRangeError),
         ({"error": 4.0}, ValueRangeError),
         ({"show": "x"}, ValueRangeError),
         ({"target": torch.zeros(2, 5)}, ShapeError),
@@ -359,6 +361,30 @@ def test_a_bar_chooses_its_coefficient(page, figures):
     assert state["coefficient"] == 3
     chosen = page.locator("[data-kind=coefficient_figure]").get_by_label("Coefficient", exact=True)
     assert chosen.evaluate("(e) => e.selectedOptions[0].textContent") == figures[KINDS[0]].header["names"][3]
+
+
+@pytest.mark.book
+def test_maps_of_two_coefficients_follow_a_press_and_stay_two(page, figures):
+    figure = figures["coefficient_figure"]
+    page.locator("[data-kind=coefficient_figure]").get_by_role("button", name="Reset").click()
+    stage = page.locator("[data-kind=coefficient_figure] .lf-stage").nth(2)  # VDC's
+    stage.scroll_into_view_if_needed()
+    box = stage.bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 0.25, box["y"] + box["height"] * 0.1)
+    pressed = report(page, "coefficient_figure")
+    errors = pressed["state"]["errors"]
+    chosen = [errors[pressed["state"][name]] for name in ("coefficient", "second")]
+    np.testing.assert_allclose(chosen, [-1.5, 2.4], atol=0.11)
+    assert_equal_numbers(pressed, figure.numbers(pressed["state"]), "pressed")
+    vdc = np.array(pressed["maps"]["vdc"]).reshape(33, 33)
+    assert vdc[29, 8] == pytest.approx(pressed["vdc"], rel=0.2)  # what is drawn there is the loss there
+    first = page.locator("[data-kind=coefficient_figure]").get_by_label("Coefficient", exact=True)
+    first.select_option(str(pressed["state"]["second"]))
+    swapped = report(page, "coefficient_figure")["state"]
+    assert swapped["second"] == pressed["state"]["coefficient"]
+    assert swapped["coefficient"] == pressed["state"]["second"]
+    with pytest.raises(ValueRangeError, match="expected another"):
+        figure.set(second=figure.state["coefficient"])
 
 
 @pytest.mark.book

@@ -1,5 +1,7 @@
 """Which coefficient matters: one of the 62 numbers is wrong; what the three coefficient losses say to that.
 
+Below, the three losses as maps over any two coefficients, with the path that gradient descent takes in them.
+
 The script (``static/coefficient_figure.js``) computes PDC, VDC and WPDC and their gradients from the moments of the
 face model (:class:`~twodasl_lite.losses.VertexMoments`), so that its numbers are those of the package. Used in the
 chapter "Which coefficient matters".
@@ -37,6 +39,10 @@ ERROR_LIMIT = 3.0
 """Reach of the slider in standard deviations."""
 DESCENT_STEPS = 10
 """Steps of gradient descent at a press of the button."""
+MAP_POINTS = 33
+"""Points along each side of a map over two coefficients, which reaches as far as the sliders."""
+PATH_STEPS = 24
+"""Steps of gradient descent in a map."""
 
 
 class CoefficientFigure(InteractiveFigure):
@@ -71,6 +77,8 @@ class CoefficientFigure(InteractiveFigure):
             "signs": floats(signs),
             "steps": self._step_sizes(),
             "descentSteps": DESCENT_STEPS,
+            "mapPoints": MAP_POINTS,
+            "pathSteps": PATH_STEPS,
             "limit": ERROR_LIMIT,
         }
         arrays = {
@@ -94,6 +102,70 @@ class CoefficientFigure(InteractiveFigure):
             result.append({"pdc": 0.25, "wpdc": 0.25, "vdc": float(1 / torch.linalg.eigvalsh(hessian.double())[-1])})
         return result
 
+    def set(self, **changes: Any) -> None:
+        """Move controls of the live figure.
+
+        Raises:
+            ValueRangeError: If the figure has no such control, or both coefficients would be the same.
+        """
+        wanted = self.state | changes
+        if wanted["coefficient"] == wanted["second"]:
+            raise ValueRangeError(f"second: found {wanted['second']}, which is the first too; expected another")
+        super().set(**changes)
+
+    def _off_by(self, state: Mapping[str, Any], offsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prediction and truth ``(N, D)`` where the two chosen coefficients are off by ``(N, 2)``."""
+        truth = self._truth[state["face"]].to(self._model.mean)
+        rest = torch.tensor(state["errors"]).to(truth)
+        chosen = torch.zeros(2, len(rest)).to(truth)
+        for row, index in enumerate((state["coefficient"], state["second"])):
+            rest[index], chosen[row, index] = 0.0, 1.0
+        return truth + rest + offsets @ chosen, truth.expand(len(offsets), -1)
+
+    @torch.no_grad()
+    def maps(self, state: Mapping[str, Any] | None = None) -> dict[str, torch.Tensor]:
+        """Each loss over the errors of the two chosen coefficients; all others stay as wrong as they are.
+
+        Args:
+            state: What the controls say; the present state by default.
+
+        Returns:
+            Name of the loss to ``(MAP_POINTS, MAP_POINTS)``: rows are errors of the second coefficient, columns of the
+            first, from ``-ERROR_LIMIT`` to ``ERROR_LIMIT``.
+        """
+        state = self.state if state is None else state
+        axis = torch.linspace(-ERROR_LIMIT, ERROR_LIMIT, MAP_POINTS).to(self._model.mean)
+        predicted, truth = self._off_by(state, torch.cartesian_prod(axis, axis).flip(1))
+        return {name: loss(predicted, truth).reshape(MAP_POINTS, -1) for name, loss in self._losses.items()}
+
+    def paths(self, state: Mapping[str, Any] | None = None) -> dict[str, torch.Tensor]:
+        """Gradient descent on each loss in the two chosen coefficients alone, from where they are.
+
+        A step is half of what the largest curvature allows for: 2 for PDC and at most that for WPDC, and for VDC that
+        of the map where both coefficients are right.
+
+        Args:
+            state: What the controls say; the present state by default.
+
+        Returns:
+            Name of the loss to ``(1 + PATH_STEPS, 2)`` errors.
+        """
+        state = self.state if state is None else state
+        start = torch.tensor([state["errors"][state[key]] for key in ("coefficient", "second")]).to(self._model.mean)
+        vdc = self._losses["vdc"]
+        curvature = torch.func.hessian(lambda at: vdc(*self._off_by(state, at[None]))[0])(torch.zeros_like(start))
+        steepest = float(torch.linalg.eigvalsh(curvature.double())[-1])
+        rates = {"pdc": 0.25, "vdc": 0.5 / steepest if steepest > 0 else 0.0, "wpdc": 0.25}
+        result = {}
+        for name, loss in self._losses.items():
+            path = [start]
+            for _ in range(PATH_STEPS):
+                at = path[-1].clone().requires_grad_()
+                (slope,) = torch.autograd.grad(loss(*self._off_by(state, at[None])).sum(), at)
+                path.append(path[-1] - rates[name] * slope)
+            result[name] = torch.stack(path)
+        return result
+
     def numbers(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """PDC, VDC, WPDC, their gradients and WPDC's weights, by the package.
 
@@ -102,7 +174,8 @@ class CoefficientFigure(InteractiveFigure):
 
         Returns:
             ``"pdc"``, ``"vdc"``, ``"wpdc"``: numbers; ``"gradients"``: name to 62 numbers; ``"weights"``: 62 numbers;
-            ``"moved"``: mean distance in pixels by which the vertices are moved, as they are coloured.
+            ``"moved"``: mean distance in pixels by which the vertices are moved, as they are coloured; ``"maps"`` and
+            ``"paths"``: those of :meth:`maps` and :meth:`paths`, flat.
         """
         state = self.state if state is None else state
         truth = self._truth[state["face"]][None].to(self._model.mean)
@@ -120,6 +193,8 @@ class CoefficientFigure(InteractiveFigure):
             off = self._moved(truth, only)
         else:
             off = self._moved(truth, predicted.detach())
+        numbers["maps"] = {name: floats(values) for name, values in self.maps(state).items()}
+        numbers["paths"] = {name: floats(path) for name, path in self.paths(state).items()}
         return numbers | {"moved": float(off.mean())}
 
     def _moved(self, truth: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
@@ -138,11 +213,12 @@ class CoefficientFigure(InteractiveFigure):
         vertices = decode(self._whitening.unwhiten(predicted), self._model)[0]
 
         def draw(figure) -> None:
-            left, right = figure.subplots(1, 2, width_ratios=[1, 1.7])
+            upper, lower = figure.subfigures(2, 1, height_ratios=[1.25, 1])
+            left, right = upper.subplots(1, 2, width_ratios=[1, 1.7])
             colours, mappable = colour_by(self._moved(truth, predicted).numpy())
             shaded_mesh(left, vertices, self._model.triangles, colours, frame="pixels", lit=False)
             left.set(xlim=(0, CROP_SIZE), ylim=(CROP_SIZE, 0), xticks=[], yticks=[])
-            figure.colorbar(mappable, ax=left, location="bottom", label="off by, pixels", shrink=0.8)
+            upper.colorbar(mappable, ax=left, location="bottom", label="off by, pixels", shrink=0.8)
             names = self._model.layout.names
             groups = [OKABE_ITO["blue"]] * 12 + [OKABE_ITO["green"]] * self._model.num_shape
             groups += [OKABE_ITO["vermilion"]] * self._model.num_expression
@@ -150,8 +226,26 @@ class CoefficientFigure(InteractiveFigure):
             right.set(xlabel="pose (blue), shape (green), expression (red)", ylabel="WPDC's weight", xticks=[])
             values = ", ".join(f"{name.upper()} {numbers[name]:.3g}" for name in LOSSES)
             right.set_title(f"{names[state['coefficient']]}: {values}", fontsize=10)
+            axis = np.linspace(-ERROR_LIMIT, ERROR_LIMIT, MAP_POINTS)
+            maps, paths = self.maps(state), self.paths(state)
+            for ax, name in zip(lower.subplots(1, len(LOSSES), sharey=True), LOSSES, strict=True):
+                ax.contourf(axis, axis, maps[name].sqrt().numpy(), 10, cmap="viridis")
+                ax.plot(*paths[name].T, "o-", color=OKABE_ITO["orange"], markersize=2.5, linewidth=1)
+                ax.plot(0, 0, "+", color="white", markersize=9)
+                ax.set(title=name.upper(), xlabel=f"{names[state['coefficient']]}, σ", aspect="equal")
+            lower.axes[0].set_ylabel(f"{names[state['second']]}, σ")
 
-        return still_picture(draw, (8.5, 3.6))
+        return still_picture(draw, (8.5, 6.6))
+
+
+def _index(argument: str, given: int | str, names: Sequence[str]) -> int:
+    if isinstance(given, str):
+        if given not in names:
+            raise ValueRangeError(f"{argument}: found {given!r}; expected one of {names[0]}, ..., {names[-1]}")
+        return names.index(given)
+    if not 0 <= given < len(names):
+        raise ValueRangeError(f"{argument}: found {given}; expected 0 to {len(names) - 1}")
+    return int(given)
 
 
 def coefficient_figure(
@@ -163,13 +257,15 @@ def coefficient_figure(
     coefficient: int | str = "pose[0,2]",
     error: float = 1.0,
     others: float = 0.25,
+    second: int | str | None = None,
     show: str = "weights",
     colour: str = "one",
 ) -> CoefficientFigure:
     """One of the 62 coefficients is wrong: which vertices move, and what PDC, VDC and WPDC say.
 
     A reader picks a coefficient (in a list or by its bar), moves its error and that of the 61 others, looks at WPDC's
-    weights and the three gradients as bars, and lets gradient descent on one of the losses repair the face.
+    weights and the three gradients as bars, and lets gradient descent on one of the losses repair the face. Below are
+    the three losses over two coefficients, with contour lines and the path of descent from where the reader is.
 
     Args:
         model: The face model, for instance ``load_face_model(CoefficientLayout())``.
@@ -180,6 +276,8 @@ def coefficient_figure(
         coefficient: Which coefficient is wrong at first, index or name.
         error: By how many standard deviations.
         others: By how many standard deviations all others are wrong, with fixed random signs.
+        second: The other coefficient of the maps, index or name; by default ``"pose[0,3]"``, the shift to the right (or
+            ``"pose[0,2]"`` if that is ``coefficient``).
         show: What the bars show: ``"weights"``, ``"pdc"``, ``"vdc"``, ``"wpdc"`` (gradients) or ``"errors"``.
         colour: What colours the vertices: how far this coefficient's error moves them (``"one"``), or all (``"all"``).
 
@@ -194,13 +292,12 @@ def coefficient_figure(
     Example:
         >>> coefficient_figure(model, whitening, target[:3], ["a", "b", "c"])  # doctest: +SKIP
     """
-    names = model.layout.names
-    if isinstance(coefficient, str):
-        if coefficient not in names:
-            raise ValueRangeError(f"coefficient: found {coefficient!r}; expected one of {names[0]}, ..., {names[-1]}")
-        coefficient = names.index(coefficient)
-    if not 0 <= coefficient < len(names):
-        raise ValueRangeError(f"coefficient: found {coefficient}; expected 0 to {len(names) - 1}")
+    coefficient = _index("coefficient", coefficient, model.layout.names)
+    if second is None:
+        second = "pose[0,2]" if model.layout.names[coefficient] == "pose[0,3]" else "pose[0,3]"
+    second = _index("second", second, model.layout.names)
+    if second == coefficient:
+        raise ValueRangeError(f"second: found {second}, which is the coefficient too; expected another")
     for name, value, limit in (("error", error, ERROR_LIMIT), ("others", others, 1.0)):
         if not abs(value) <= limit:
             raise ValueRangeError(f"{name}: found {value}; expected at most {limit}")
@@ -212,7 +309,8 @@ def coefficient_figure(
     faces = 1 if target.ndim == 1 else len(target)
     state = {
         "face": 0,
-        "coefficient": int(coefficient),
+        "coefficient": coefficient,
+        "second": second,
         "error": float(error),
         "others": float(others),
         "show": show,

@@ -203,7 +203,7 @@ class ChainFigure extends LossFigure {
     this.slopes.replaceChildren(...slopes);
     const told = result.slope > 0 ? `Gradient of the cycle loss at x₁: norm ${round(result.slope)} per pixel` : "Gradient of the cycle loss at x₁: none comes back through this map";
     this.map.node.setAttribute("aria-label", `The landmark map of ${this.name(2 * shown)}. ${told}.`);
-    this.say.textContent = `${told}${shown === 1 ? "" : `; arrows at step ${this.name(2)}`}.`;
+    this.say.textContent = `${told}${shown === 1 || !(result.slope > 0) ? "" : `; arrows at step ${this.name(2)}`}.`;
 
     const rotation = rotationMatrix([0, state.turn, 0]);
     const draw3d = (face) => {

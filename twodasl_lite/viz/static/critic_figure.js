@@ -1,5 +1,6 @@
 /* The critic's score over two coefficients of a real pair, checkpoint by checkpoint, and over three kinds of pairs. */
 
+const DASH = "5 4";
 const PAIRS = [["real", "real pairs"], ["fake", "the regressor's own"], ["shuffled", "shuffled pairs"]];
 
 class CriticFigure extends LossFigure {
@@ -27,7 +28,7 @@ class CriticFigure extends LossFigure {
       ...(header.faceNames.length > 1 ? [this.select("Real pair", "face", header.faceNames.map((name, i) => [i, name]), { number: true })] : []),
       this.check("Colours from this picture's own range", "own"),
       this.table, make("p", { class: "lf-title" }, "Scores of pairs"), this.chart,
-      make("div", { class: "lf-legend" }, ...PAIRS.map(([key, name]) => keyed(name, paints[key]))));
+      make("div", { class: "lf-legend" }, ...PAIRS.map(([key, name]) => keyed(name, paints[key], key === "shuffled" ? DASH : null))));
     this.root.append(make("div", { class: "lf-frame" }, make("div", {}, this.title, this.stage, this.legend, this.say), controls, make("div", { class: "lf-wide" }, files)));
     const at = (event) => {
       const box = this.stage.getBoundingClientRect();
@@ -132,7 +133,7 @@ class CriticFigure extends LossFigure {
       const values = this.pairScores(name);
       const share = new Array(bins).fill(0);
       for (const s of values) share[within(Math.floor((bins * (s - first)) / (last - first || 1)), 0, bins - 1)] += 100 / values.length;
-      return { name: title, colour: paints[name], x: share.map((_, k) => first + ((k + 0.5) * (last - first)) / bins), y: share, dash: name === "shuffled" ? "5 4" : null };
+      return { name: title, colour: paints[name], x: share.map((_, k) => first + ((k + 0.5) * (last - first)) / bins), y: share, dash: name === "shuffled" ? DASH : null };
     });
     lineChart(this.chart, { lines, title: "How often each score comes", xLabel: "score", yLabel: "% of pairs", height: 190 });
     this.chart.setAttribute("aria-label", `Histograms of scores. ${PAIRS.map(([key, name]) => `${name}: mean ${round(result[key])}`).join("; ")}.`);

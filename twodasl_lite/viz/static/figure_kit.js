@@ -22,15 +22,15 @@ html[data-theme="dark"] .loss-figure, body[data-jp-theme-light="false"] .loss-fi
 .lf-stage { position: relative; aspect-ratio: 1 / 1; background: var(--lf-stage); border: 1px solid var(--lf-line); border-radius: 8px; overflow: hidden; min-width: 0; }
 .lf-stage canvas, .lf-stage svg { position: absolute; inset: 0; width: 100%; height: 100%; display: block; }
 .lf-turns { cursor: grab; touch-action: pan-y; user-select: none; }
-.lf-legend { display: flex; gap: 6px; align-items: center; flex-wrap: wrap; color: var(--lf-muted); font-size: 12px; margin: 4px 0; min-height: 1.5em; }
+.lf-legend { display: flex; gap: 4px 10px; align-items: center; flex-wrap: wrap; color: var(--lf-muted); font-size: 12px; margin: 4px 0; min-height: 1.5em; }
 .lf-ramp { width: 110px; height: 9px; border-radius: 3px; flex: none; }
-.lf-key { display: inline-block; width: 14px; height: 3px; border-radius: 2px; flex: none; margin-left: 6px; }
-.lf-key.lf-dot { width: 9px; height: 9px; border-radius: 50%; }
+.lf-key { display: inline-block; width: 9px; height: 9px; border-radius: 50%; flex: none; margin-left: 6px; }
 .lf-panel { display: grid; gap: 7px; min-width: 0; }
 .lf-row { display: grid; grid-template-columns: 10.5em minmax(60px, 1fr) 4.4em; gap: 8px; align-items: center; }
 .lf-row.lf-two { grid-template-columns: 10.5em minmax(60px, 1fr); }
 .loss-figure label { margin: 0; font-weight: 400; color: var(--lf-ink); }
-.loss-figure output { text-align: right; font-variant-numeric: tabular-nums; }
+.loss-figure output { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.lf-row.lf-long { grid-template-columns: 10.5em minmax(60px, 1fr) 6.5em; }
 .loss-figure input { margin: 0; width: 100%; min-width: 0; accent-color: var(--lf-accent); }
 .lf-check { display: flex; gap: 7px; align-items: center; }
 .lf-check input { width: auto; flex: none; }
@@ -78,8 +78,14 @@ function furnish(node, attributes, children) {
   return node;
 }
 
-/** A name with its colour, never parted. */
-function keyed(name, colour) {
+/** A name with its colour and its dashes, never parted. */
+function keyed(name, colour, dash = null) {
+  const line = draw("svg", { width: 26, height: 6, "aria-hidden": "true", style: "flex: none; margin-left: 6px" }, draw("path", { d: "M0 3H26", stroke: colour, "stroke-width": 2.4, "stroke-dasharray": dash }));
+  return make("span", { style: "display: inline-flex; gap: 6px; align-items: center; white-space: nowrap" }, line, name);
+}
+
+/** A name with a dot of its colour, never parted. */
+function dotted(name, colour) {
   return make("span", { style: "display: inline-flex; gap: 6px; align-items: center; white-space: nowrap" }, make("span", { class: "lf-key", style: `background: ${colour}` }), name);
 }
 
@@ -93,6 +99,9 @@ const round = (x, digits = 2) => {
   const [mantissa, power] = x.toExponential(digits).split("e");
   return `${mantissa}·10${String(Number(power)).replace(/./g, (c) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)])}`.replace("-", "−");
 };
+
+/** A tick of an axis: as few digits as it needs. */
+const plainNumber = (x) => String(Number(x.toPrecision(3))).replace("-", "−");
 
 /** Named arrays from one stream of bytes. */
 function unpackArrays(list, bytes) {
@@ -268,7 +277,7 @@ class LossFigure {
     const input = this.#wire(make("input", { type: "range", min, max, step }), id);
     const output = make("output", { for: input.id });
     input.addEventListener("input", () => write(Number(input.value)));
-    const row = make("div", { class: "lf-row" }, make("label", { for: input.id }, label), input, output);
+    const row = make("div", { class: text ? "lf-row lf-long" : "lf-row" }, make("label", { for: input.id }, label), input, output);
     this.inputs.push(() => {
       const value = read();
       input.value = value;
@@ -329,7 +338,7 @@ function barChart(svg, { values, colours, chosen, names, title, height = 190, re
   const parts = [draw("title", {}, title)];
   for (const tick of low < 0 ? [most, 0, -most] : [most, most / 2, 0]) {
     parts.push(draw("path", { class: "lf-axis", d: `M${left} ${y(tick)}H${W - 4}` }));
-    parts.push(draw("text", { x: left - 5, y: y(tick) + 4, "text-anchor": "end" }, round(tick, 1)));
+    parts.push(draw("text", { x: left - 5, y: y(tick) + 4, "text-anchor": "end" }, Math.abs(tick) < 1e-3 ? round(tick, 1) : plainNumber(Number(tick.toPrecision(2)))));
   }
   values.forEach((value, i) => {
     const x = left + i * step;
@@ -375,9 +384,9 @@ function lineChart(svg, { lines, cursor = null, title, xLabel, yLabel, log = fal
     const ticks = log ? Array.from({ length: Math.round(Math.log10(high / low)) + 1 }, (_, k) => low * 10 ** k) : niceTicks(low, high, 4);
     for (const tick of ticks) {
       parts.push(draw("path", { class: "lf-axis", d: `M${left} ${y(tick)}H${W - right}`, "stroke-opacity": 0.7 }));
-      parts.push(draw("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, log ? round(tick, 0) : String(Number(tick.toPrecision(6))).replace("-", "−")));
+      parts.push(draw("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, log ? round(tick, 0) : plainNumber(tick)));
     }
-    for (const tick of niceTicks(first, last, 5)) parts.push(draw("text", { x: x(tick), y: H - bottom + 15, "text-anchor": "middle" }, String(Number(tick.toPrecision(6)))));
+    for (const tick of niceTicks(first, last, 5)) parts.push(draw("text", { x: Math.min(x(tick), W - 3.6 * plainNumber(tick).length), y: H - bottom + 15, "text-anchor": "middle" }, plainNumber(tick)));
     for (const line of lines) {
       let path = "";
       let pen = false;
@@ -388,12 +397,37 @@ function lineChart(svg, { lines, cursor = null, title, xLabel, yLabel, log = fal
       parts.push(draw("path", { d: path, fill: "none", stroke: line.colour, "stroke-width": 2.2, "stroke-dasharray": line.dash ?? null, "stroke-linejoin": "round" }));
       if (points) line.y.forEach((v, i) => good(v) && parts.push(draw("circle", { cx: x(line.x[i]), cy: y(v), r: 3.4, fill: line.colour })));
     }
-    if (cursor !== null) parts.push(draw("path", { d: `M${x(cursor)} ${top}V${H - bottom}`, stroke: "var(--lf-ink)", "stroke-width": 1.3 }));
+    if (cursor !== null && cursor >= first && cursor <= last) parts.push(draw("path", { d: `M${x(cursor)} ${top}V${H - bottom}`, stroke: "var(--lf-ink)", "stroke-width": 1.3 }));
   }
   parts.push(draw("text", { x: (left + W - right) / 2, y: H - 4, "text-anchor": "middle" }, xLabel));
   if (yLabel) parts.push(draw("text", { x: 12, y: (H - bottom + top) / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${(H - bottom + top) / 2})` }, yLabel));
   svg.setAttribute("viewBox", `0 0 ${W} ${H}`);
   svg.replaceChildren(...parts);
+}
+
+/** Lines of equal value through a grid (n x n) as one path; `place` takes column and row. */
+function contours(values, n, levels, place) {
+  const path = new Path2D();
+  for (const level of levels) {
+    for (let row = 0; row + 1 < n; row++) {
+      for (let column = 0; column + 1 < n; column++) {
+        const ends = [];
+        const edge = (x, y, u, v) => {
+          const [p, q] = [values[y * n + x] - level, values[v * n + u] - level];
+          if (p < 0 !== q < 0) ends.push(place(x + ((u - x) * p) / (p - q), y + ((v - y) * p) / (p - q)));
+        };
+        edge(column, row, column + 1, row);
+        edge(column + 1, row, column + 1, row + 1);
+        edge(column + 1, row + 1, column, row + 1);
+        edge(column, row + 1, column, row);
+        for (let k = 0; k + 1 < ends.length; k += 2) {
+          path.moveTo(...ends[k]);
+          path.lineTo(...ends[k + 1]);
+        }
+      }
+    }
+  }
+  return path;
 }
 
 function niceTicks(low, high, count) {

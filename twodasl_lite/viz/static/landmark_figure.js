@@ -22,9 +22,8 @@ class LandmarkFigure extends LossFigure {
     this.say = make("p", { class: "lf-say", role: "status", "aria-live": "polite" });
     this.chart = draw("svg", { class: "lf-chart", role: "img" });
     this.table = make("table", { class: "lf-table" });
-    const key = (text, colour, dot = true) => [make("span", { class: `lf-key${dot ? " lf-dot" : ""}`, style: `background: ${colour}` }), text];
-    const keys = make("div", { class: "lf-legend" }, ...key("detected: drag me", OKABE_ITO.vermilion), ...key("decoded", OKABE_ITO.blue), ...key("what is left", OKABE_ITO.grey, false));
-    const sideKeys = make("div", { class: "lf-legend" }, ...key("true landmarks", OKABE_ITO.vermilion, false), ...key("decoded", OKABE_ITO.blue, false), "(drag to turn, or arrow keys)");
+    const keys = make("div", { class: "lf-legend" }, dotted("detected: drag me", OKABE_ITO.vermilion), dotted("decoded", OKABE_ITO.blue), keyed("what is left", OKABE_ITO.purple));
+    const sideKeys = make("div", { class: "lf-legend" }, keyed("true landmarks", OKABE_ITO.vermilion), keyed("decoded", OKABE_ITO.blue), "(drag to turn, or arrow keys)");
     const choose = this.select("Landmark", "chosen", header.pointNames.map((name, i) => [i, name]), { number: true });
     const seen = make("input", { type: "checkbox", id: `${this.id}-seen`, "data-test-changes": `#${this.id}` });
     seen.addEventListener("change", () => this.hide(this.state.chosen, !seen.checked));
@@ -244,9 +243,11 @@ class LandmarkFigure extends LossFigure {
       const length = Math.hypot(x - u, y - v);
       if (visible[i] && length > 0.5) {
         const [cx, cy] = [(x - u) / length, (y - v) / length];
-        const head = Math.min(2.2, length / 2);
-        marks.push(draw("path", { d: `M${u} ${v}L${x} ${y}M${x - head * (cx - 0.5 * cy)} ${y - head * (cy + 0.5 * cx)}L${x} ${y}L${x - head * (cx + 0.5 * cy)} ${y - head * (cy - 0.5 * cx)}`,
-          stroke: "#1f2328", "stroke-width": 0.8, fill: "none", "stroke-linecap": "round" }));
+        // The point of the arrow ends at the rim of the detected point.
+        const [tx, ty] = [x - Math.min(1.7, length / 3) * cx, y - Math.min(1.7, length / 3) * cy];
+        const head = Math.min(1.7, length / 4);
+        const d = `M${u} ${v}L${tx} ${ty}M${tx - head * (cx - 0.6 * cy)} ${ty - head * (cy + 0.6 * cx)}L${tx} ${ty}L${tx - head * (cx + 0.6 * cy)} ${ty - head * (cy - 0.6 * cx)}`;
+        for (const [stroke, width] of [["#1f2328", 1.1], [OKABE_ITO.purple, 0.6]]) marks.push(draw("path", { d, stroke, "stroke-width": width, fill: "none", "stroke-linecap": "round", "stroke-linejoin": "round" }));
       }
       marks.push(draw("circle", { cx: u, cy: v, r: 1.2, fill: OKABE_ITO.blue, stroke: "white", "stroke-width": 0.3 }));
       marks.push(draw("circle", { cx: x, cy: y, r: 1.7, fill: visible[i] ? OKABE_ITO.vermilion : "none", stroke: visible[i] ? "white" : OKABE_ITO.vermilion, "stroke-width": 0.5, "stroke-dasharray": visible[i] ? null : "1 0.7", opacity: visible[i] ? 1 : 0.9, style: "cursor: move" }));

@@ -320,7 +320,7 @@ async function unpack(header, text) {
 /* --------------------------------------------------------------------------------------------------------- the figure */
 
 const STYLE_ID = "light-studio-style";
-const DARK = "--ls-ink: #ced6dd; --ls-muted: #9aa4af; --ls-line: #47505a; --ls-surface: #1d2127; --ls-stage: #3a414a; color-scheme: dark;";
+const DARK = "--ls-ink: #ced6dd; --ls-muted: #9aa4af; --ls-line: #47505a; --ls-surface: #1d2127; --ls-stage: #3a414a; --ls-accent: #56B4E9; color-scheme: dark;";
 const STYLE = `
 .light-studio { --ls-ink: #1f2328; --ls-muted: #57606a; --ls-line: #c9d0d8; --ls-surface: #ffffff; --ls-stage: #dfe4ea; --ls-accent: #0072B2;
   color-scheme: light; color: var(--ls-ink); font: 13px/1.4 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; margin: 0.4rem 0;

@@ -84,7 +84,7 @@ class TrainingRunFigure extends LossFigure {
     const lines = panel.curves.map((curve, k) => ({ ...curve, colour: paints[k % 7], dash: dashes[k % 7] }));
     lineChart(this.chart, { lines, title: panel.title, xLabel: "step", yLabel: panel.log ? "loss" : "%", log: panel.log, cursor: lines.length ? step : null, height: 250 });
     this.chart.setAttribute("aria-label", `${panel.title}. At the end: ${lines.map((line) => `${line.name} ${round(line.y.at(-1) ?? NaN)}`).join(", ")}.`);
-    this.keys.replaceChildren(...lines.map((line) => keyed(line.name, line.colour)));
+    this.keys.replaceChildren(...lines.map((line) => keyed(line.name, line.colour, line.dash)));
     this.say.textContent = `Step ${step}${nme.length ? `: mean NME of these faces ${(nme.reduce((a, b) => a + b, 0) / nme.length).toFixed(1)} %` : ""}.`;
   }
 }
