@@ -38,7 +38,7 @@ from twodasl_lite.training.loop import train
 from twodasl_lite.viz.light_studio import LightStudio
 
 WIDTHS = (1000, 320)
-READY = "[data-mounted=yes], .light-studio-figure[data-mounted]"
+READY = "[data-mounted=yes]"
 SHORT_RUN = [
     *("data.labelled.count=200", "data.unlabelled.count=200", "data.validation.count=100"),
     *("stages.0.steps=6", "stages.1.steps=2", "run.checkpoint_every=1", "run.validate_every=1", "run.keep=8"),

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import re
+import threading
 from dataclasses import asdict, replace
+from http.server import ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import torch
+from test_viz_losses import _Quiet, operate
 
 from twodasl_lite.errors import ValueRangeError
 from twodasl_lite.morphable import MorphableModel, load_face_model
@@ -25,11 +30,12 @@ from twodasl_lite.viz.light_studio import LightStudio, StudioState, place
 
 DRAW = """(state) => {
   const { studio } = document.querySelector(".light-studio-figure");
-  studio.set(state);
+  if (state) studio.set(state);
   studio.redraw();
   const { triangle, depth, rgba, vertices, coarse } = studio.drawn;
   return { triangle: Array.from(triangle), depth: Array.from(depth, (z) => (z === -Infinity ? null : z)),
-    rgba: Array.from(rgba), coarse: Array.from(coarse), vertices: Array.from(vertices), visible: studio.visible };
+    rgba: Array.from(rgba), coarse: Array.from(coarse), vertices: Array.from(vertices), visible: studio.visible,
+    state: studio.state };
 }"""
 
 
@@ -40,22 +46,65 @@ def studio() -> LightStudio:
 
 
 @pytest.fixture(scope="module")
-def drawn(studio, tmp_path_factory):
-    """Draws a state in the browser."""
+def browser():
     toolkit = pytest.importorskip("bookkit.browser", reason="the book's tools are not here")
     executable = toolkit.find_browser() or toolkit.install_browser()
     if executable is None:
         pytest.skip("no browser on this machine, and none could be installed")
-    path = tmp_path_factory.mktemp("studio") / "page.html"
-    path.write_text(f'<!doctype html><meta charset="utf-8"><body>{studio.html}</body>', encoding="utf-8")
-    with toolkit.open_browser(executable) as browser:
-        page = browser.new_page()
-        errors: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(path.as_uri())
-        page.wait_for_function("document.querySelector('.light-studio-figure')?.studio", timeout=30_000)
-        yield lambda state: page.evaluate(DRAW, asdict(state))
-        assert not errors
+    with toolkit.open_browser(executable) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def folder(studio, tmp_path_factory):
+    path = tmp_path_factory.mktemp("studio")
+    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><body>{studio.html}</body></html>'
+    (path / "page.html").write_text(page, encoding="utf-8")
+    return path
+
+
+def open_page(browser, base: str):
+    """The page, and what went wrong on it: errors, and requests to the outside, which are blocked."""
+    page = browser.new_page()
+    problems: list[str] = []
+
+    def guard(route):
+        if route.request.url.startswith((base, "data:", "blob:")) or route.request.url.endswith("favicon.ico"):
+            route.continue_()
+        else:
+            problems.append(route.request.url)
+            route.abort()
+
+    page.route("**/*", guard)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(f"{base}/page.html")
+    page.wait_for_selector(".light-studio-figure[data-mounted=yes]", timeout=30_000)
+    return page, problems
+
+
+@pytest.fixture(scope="module")
+def drawn(browser, folder):
+    """Draws a state in the browser."""
+    page, problems = open_page(browser, folder.as_uri())
+    yield lambda state: page.evaluate(DRAW, asdict(state))
+    assert problems == []
+    page.close()
+
+
+@pytest.fixture(scope="module", params=["file", "http"])
+def page(request, browser, folder):
+    server, base = None, folder.as_uri()
+    if request.param == "http":
+        server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_address[1]}"
+    opened, problems = open_page(browser, base)
+    yield opened
+    assert problems == []
+    opened.close()
+    if server:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.mark.parametrize("size", [30, 120])
@@ -110,6 +159,93 @@ def test_other_images_agree(studio, drawn, show):
     expected = 255 * _expected(show, studio, vertices, fragments)[seen]
     # Half a level of the picture, and half a level of the coordinate code as it was sent.
     assert (rgba[seen][:, :3] - expected).abs().max() <= 1.02
+
+
+def assert_drawn(studio, result: dict) -> None:
+    """The browser's triangles, picture and visible landmarks for its state are the package's."""
+    state = StudioState(**result["state"])
+    fine = 3 if state.smooth else 1
+    vertices = place(studio.points, state, state.size)[None]
+    fragments = rasterize(refine(vertices, fine), studio.triangles, fine * state.size, fine * state.size)
+    triangle = torch.tensor(result["triangle"]).reshape(fragments.triangle[0].shape)
+    assert torch.equal(triangle, fragments.triangle[0])
+    assert (
+        result["visible"] == visible_vertices(vertices, studio.triangles, torch.tensor(studio._landmarks))[0].tolist()
+    )
+    rgba = torch.tensor(result["rgba"]).reshape(state.size, state.size, 4)
+    if state.show in ("picture", "light"):
+        light = state.lamps() if state.source == "lamp" else state.lamps().harmonics()
+        colours = studio.colours.double() / 255
+        albedo = colours if state.show == "picture" else torch.ones_like(colours)
+        drawing = render(vertices, studio.triangles, albedo, state.size, state.size, light=light, supersample=fine)
+        seen, expected = drawing.alpha[0] > 0, 255 * drawing.colour[0]
+    else:
+        assert fine == 1
+        seen = fragments.covered[0]
+        expected = torch.zeros(state.size, state.size, 3, dtype=torch.float64)
+        expected[seen] = 255 * _expected(state.show, studio, vertices, fragments)[seen].double()
+    assert (rgba[seen][:, :3] - expected[seen]).abs().max() <= 1.02
+
+
+@pytest.mark.book
+def test_every_control_draws_the_packages_picture(page, studio):
+    page.get_by_role("button", name="Reset").click()
+    result = page.evaluate(DRAW, None)
+    assert result["state"] == asdict(studio.state)
+    assert_drawn(studio, result)
+    page.get_by_label("Pixels", exact=True).select_option("30")
+    result = page.evaluate(DRAW, None)
+    controls = page.locator("[data-test-changes]").all()
+    assert len(controls) == len(asdict(studio.state))
+    for control in controls:
+        before = result["state"]
+        operate(page, control)
+        result = page.evaluate(DRAW, None)
+        name = control.evaluate("(e) => e.labels[0].textContent")
+        assert sum(result["state"][key] != before[key] for key in before) == 1, name
+        assert_drawn(studio, result)
+    page.get_by_role("button", name="Reset").click()
+    for show in ("normals", "depth", "pncc"):
+        page.get_by_label("Show", exact=True).select_option(show)
+        assert_drawn(studio, page.evaluate(DRAW, None))
+    page.get_by_label("Show", exact=True).select_option("picture")
+
+
+@pytest.mark.book
+def test_a_chosen_pixel_tells_what_the_z_buffer_knows(page, studio):
+    page.get_by_role("button", name="Reset").click()
+    canvas = page.locator(".light-studio canvas")
+    canvas.focus()
+    page.keyboard.press("ArrowRight")  # chooses the middle
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    told = page.locator(".ls-readout").inner_text()
+    state = studio.state
+    column, row = state.size // 2 + 1, state.size // 2 + 1
+    fragments = rasterize(place(studio.points, state, state.size)[None], studio.triangles, state.size, state.size)
+    x, y, triangle, *rest = (float(n) for n in re.findall(r"-?\d+(?:\.\d+)?", told))
+    assert [x, y, triangle] == [column, row, int(fragments.triangle[0, row, column])]
+    weights = fragments.barycentric[0, row, column].tolist()
+    np.testing.assert_allclose(rest[:4], [*weights, float(fragments.depth[0, row, column])], atol=0.051)
+    np.testing.assert_allclose(rest[:3], weights, atol=0.0051)
+    page.keyboard.press("Escape")
+    assert "Point at a pixel" in page.locator(".ls-readout").inner_text()
+
+
+@pytest.mark.book
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "dark"), (400, "light")])
+def test_studio_fits_the_window_follows_the_theme_and_prints(browser, folder, width, scheme):
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    opened = context.new_page()
+    opened.goto((folder / "page.html").as_uri())
+    opened.wait_for_selector(".light-studio-figure[data-mounted=yes]", timeout=30_000)
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    assert opened.evaluate("getComputedStyle(document.querySelector('.light-studio')).colorScheme") == scheme
+    assert not opened.locator("img.ls-fallback").is_visible()
+    opened.emulate_media(media="print")
+    assert opened.locator("img.ls-fallback").is_visible()
+    assert not opened.locator(".light-studio").is_visible()
+    context.close()
 
 
 def test_the_page_holds_a_still_picture_and_a_small_mesh(studio):

@@ -345,6 +345,11 @@ html[data-theme="dark"] .light-studio, body[data-jp-theme-light="false"] .light-
 .light-studio button { cursor: pointer; justify-self: start; }
 .light-studio select:hover, .light-studio button:hover { border-color: var(--ls-accent); }
 .light-studio :focus-visible { outline: 2px solid var(--ls-accent); outline-offset: 2px; }
+.light-studio-figure[data-mounted="yes"] > .ls-fallback { display: none; }
+@media print {
+  .light-studio-figure > .light-studio { display: none; }
+  .light-studio-figure[data-mounted="yes"] > .ls-fallback { display: block; }
+}
 `;
 
 function element(name, attributes = {}, ...children) {
@@ -362,7 +367,7 @@ class LightStudio {
     this.id = `light-studio-${++figures}`;
     while (document.getElementById(this.id)) this.id = `light-studio-${++figures}`;
     this.inputs = {};
-    this.canvas = element("canvas", { id: this.id, width: STAGE, height: STAGE, tabindex: 0, role: "img" });
+    this.canvas = element("canvas", { id: this.id, width: STAGE, height: STAGE, tabindex: 0, role: "application", "aria-roledescription": "picture to point at" });
     this.readout = element("output", { class: "ls-readout", "aria-live": "polite" });
     this.small = document.createElement("canvas");
     const reset = element("button", { type: "button" }, "Reset");
@@ -466,7 +471,7 @@ class LightStudio {
       context.strokeStyle = "black";
       context.strokeRect(column * scale, row * scale, scale, scale);
     }
-    canvas.setAttribute("aria-label", `Face drawn by a z-buffer: ${this.describe()}`);
+    canvas.setAttribute("aria-label", `Face drawn by a z-buffer: ${this.describe()}. Arrow keys choose a pixel, Escape none.`);
     this.readout.textContent = this.tell();
   }
 
@@ -512,13 +517,24 @@ class LightStudio {
 }
 
 async function mountFigure(figure) {
-  figure.dataset.mounted = "";
+  figure.dataset.mounted = "loading";
   if (!document.getElementById(STYLE_ID)) document.head.append(element("style", { id: STYLE_ID }, STYLE));
-  const { header, state } = JSON.parse(figure.querySelector(".ls-header").textContent);
-  const mesh = await unpack(header, figure.querySelector(".ls-data").textContent);
-  const host = element("div", { class: "light-studio", role: "group", "aria-label": "Light studio: a face with sliders for pose and light" });
-  figure.querySelector(".ls-fallback").replaceWith(host);
-  figure.studio = new LightStudio(host, mesh, state);
+  const host = element("div", { class: "light-studio", role: "group", "aria-label": "Light studio: a face with sliders for pose and light", "data-lm-suppress-shortcuts": true });
+  host.addEventListener("keydown", (event) => {
+    const passes = event.ctrlKey || event.metaKey || event.altKey || ["Tab", "Escape"].includes(event.key);
+    if (!passes) event.stopPropagation(); // JupyterLab would take the arrow keys away from the sliders
+  });
+  figure.append(host);
+  try {
+    const { header, state } = JSON.parse(figure.querySelector(".ls-header").textContent);
+    const mesh = await unpack(header, figure.querySelector(".ls-data").textContent);
+    figure.studio = new LightStudio(host, mesh, state);
+    figure.dataset.mounted = "yes";
+  } catch (error) {
+    host.replaceChildren(`The interactive figure cannot be shown: ${error.message}.`); // the picture stays above it
+    figure.dataset.mounted = "failed";
+    console.error(error);
+  }
 }
 
 export function mountStatic(root = document) {
