@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +29,7 @@ from twodasl_lite.viz.palette import CATEGORICAL, hex_to_rgb, landmark_colour
 from twodasl_lite.viz.shading import rasterise, render_mesh, shade, vertex_normals, visible_vertices
 
 RADIUS = 80.0
+RAMP = 0.07  # the browser's nine stops of viridis against matplotlib's 256
 
 
 def make_head(rows: int = 30, columns: int = 48, *, blendshapes: bool = False, albedo: bool = True) -> MorphableModel:
@@ -454,6 +458,7 @@ class OpenExplorer:
 
     def __init__(self, browser, address: str, **context) -> None:
         self.problems: list[str] = []
+        self.base = address.rsplit("/", 1)[0]
         self.context = browser.new_context(**{"viewport": {"width": 1100, "height": 900}, **context})
         self.context.route("**/*", self._guard)
         self.page = self.context.new_page()
@@ -463,7 +468,9 @@ class OpenExplorer:
         self.page.wait_for_selector(".face-explorer-figure[data-mounted=yes] .face-explorer")
 
     def _guard(self, route) -> None:
-        if not route.request.url.startswith(("file:", "data:", "blob:")):
+        if route.request.url.endswith("favicon.ico"):
+            route.fulfill(status=204)
+        elif not route.request.url.startswith((self.base, "data:", "blob:")):
             self.problems.append(f"asks for {route.request.url}")
             route.abort()
         else:
@@ -482,13 +489,25 @@ class OpenExplorer:
         return np.array(self.call(f"return Array.from(explorer.vertices({index}))")).reshape(-1, 3)
 
 
-@pytest.fixture(scope="module")
-def page_address(head, tmp_path_factory):
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module", params=["file", "http"])
+def page_address(request, head, tmp_path_factory):
     from twodasl_lite.viz import face_explorer_html
 
     path = tmp_path_factory.mktemp("page") / "explorer.html"
     face_explorer_html(head, num_shape=6, angles=[0.0, 10.0, 0.0]).save(path, title="An <egg>")
-    return path.as_uri()
+    if request.param == "file":
+        yield path.as_uri()
+        return
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(path.parent)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/{path.name}"
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture
@@ -597,6 +616,46 @@ def test_skin_colours_are_the_models(explorer, head):
     drawn = np.array(explorer.call("return Array.from(explorer.faces[0].colours)")).reshape(-1, 3) / 255
     truth = head.decode_albedo(torch.tensor([[1.5, -2.0]]) * head.albedo_std)[0].numpy()
     assert np.abs(drawn - truth).max() < 0.01
+
+
+def drawn_colours(explorer, index: int = 0) -> np.ndarray:
+    """``(V, 3)`` as the vertices have them, before light."""
+    explorer.call("explorer.state()")
+    return np.array(explorer.call(f"return Array.from(explorer.faces[{index}].colours)")).reshape(-1, 3) / 255
+
+
+@pytest.mark.book
+def test_colourings_are_the_packages(explorer, head):
+    from twodasl_lite.render import coordinate_code
+    from twodasl_lite.viz import colour_by
+
+    select = explorer.page.get_by_label("Colouring")
+    explorer.call("explorer.set({shape: [2, -1]})")
+    select.select_option("pncc")
+    np.testing.assert_allclose(drawn_colours(explorer), coordinate_code(head.mean).numpy(), atol=0.004)
+    select.select_option("distance")
+    off = np.linalg.norm(exact(head, [2.0, -1.0], []) - head.mean.numpy(), axis=1)
+    drawn = drawn_colours(explorer)
+    reach = explorer.call("return explorer.reach")
+    assert off.max() <= reach * 1.01
+    assert explorer.page.locator(".fx-legend").inner_text().split() == ["0", f"{reach:g}", "mm"]
+    np.testing.assert_allclose(drawn, colour_by(off, vmin=0.0, vmax=reach)[0], atol=RAMP)
+    explorer.page.get_by_label("Two faces").check()
+    explorer.call("explorer.set({secondShape: [-1, 0.5], colouring: 'difference'})")
+    apart = np.linalg.norm(exact(head, [2.0, -1.0], []) - exact(head, [-1.0, 0.5], []), axis=1)
+    for index in (0, 1):
+        drawn = drawn_colours(explorer, index)
+        expected, _ = colour_by(apart, vmin=0.0, vmax=explorer.call("return explorer.reach"))
+        np.testing.assert_allclose(drawn, expected, atol=RAMP)
+
+
+@pytest.mark.book
+def test_drawn_normals_are_the_packages(explorer, head):
+    explorer.call("explorer.set({shape: [2, -1], colouring: 'normals'}); explorer.state()")
+    drawn = np.array(explorer.call("return Array.from(explorer.faces[0].normals)")).reshape(-1, 3)
+    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    expected = vertex_normals(exact(head, [2.0, -1.0], []), head.triangles.numpy())
+    assert (drawn * expected).sum(axis=1).min() > 0.999
 
 
 @pytest.mark.book

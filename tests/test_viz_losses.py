@@ -272,6 +272,11 @@ def report(page, kind: str) -> dict:
     return page.locator(f"[data-kind={kind}] .loss-figure").evaluate("(e) => e.figure.report()")
 
 
+def paint(page, kind: str) -> None:
+    """Draw at once what the next frame would."""
+    page.locator(f"[data-kind={kind}] .loss-figure").evaluate("(e) => e.figure.paint()")
+
+
 def operate(page, control) -> None:
     """Move a control with the keyboard, or press it, as a reader would."""
     kind = control.evaluate("(e) => e.type")
@@ -352,6 +357,67 @@ def test_descent_lowers_the_loss_but_not_the_unseen_depth(page):
     after = report(page, "landmark_figure")
     assert after["loss"] < 0.5 * before["loss"]
     assert after["off_depth"] > 0.2 * before["off_depth"]
+
+
+@pytest.mark.book
+def test_the_turned_view_shows_the_decoded_and_the_true_landmarks(page, figures):
+    figure = figures["landmark_figure"]
+    page.locator("[data-kind=landmark_figure]").get_by_role("button", name="Reset").click()
+    view = page.locator("[data-kind=landmark_figure] .lf-turns")
+    view.focus()
+    for key in ("ArrowLeft", "ArrowLeft", "ArrowUp"):
+        page.keyboard.press(key)
+    state = report(page, "landmark_figure")["state"]
+    before = figure.state["angles"]
+    assert state["angles"] == [before[0] + 5, before[1] + 10, 0]
+    paint(page, "landmark_figure")
+    rotation = euler_to_matrix(torch.deg2rad(torch.tensor([state["angles"]], dtype=torch.float64)))[0]
+    decoded = figure._decode(torch.tensor([state["predicted"]]))[0].double()
+    for number, points in enumerate((decoded, figure._landmarks)):
+        centred = points * torch.tensor([1.0, -1.0, 1.0]) - torch.tensor([59.5, -59.5, 0.0])
+        centred[:, 2] -= points[:, 2].mean()
+        turned = 0.86 * centred @ rotation.T * torch.tensor([1.0, -1.0, 1.0]) + 59.5
+        path = view.locator("path").nth(number).get_attribute("d")
+        drawn = torch.tensor([float(x) for x in re.findall(r"-?\d+\.\d+", path)]).reshape(-1, 2, 2)
+        edges = torch.tensor(figure.header["edges"])
+        torch.testing.assert_close(drawn.double(), turned[edges][..., :2], atol=0.02, rtol=0)
+
+
+@pytest.mark.book
+def test_the_critics_cursor_goes_by_mouse_and_keyboard(page, figures):
+    figure = figures["critic_figure"]
+    page.locator("[data-kind=critic_figure]").get_by_role("button", name="Reset").click()
+    stage = page.locator("[data-kind=critic_figure] .lf-stage")
+    stage.scroll_into_view_if_needed()
+    box = stage.bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 1.5 / 7, box["y"] + box["height"] * 0.5 / 7)
+    assert report(page, "critic_figure")["state"]["at"] == [1, 6]
+    stage.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    moved = report(page, "critic_figure")
+    assert moved["state"]["at"] == [2, 5]
+    assert_equal_numbers(moved, figure.numbers(moved["state"]), "cursor")
+    paint(page, "critic_figure")
+    told = page.locator("[data-kind=critic_figure] [role=status]").first.inner_text().replace("−", "-")
+    assert float(told.rsplit("score ", 1)[1]) == pytest.approx(moved["score"], rel=0.01)
+
+
+@pytest.mark.book
+@pytest.mark.parametrize(
+    ("kind", "key"), [("chain_figure", "step"), ("critic_figure", "checkpoint"), ("training_run_figure", "checkpoint")]
+)
+def test_play_goes_on_by_itself_and_stops(page, figures, kind, key):
+    figure = page.locator(f"[data-kind={kind}]")
+    figure.get_by_role("button", name="Reset").click()
+    first = report(page, kind)["state"][key]
+    figure.get_by_role("button", name="Play").click()
+    moving = f"document.querySelector('[data-kind={kind}] .loss-figure').figure.state['{key}'] !== {first}"
+    page.wait_for_function(moving, timeout=20_000)
+    figure.get_by_role("button", name="Stop").click()
+    stopped = report(page, kind)
+    assert_equal_numbers(stopped, figures[kind].numbers(stopped["state"]), "played")
+    figure.get_by_role("button", name="Reset").click()
 
 
 @pytest.mark.book

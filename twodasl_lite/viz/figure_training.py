@@ -42,6 +42,7 @@ class TrainingFigure(InteractiveFigure):
 
     def __init__(self, rows: Rows, snapshots: Sequence[Snapshot], batch: FaceBatch, model, smooth: int) -> None:
         self.snapshots, self._batch = list(snapshots), batch
+        self._rows, self._smooth = rows, smooth
         self.predictions = torch.stack([self._predict(snapshot, model) for snapshot in snapshots])
         panels = {"losses": {"title": "losses, not weighted", "log": True, "curves": loss_curves(rows, smooth)}}
         measures = [name for name in MEASURE_TITLES if any(name in row for row in rows if row["kind"] == "validation")]
@@ -80,15 +81,20 @@ class TrainingFigure(InteractiveFigure):
             state: What the controls say; the present state by default.
 
         Returns:
-            ``"step"``, and ``"nme"``: error of each face's 68 landmarks in the plane in per cent, empty if the truth is
-            not known.
+            ``"step"``; ``"nme"``: error of each face's 68 landmarks in the plane in per cent, empty if the truth is not
+            known; ``"curves"``: name of a shown curve to its last value up to that step, without those that have none.
         """
         state = self.state if state is None else state
         errors: list[float] = []
         if self._batch.landmarks is not None:
             truth = self._batch.landmarks.float().cpu()[..., :2]
             errors = floats(100 * nme(self.predictions[state["checkpoint"]][..., :2], truth))
-        return {"step": self.snapshots[state["checkpoint"]].step, "nme": errors}
+        step = self.snapshots[state["checkpoint"]].step
+        losses = state["panel"] == "losses"
+        curves = loss_curves(self._rows, self._smooth) if losses else validation_curves(self._rows, state["panel"])
+        reached = {name: values[steps <= step] for name, (steps, values) in curves.items()}
+        here = {name: float(values[-1]) for name, values in reached.items() if len(values) and np.isfinite(values[-1])}
+        return {"step": step, "nme": errors, "curves": here}
 
     def _still(self, state: dict[str, Any]) -> bytes:
         from twodasl_lite.viz.figures import draw_landmarks

@@ -58,12 +58,14 @@ class TrainingRunFigure extends LossFigure {
           return (100 * sum) / Math.sqrt(w * h);
         })
       : [];
-    return { step: header.steps[this.state.checkpoint], nme, curves: header.panels[this.state.panel].curves.map(({ name, y }) => [name, y.at(-1)]) };
+    const step = header.steps[this.state.checkpoint];
+    const curves = header.panels[this.state.panel].curves.map(({ name, x, y }) => [name, y[x.findLastIndex((at) => at <= step)] ?? null]);
+    return { step, nme, curves: Object.fromEntries(curves.filter(([, value]) => value !== null)) };
   }
 
   paint() {
     const { state, header, arrays } = this;
-    const { step, nme } = this.numbers();
+    const { step, nme, curves } = this.numbers();
     this.cards.forEach(({ marks, stage, text }, face) => {
       const path = (points) => outline(header.edges, (p) => [points[3 * p], points[3 * p + 1]]);
       const mine = path(this.prediction(face));
@@ -83,8 +85,8 @@ class TrainingRunFigure extends LossFigure {
     const dashes = [null, "7 4", "2 3", "8 3 2 3", "12 4", "12 4 2 4", "4 2"];
     const lines = panel.curves.map((curve, k) => ({ ...curve, colour: paints[k % 7], dash: dashes[k % 7] }));
     lineChart(this.chart, { lines, title: panel.title, xLabel: "step", yLabel: panel.log ? "loss" : "%", log: panel.log, cursor: lines.length ? step : null, height: 250 });
-    this.chart.setAttribute("aria-label", `${panel.title}. At the end: ${lines.map((line) => `${line.name} ${round(line.y.at(-1) ?? NaN)}`).join(", ")}.`);
-    this.keys.replaceChildren(...lines.map((line) => keyed(line.name, line.colour, line.dash)));
+    this.chart.setAttribute("aria-label", `${panel.title}. At step ${step}: ${lines.map(({ name }) => `${name} ${round(curves[name] ?? NaN)}`).join(", ")}.`);
+    this.keys.replaceChildren(...lines.map(({ name, colour, dash }) => keyed(name in curves ? `${name}: ${round(curves[name])}` : name, colour, dash)));
     this.say.textContent = `Step ${step}${nme.length ? `: mean NME of these faces ${(nme.reduce((a, b) => a + b, 0) / nme.length).toFixed(1)} %` : ""}.`;
   }
 }
