@@ -62,7 +62,7 @@ def test_maps_show_a_detectors_points_and_losses_take_the_marked_ones() -> None:
     points = torch.where(visible[..., None], points, torch.nan)
     images = torch.zeros(40, 3, 120, 120, dtype=torch.uint8)
     batch = FaceBatch(images, points, visible, yaw=torch.linspace(-90, 90, 40))
-    config = load_config("photos/all")
+    config = load_config("photos/all", ["network.map=binary"])
     dropped = torch.zeros(40, dtype=torch.bool)
     exact = show(batch, dropped, config)
     noisy = show(batch, dropped, config, Draws(0, torch.arange(40)))
