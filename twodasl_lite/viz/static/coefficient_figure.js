@@ -311,29 +311,41 @@ class CoefficientFigure extends LossFigure {
     return { ...this.losses(this.state.errors), moved: sum / off.length, most, maps: Object.fromEntries(LOSS_ORDER.map((loss) => [loss, Array.from(maps[loss])])), paths };
   }
 
+  /** Colours and contour lines of a map: what stays while its two errors move. Drawn without the graphics card, which is slow at many short lines. */
+  paintGround(map, values, side) {
+    const n = this.header.mapPoints;
+    const roots = values.map(Math.sqrt);
+    const most = roots.reduce((m, x) => Math.max(m, x), 1e-300);
+    const pixels = new Uint8ClampedArray(4 * n * n).fill(255);
+    for (let row = 0; row < n; row++) for (let column = 0; column < n; column++) viridis(roots[(n - 1 - row) * n + column] / most, pixels, 4 * (row * n + column));
+    const tile = make("canvas", { width: n, height: n });
+    tile.getContext("2d", { willReadFrequently: true }).putImageData(new ImageData(pixels, n, n), 0, 0);
+    map.ground = make("canvas", { width: side, height: side });
+    const context = map.ground.getContext("2d", { willReadFrequently: true });
+    // Grid points lie on the rim of the picture: half a cell of the tile stays outside.
+    context.drawImage(tile, 0.5, 0.5, n - 1, n - 1, 0, 0, side, side);
+    context.lineWidth = (0.66 * side) / 200;
+    context.strokeStyle = "rgba(255, 255, 255, 0.55)";
+    context.stroke(contours(roots, n, Array.from({ length: CONTOURS - 1 }, (_, k) => (most * (k + 1)) / CONTOURS), (x, y) => [(side * x) / (n - 1), side * (1 - y / (n - 1))]));
+  }
+
   paintMaps() {
     const { header, state } = this;
     const { maps, paths } = this.overTwo();
-    const n = header.mapPoints;
     const [a, b] = [header.names[state.coefficient], header.names[state.second]];
     this.mapsTell.textContent = `Right: more ${a}; up: more ${b}; both from −${header.limit} to ${header.limit} σ off. Press anywhere to go there. Lines: ${header.pathSteps} steps in these two alone; all others stay as wrong as they are.`;
-    this.tile ??= make("canvas", { width: n, height: n });
-    for (const { loss, canvas, stage } of this.maps) {
+    const rest = state.errors.map((e, k) => (k === state.coefficient || k === state.second ? 0 : e));
+    for (const map of this.maps) {
+      const { loss, canvas, stage } = map;
       const side = Math.max(1, Math.round(canvas.getBoundingClientRect().width * Math.min(window.devicePixelRatio || 1, 2)));
       if (canvas.width !== side) canvas.width = canvas.height = side;
-      const roots = maps[loss].map(Math.sqrt);
-      const most = roots.reduce((m, x) => Math.max(m, x), 1e-300);
-      const pixels = new Uint8ClampedArray(4 * n * n).fill(255);
-      for (let row = 0; row < n; row++) for (let column = 0; column < n; column++) viridis(roots[(n - 1 - row) * n + column] / most, pixels, 4 * (row * n + column));
-      this.tile.getContext("2d").putImageData(new ImageData(pixels, n, n), 0, 0);
-      const context = canvas.getContext("2d");
+      const key = JSON.stringify([side, state.face, state.coefficient, state.second, rest]);
+      if (map.key !== key) this.paintGround(map, maps[loss], side);
+      map.key = key;
+      const context = canvas.getContext("2d", { willReadFrequently: true });
       const unit = (side / 200) * 1.1;
-      // Grid points lie on the rim of the picture: half a cell of the tile stays outside.
-      context.drawImage(this.tile, 0.5, 0.5, n - 1, n - 1, 0, 0, side, side);
+      context.drawImage(map.ground, 0, 0);
       const place = (u, v) => [(side * (u / header.limit + 1)) / 2, (side * (1 - v / header.limit)) / 2];
-      context.lineWidth = 0.6 * unit;
-      context.strokeStyle = "rgba(255, 255, 255, 0.55)";
-      context.stroke(contours(roots, n, Array.from({ length: CONTOURS - 1 }, (_, k) => (most * (k + 1)) / CONTOURS), (x, y) => [(side * x) / (n - 1), side * (1 - y / (n - 1))]));
       const path = new Path2D();
       const dots = new Path2D();
       for (let k = 0; k < paths[loss].length; k += 2) {
@@ -346,11 +358,10 @@ class CoefficientFigure extends LossFigure {
       const cross = new Path2D(`M${cx - 5 * unit} ${cy}h${10 * unit}M${cx} ${cy - 5 * unit}v${10 * unit}`);
       const here = new Path2D();
       here.arc(...place(paths[loss][0], paths[loss][1]), 4 * unit, 0, 7);
-      for (const [width, colour, dot] of [[3.4, "#1f2328", "#1f2328"], [1.6, OKABE_ITO.orange, OKABE_ITO.orange]]) {
+      for (const [width, colour] of [[3.4, "#1f2328"], [1.6, OKABE_ITO.orange]]) {
         context.lineWidth = width * unit;
-        context.strokeStyle = colour;
+        context.strokeStyle = context.fillStyle = colour;
         context.stroke(path);
-        context.fillStyle = dot;
         context.fill(dots);
       }
       for (const [width, colour] of [[3.2, "#1f2328"], [1.6, "white"]]) {
