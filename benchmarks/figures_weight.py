@@ -4,7 +4,7 @@ Needs a Chromium (``TWODASL_BROWSER`` or one that Playwright finds). Each figure
 
 * **page**: bytes, the figure's share of the script included.
 * **ready**: from the address to a figure that can be operated.
-* **first move**: from the first slider's first event to the frame that shows it.
+* **first move**: from the first event of a slider (the explorer's first of shape) to the frame that shows it.
 * **frames per second**: a slider in motion, one event a frame; Chromium stops at 60. In a window of 1000 pixels, and in
   one of 320, where there is less to fill: without a graphics card WebGL is drawn by the processor, pixel by pixel.
 * **script**: what a move takes in JavaScript, from the event to orders for the picture that only wait to be carried
@@ -47,7 +47,7 @@ SHORT_RUN = [
 ]
 
 MOVE = """async (moves) => {
-  const slider = document.querySelector("input[type=range]");
+  const slider = document.querySelector(":is(.loss-figure, .light-studio) input[type=range], [aria-label='Shape 1']");
   const [low, high] = [Number(slider.min), Number(slider.max)];
   const frame = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
   const move = (share) => {
@@ -67,7 +67,7 @@ MOVE = """async (moves) => {
   return [first, (1000 * moves) / (performance.now() - start)];
 }"""
 SCRIPT = """(moves) => {
-  const slider = document.querySelector("input[type=range]");
+  const slider = document.querySelector(":is(.loss-figure, .light-studio) input[type=range], [aria-label='Shape 1']");
   const [low, high] = [Number(slider.min), Number(slider.max)];
   const canvases = [...document.querySelectorAll("canvas")];
   const drawn = () => canvases.forEach((canvas) => {
