@@ -104,21 +104,7 @@ def flat_ict(path: Path) -> MorphableModel:
         )
         near = (model.mean[eye] - middle)[:, :2].norm(dim=1) < 0.6 * radius
         colours[eye[near & (model.mean[eye, 2] > model.mean[eye, 2].mean())]] = torch.tensor(IRIS)
-    options = model._options() | {
-        "albedo_mean": colours,
-        "albedo_basis": torch.zeros(model.num_vertices, 3, 1),
-        "albedo_std": None,
-    }
-    return MorphableModel(
-        model.mean,
-        model.shape_basis,
-        model.expression_basis,
-        model.triangles,
-        model.landmarks,
-        shape_std=model.shape_std,
-        expression_std=model.expression_std,
-        **options,
-    )
+    return model.replace(albedo_mean=colours, albedo_basis=torch.zeros(model.num_vertices, 3, 1), albedo_std=None)
 
 
 def main() -> int:

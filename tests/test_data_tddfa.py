@@ -19,6 +19,7 @@ from twodasl_lite.data.stream import SetStream
 from twodasl_lite.data.tddfa import LIST_TRAIN, PARAMS_TRAIN, TDDFACrops
 from twodasl_lite.errors import FileFormatError, ValueRangeError
 from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.morphable.readers.safe_pickle import load_pickle
 
 COUNT = 5
 
@@ -78,7 +79,7 @@ def test_the_unit_of_the_model_changes_nothing(crops: Path, configs: Path) -> No
 def test_whitening_from_elsewhere_and_further_columns(crops: Path, configs: Path, model, tmp_path: Path) -> None:
     expected = load(crops, configs, model).coefficients
     (configs / "param_whitening.pkl").rename(tmp_path / "whitening.pkl")
-    content = pickle.loads((configs / PARAMS_TRAIN).read_bytes())
+    content = load_pickle(configs / PARAMS_TRAIN)
     wider = np.concatenate([content, np.ones((COUNT, 40))], axis=1)  # with 40 numbers for colours
     (configs / PARAMS_TRAIN).write_bytes(pickle.dumps(wider))
     found = load(crops, configs, model, whitening=tmp_path / "whitening.pkl").coefficients

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
-import threading
 from dataclasses import asdict, replace
-from http.server import ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import torch
-from test_viz_losses import _Quiet, operate
+from test_viz_losses import operate
 
+from tests.pages import address, watch
 from twodasl_lite.errors import ValueRangeError
 from twodasl_lite.morphable import MorphableModel, load_face_model
 from twodasl_lite.render import (
@@ -66,17 +64,7 @@ def folder(studio, tmp_path_factory):
 def open_page(browser, base: str):
     """The page, and what went wrong on it: errors, and requests to the outside, which are blocked."""
     page = browser.new_page()
-    problems: list[str] = []
-
-    def guard(route):
-        if route.request.url.startswith((base, "data:", "blob:")) or route.request.url.endswith("favicon.ico"):
-            route.continue_()
-        else:
-            problems.append(route.request.url)
-            route.abort()
-
-    page.route("**/*", guard)
-    page.on("pageerror", lambda error: problems.append(str(error)))
+    problems = watch(page, base)
     page.goto(f"{base}/page.html")
     page.wait_for_selector(".light-studio-figure[data-mounted=yes]", timeout=30_000)
     return page, problems
@@ -93,18 +81,11 @@ def drawn(browser, folder):
 
 @pytest.fixture(scope="module", params=["file", "http"])
 def page(request, browser, folder):
-    server, base = None, folder.as_uri()
-    if request.param == "http":
-        server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        base = f"http://127.0.0.1:{server.server_address[1]}"
-    opened, problems = open_page(browser, base)
-    yield opened
-    assert problems == []
-    opened.close()
-    if server:
-        server.shutdown()
-        server.server_close()
+    with address(folder, request.param) as base:
+        opened, problems = open_page(browser, base)
+        yield opened
+        assert problems == []
+        opened.close()
 
 
 @pytest.mark.parametrize("size", [30, 120])

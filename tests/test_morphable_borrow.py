@@ -18,20 +18,9 @@ def head() -> MorphableModel:
     return load_face_model(CoefficientLayout())
 
 
-def bare(model: MorphableModel, mean: torch.Tensor | None = None, regions: dict | None = None) -> MorphableModel:
-    """The model without colours, perhaps of another shape."""
-    options = model._options() | {"regions": model.regions if regions is None else regions}
-    options |= dict.fromkeys(("albedo_mean", "albedo_basis", "albedo_std"))
-    return MorphableModel(
-        model.mean if mean is None else mean,
-        model.shape_basis,
-        model.expression_basis,
-        model.triangles,
-        model.landmarks,
-        shape_std=model.shape_std,
-        expression_std=model.expression_std,
-        **options,
-    )
+def bare(model: MorphableModel, **changes) -> MorphableModel:
+    """The model without colours, perhaps changed otherwise too."""
+    return model.replace(albedo_mean=None, albedo_basis=None, albedo_std=None, **changes)
 
 
 def test_the_face_itself_gets_its_own_colours(head) -> None:
@@ -45,7 +34,7 @@ def test_the_face_itself_gets_its_own_colours(head) -> None:
 
 def test_a_bent_and_larger_face_gets_them_too(head) -> None:
     bent = 1.2 * head.mean * torch.tensor([1.1, 1.0, 0.9]) + torch.tensor([30.0, -20.0, 5.0])
-    coloured = borrow_colours(bare(head, bent))
+    coloured = borrow_colours(bare(head, mean=bent))
     off = (coloured.albedo_mean - head.albedo_mean).abs().amax(dim=1)
     assert float(off[head.regions["face"]].median()) < 0.01
 
@@ -55,8 +44,8 @@ def test_eyes_take_from_eyes_where_they_are_named(head) -> None:
     eye = torch.cat([head.regions["eyeball_left"], head.regions["iris_left"], head.regions["pupil_left"]]).unique()
     moved = head.mean.clone()
     moved[eye, 2] += 4.0
-    named = borrow_colours(bare(head, moved, {"sclera_left": eye}))
-    unnamed = borrow_colours(bare(head, moved, {}))
+    named = borrow_colours(bare(head, mean=moved, regions={"sclera_left": eye}))
+    unnamed = borrow_colours(bare(head, mean=moved, regions={}))
     truth = head.albedo_mean[eye]
     errors = [float((model.albedo_mean[eye] - truth).abs().mean()) for model in (named, unnamed)]
     assert errors[0] < errors[1]

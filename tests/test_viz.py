@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.pages import address, watch
 from twodasl_lite.camera import CROP_SIZE, euler_to_matrix
 from twodasl_lite.coefficients import CoefficientLayout, Coefficients
 from twodasl_lite.decode import decode_landmarks
@@ -456,25 +454,12 @@ def browser():
 class OpenExplorer:
     """One explorer in a page, and whatever went wrong there."""
 
-    def __init__(self, browser, address: str, **context) -> None:
-        self.problems: list[str] = []
-        self.base = address.rsplit("/", 1)[0]
+    def __init__(self, browser, page_address: str, **context) -> None:
         self.context = browser.new_context(**{"viewport": {"width": 1100, "height": 900}, **context})
-        self.context.route("**/*", self._guard)
         self.page = self.context.new_page()
-        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
-        self.page.on("console", lambda m: m.type == "error" and self.problems.append(m.text))
-        self.page.goto(address)
+        self.problems = watch(self.page, page_address.rsplit("/", 1)[0])
+        self.page.goto(page_address)
         self.page.wait_for_selector(".face-explorer-figure[data-mounted=yes] .face-explorer")
-
-    def _guard(self, route) -> None:
-        if route.request.url.endswith("favicon.ico"):
-            route.fulfill(status=204)
-        elif not route.request.url.startswith((self.base, "data:", "blob:")):
-            self.problems.append(f"asks for {route.request.url}")
-            route.abort()
-        else:
-            route.continue_()
 
     def call(self, expression: str, argument=None):
         """Evaluate JavaScript with ``explorer`` defined."""
@@ -489,25 +474,14 @@ class OpenExplorer:
         return np.array(self.call(f"return Array.from(explorer.vertices({index}))")).reshape(-1, 3)
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture(scope="module", params=["file", "http"])
 def page_address(request, head, tmp_path_factory):
     from twodasl_lite.viz import face_explorer_html
 
     path = tmp_path_factory.mktemp("page") / "explorer.html"
     face_explorer_html(head, num_shape=6, angles=[0.0, 10.0, 0.0]).save(path, title="An <egg>")
-    if request.param == "file":
-        yield path.as_uri()
-        return
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(path.parent)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/{path.name}"
-    server.shutdown()
-    server.server_close()
+    with address(path.parent, request.param) as base:
+        yield f"{base}/{path.name}"
 
 
 @pytest.fixture

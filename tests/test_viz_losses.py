@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +12,7 @@ import test_viz
 import torch
 from test_viz import lab_address, make_head  # noqa: F401 - a fixture
 
+from tests.pages import address, watch
 from twodasl_lite import viz
 from twodasl_lite.camera import euler_to_matrix, make_pose
 from twodasl_lite.coefficients import Coefficients, Whitening
@@ -229,43 +227,19 @@ def page_folder(figures, tmp_path_factory):
     return folder
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture(scope="module", params=["file", "http"])
 def page(request, browser, page_folder):
     """All five figures on one page; any request to the outside is blocked and counts as a failure."""
-    server = None
-    if request.param == "http":
-        server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(page_folder)))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        base = f"http://127.0.0.1:{server.server_address[1]}"
-    else:
-        base = page_folder.as_uri()
-    context = browser.new_context(viewport={"width": 1000, "height": 900})
-    problems: list[str] = []
-
-    def guard(route):
-        if route.request.url.startswith((base, "data:", "blob:")) or route.request.url.endswith("favicon.ico"):
-            route.continue_()
-        else:
-            problems.append(route.request.url)
-            route.abort()
-
-    context.route("**/*", guard)
-    opened = context.new_page()
-    opened.on("pageerror", lambda error: problems.append(str(error)))
-    opened.goto(f"{base}/page.html")
-    for kind in KINDS:
-        opened.wait_for_selector(f".loss-figure-page[data-kind={kind}][data-mounted=yes]", timeout=60_000)
-    yield opened
-    assert problems == []
-    context.close()
-    if server:
-        server.shutdown()
-        server.server_close()
+    with address(page_folder, request.param) as base:
+        context = browser.new_context(viewport={"width": 1000, "height": 900})
+        opened = context.new_page()
+        problems = watch(opened, base)
+        opened.goto(f"{base}/page.html")
+        for kind in KINDS:
+            opened.wait_for_selector(f".loss-figure-page[data-kind={kind}][data-mounted=yes]", timeout=60_000)
+        yield opened
+        assert problems == []
+        context.close()
 
 
 def report(page, kind: str) -> dict:

@@ -285,14 +285,18 @@ fig
 # %%
 turned = (world.coefficients(0, 64)[:, 2].abs()).argsort()  # by how far depth enters x: from frontal to turned
 chosen = turned[[0, 32, 56]]
-viz.coefficient_figure(model, whitening, target[chosen], ["almost frontal", "turned", "turned further"])
+mistakes = viz.coefficient_figure(
+    model, whitening, target[chosen], ["almost frontal", "turned", "turned further"], second="pose[0,3]"
+)
+mistakes
 
 # %% [markdown]
 # **Figure 9.3.** One face, 62 mistakes. The colour says how far the chosen coefficient's error moves each vertex; the
 # bars show WPDC's weights, the gradient of a loss, or the errors that are left. *Try* `pose[0,2]`, then `shape[20]`
 # with the same error, and compare what PDC and VDC say. Then set all others to 0.5 and descend, first on WPDC, then,
 # after a reset, on VDC: which errors are left? Under VDC some coefficients move away from their truth, and the face
-# gets better all the same.
+# gets better all the same. The three maps below show the losses over two coefficients of your choice while the others
+# stay as wrong as they are: *press* anywhere in a map to go there. Why their shapes and paths differ comes next.
 
 # %% [markdown]
 # ## Downhill
@@ -368,6 +372,15 @@ def drawn(pair):
 
 views = {label: drawn(pair) for label, pair in PAIRS.items()}
 first = next(iter(PAIRS))
+
+# The maps under Figure 9.3 are the same, for its first face and with all else right.
+shown = mistakes.state | {"errors": [0.0] * len(names), "coefficient": names.index("pose[0,2]")}
+ticks = torch.linspace(-3, 3, 33)
+one, before = target[chosen[0]], one
+for cost in COSTS:
+    by_hand = along(("pose[0,2]", "pose[0,3]"), cost, torch.cartesian_prod(ticks, ticks).flip(1)).reshape(33, 33)
+    torch.testing.assert_close(mistakes.maps(shown)[cost.lower()], by_hand, rtol=1e-4, atol=1e-6)
+one = before
 
 # %% tags=["hide-input"]
 fig = go.Figure()

@@ -213,9 +213,12 @@ assert left_out == committed["undetected"]
 # everything that the photographs gave.
 #
 # AFLW is for research, so these three networks do not come with the package. These commands make them, given the 2DASL release, which
-# brings AFLW's crops, and a face model (the README says how its file is made):
+# brings AFLW's crops. The face is the ICT model. It has no colours, and what has no colour cannot be drawn: `--colours` bends it onto the
+# face of this book and borrows the colours place by place ({py:func}`twodasl_lite.morphable.borrow.borrow_colours`).
 #
 # ```
+# twodasl models get ict --jaw edge --out ict.npz
+# twodasl models convert ict.npz face.npz --colours --without gums --without iris --without eye_socket
 # twodasl train photos/synthetic     --set data.face_model=face.npz --set data.unlabelled.path=2DASL
 # twodasl train photos/+landmarks_2d --set data.face_model=face.npz --set data.unlabelled.path=2DASL
 # twodasl train photos/all           --set data.face_model=face.npz --set data.unlabelled.path=2DASL

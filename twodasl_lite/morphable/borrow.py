@@ -61,20 +61,10 @@ def borrow_colours(model: MorphableModel) -> MorphableModel:
         mixed = np.einsum("vn,vn...->v...", weights, values.double().numpy()[index])
         return torch.from_numpy(mixed).to(model.mean)
 
-    options = model._options() | {
-        "albedo_mean": take(face.albedo_mean),
-        "albedo_basis": take(face.albedo_basis),
-        "albedo_std": face.albedo_std.to(model.mean),
-    }
-    return MorphableModel(
-        model.mean,
-        model.shape_basis,
-        model.expression_basis,
-        model.triangles,
-        model.landmarks,
-        shape_std=model.shape_std,
-        expression_std=model.expression_std,
-        **options,
+    return model.replace(
+        albedo_mean=take(face.albedo_mean),
+        albedo_basis=take(face.albedo_basis),
+        albedo_std=face.albedo_std.to(model.mean),
     )
 
 

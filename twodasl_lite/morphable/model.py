@@ -41,6 +41,12 @@ _FORMAT = "twodasl_lite.morphable_model"
 _VERSION = 1
 _ARRAYS = ("mean", "basis", "coefficient_std", "triangles", "landmarks")
 _ALBEDO_ARRAYS = ("albedo_mean", "albedo_basis", "albedo_std")
+_ARGUMENTS = (
+    *("mean", "shape_basis", "expression_basis", "triangles", "landmarks", "shape_std", "expression_std"),
+    *_ALBEDO_ARRAYS,
+    *("regions", "expression_names", "expression_kind", "name", "units", "license", "source"),
+)
+"""What a model is made of."""
 _REGION_PREFIX = "region."
 
 
@@ -328,20 +334,18 @@ class MorphableModel(nn.Module):
         return draws.to(self.mean) * self.albedo_std
 
     # ----------------------------------------------------------------------------------------------- other sizes
-    def _options(self) -> dict[str, object]:
-        """Everything but geometry and coefficients, for making a changed copy."""
-        return {
-            "albedo_mean": self.albedo_mean,
-            "albedo_basis": self.albedo_basis,
-            "albedo_std": self.albedo_std,
-            "regions": self.regions,
-            "expression_names": self.expression_names,
-            "expression_kind": self.expression_kind,
-            "name": self.name,
-            "units": self.units,
-            "license": self.license,
-            "source": self.source,
-        }
+    def replace(self, **changes: object) -> MorphableModel:
+        """A copy that differs in some parts, checked like any new model.
+
+        Args:
+            **changes: What differs, named as the arguments of :class:`MorphableModel`.
+
+        Example:
+            >>> from twodasl_lite.morphable import load_face_model
+            >>> load_face_model().replace(name="mine").name
+            'mine'
+        """
+        return MorphableModel(**{name: getattr(self, name) for name in _ARGUMENTS} | changes)
 
     def truncate(self, num_shape: int | None = None, num_expression: int | None = None) -> MorphableModel:
         """Keep the first components of each kind.
@@ -363,15 +367,12 @@ class MorphableModel(nn.Module):
                 raise ValueRangeError(f"{label}: found {count}; expected 0 to {available}, the model's own number")
             wanted.append(count)
         ks, ke = wanted
-        return MorphableModel(
-            self.mean,
-            self.shape_basis[..., :ks],
-            self.expression_basis[..., :ke],
-            self.triangles,
-            self.landmarks,
+        return self.replace(
+            shape_basis=self.shape_basis[..., :ks],
+            expression_basis=self.expression_basis[..., :ke],
             shape_std=self.shape_std[:ks],
             expression_std=self.expression_std[:ke],
-            **{**self._options(), "expression_names": self.expression_names[:ke]},
+            expression_names=self.expression_names[:ke],
         )
 
     def reduce_expressions(self, num_expression: int, *, num_samples: int = 2000, seed: int = 0) -> MorphableModel:
@@ -406,18 +407,11 @@ class MorphableModel(nn.Module):
         # Signs of singular vectors are arbitrary; make the average plausible expression positive.
         sign = torch.sign((points @ directions[:num_expression].T).mean(dim=0))
         components = components * torch.where(sign == 0, torch.ones_like(sign), sign)
-        options = self._options() | {
-            "expression_names": [f"expression {k + 1}" for k in range(num_expression)],
-            "expression_kind": "components",
-        }
-        return MorphableModel(
-            self.mean,
-            self.shape_basis,
-            components.unflatten(0, (-1, 3)).to(self.mean),
-            self.triangles,
-            self.landmarks,
-            shape_std=self.shape_std,
-            **options,
+        return self.replace(
+            expression_basis=components.unflatten(0, (-1, 3)).to(self.mean),
+            expression_std=None,
+            expression_names=[f"expression {k + 1}" for k in range(num_expression)],
+            expression_kind="components",
         )
 
     def with_layout(self, layout: CoefficientLayout) -> MorphableModel:
@@ -453,18 +447,17 @@ class MorphableModel(nn.Module):
             raise ValueRangeError(f"vertices: found no vertex for landmarks {missing}; expected all 68")
         triangles = position[self.triangles]
         regions = {name: position[index] for name, index in self.regions.items()}
-        options = self._options() | {"regions": {name: i[i >= 0] for name, i in regions.items()}}
+        colours = {}
         if self.albedo_mean is not None:
-            options |= {"albedo_mean": self.albedo_mean[keep], "albedo_basis": self.albedo_basis[keep]}
-        return MorphableModel(
-            self.mean[keep],
-            self.shape_basis[keep],
-            self.expression_basis[keep],
-            triangles[(triangles >= 0).all(dim=1)],
-            position[self.landmarks],
-            shape_std=self.shape_std,
-            expression_std=self.expression_std,
-            **options,
+            colours = {"albedo_mean": self.albedo_mean[keep], "albedo_basis": self.albedo_basis[keep]}
+        return self.replace(
+            mean=self.mean[keep],
+            shape_basis=self.shape_basis[keep],
+            expression_basis=self.expression_basis[keep],
+            triangles=triangles[(triangles >= 0).all(dim=1)],
+            landmarks=position[self.landmarks],
+            regions={name: i[i >= 0] for name, i in regions.items()},
+            **colours,
         )
 
     # --------------------------------------------------------------------------------------------------- on disk
