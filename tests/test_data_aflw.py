@@ -12,10 +12,8 @@ import torch
 from tests.benchmark_files import Benchmark
 from twodasl_lite.camera import image_to_crop
 from twodasl_lite.data.aflw import (
-    NUM_AFLW,
     near_duplicates,
     read_aflw,
-    subset_21,
     thumbnails,
     training_set,
     unclamp_boxes,
@@ -23,7 +21,7 @@ from twodasl_lite.data.aflw import (
 from twodasl_lite.data.aflw2000 import read_aflw2000
 from twodasl_lite.data.stream import SetStream
 from twodasl_lite.errors import FileFormatError, ShapeError, ValueRangeError
-from twodasl_lite.landmarks import subset_18
+from twodasl_lite.landmarks import NUM_AFLW, flip_landmarks, subset_18, subset_21
 
 NAMES = [f"image{k:05d}" for k in (2, 12, 50001, 50002, 50003, 50004, 50005)]
 HIDDEN = {2: (0, 1, 6, 7, 12), 3: tuple(range(15))}
@@ -87,6 +85,7 @@ def test_a_batch_shows_the_18_points_that_can_be_seen(written) -> None:
     assert batch.detected_visible.sum(dim=1).tolist() == [4, 18, 14]
     assert torch.isnan(batch.detected[~batch.detected_visible]).all()
     assert torch.isfinite(batch.detected[batch.detected_visible]).all()
+    torch.testing.assert_close(batch.marked, faces.landmarks[[3, 0, 2]].float(), equal_nan=True)
     torch.testing.assert_close(batch.detected[1, 14], faces.landmarks[0, 15].float())  # the right wing of the nose
     assert batch.coefficients is None
     assert batch.yaw is None
@@ -105,6 +104,7 @@ def test_the_18_of_the_21_are_the_18_of_the_68() -> None:
     exact = [k for k in range(18) if k not in (7, 10, 16)]  # middles of eyes and mouth: of more points
     torch.testing.assert_close(eighteen[:, exact], reference[:, exact])
     torch.testing.assert_close(few[:, 20], points[:, 8])
+    torch.testing.assert_close(subset_21(flip_landmarks(points)), flip_landmarks(few))  # exact, unlike the 18's
 
 
 def test_noise_is_a_detectors_and_the_same_for_a_picture(written) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from twodasl_lite.data.faces import FaceBatch
 from twodasl_lite.errors import ShapeError, TwodaslError
-from twodasl_lite.landmarks import MIRROR, landmark_map, subset_18
+from twodasl_lite.landmarks import MIRROR, landmark_map, subset_18, subset_21
 
 
 def make_batch(count: int = 3, *, truth: bool = True) -> FaceBatch:
@@ -19,9 +19,9 @@ def make_batch(count: int = 3, *, truth: bool = True) -> FaceBatch:
     if not truth:
         return FaceBatch(images, detected, reported)
     visible = torch.rand(count, 68, generator=generator) < 0.5
-    return FaceBatch(
-        images, detected, reported, landmarks, visible, torch.randn(count, 62), torch.linspace(-90, 90, count)
-    )
+    marked = subset_21(landmarks)[..., :2]
+    yaw = torch.linspace(-90, 90, count)
+    return FaceBatch(images, detected, reported, landmarks, visible, torch.randn(count, 62), yaw, marked)
 
 
 def test_inputs_are_normalised_pictures_and_the_map(device):
@@ -54,6 +54,7 @@ def test_flip_mirrors_pictures_and_points():
     twice = flipped.flip()
     assert torch.allclose(twice.landmarks, batch.landmarks, atol=1e-5)
     assert torch.allclose(twice.detected, batch.detected, atol=1e-5, equal_nan=True)
+    assert torch.allclose(twice.marked, batch.marked, atol=1e-5)
 
 
 def test_take_and_cat_undo_each_other():

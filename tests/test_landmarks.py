@@ -125,8 +125,8 @@ def test_flip_and_subset_commute_but_for_the_eye_midpoints(points):
 def test_flip_keeps_depth_and_refuses_other_markups():
     points = torch.rand(68, 3)
     assert torch.equal(flip_landmarks(points, width=512)[..., 2], points[MIRROR, 2])
-    for wrong in (torch.zeros(21, 2), torch.zeros(68, 1)):
-        with pytest.raises(ShapeError, match="68 or 18"):
+    for wrong in (torch.zeros(20, 2), torch.zeros(68, 1)):
+        with pytest.raises(ShapeError, match="68, 18 or 21"):
             flip_landmarks(wrong)
 
 

@@ -196,6 +196,17 @@ def test_vdc_of_a_tiny_face_is_bounded_by_the_floor(small_model, whitening, pair
         VDC(small_model, whitening, floor=0)
 
 
+def test_vdc_as_a_distance(small_model, whitening, pair) -> None:
+    """The root of the square, level at the truth instead of infinitely steep."""
+    root, squared = VDC(small_model, whitening, root=True), VDC(small_model, whitening)
+    predicted, target = pair
+    torch.testing.assert_close(root(predicted, target), squared(predicted, target).sqrt())
+    assert torch.autograd.gradcheck(lambda p: root(p, target), predicted.requires_grad_())
+    there = target.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(root(there, target).sum(), there)
+    assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
 def test_vdc_keeps_its_digits_close_to_the_truth(small_model, whitening, pair) -> None:
     """Single precision against double, a millionth of a standard deviation away."""
     target = pair[1]

@@ -57,7 +57,7 @@ def test_the_folder_of_obj_files(repository) -> None:
     assert model.license.startswith("MIT")
     edge = read_face_model(folder, jaw="edge", units="cm").landmarks.tolist()
     assert edge == [*ict.JAW_LINE, *ict.MULTI_PIE[17:]]
-    with pytest.raises(ValueRangeError, match="jaw: found 'square'; expected one of outline, edge"):
+    with pytest.raises(ValueRangeError, match="jaw: found 'square'; expected one of outline, edge, basel"):
         read_face_model(folder, jaw="square")
 
 

@@ -52,8 +52,11 @@ def middle_of(images: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("config", MOVES)
 def test_pictures_and_points_move_alike(config: AugmentConfig) -> None:
     points = torch.rand(20, 2, generator=torch.Generator().manual_seed(1)) * 40 + 40
-    batch = FaceBatch(spots(points), points[:, None].expand(-1, 18, -1), torch.ones(20, 18, dtype=torch.bool))
+    seen = torch.ones(20, 18, dtype=torch.bool)
+    marked = points[:, None].expand(-1, 21, -1)
+    batch = FaceBatch(spots(points), points[:, None].expand(-1, 18, -1), seen, marked=marked)
     moved = augment(batch, draws(20), config)
+    torch.testing.assert_close(moved.marked[:, :18], moved.detected)
     assert moved.images.dtype == torch.uint8
     torch.testing.assert_close(middle_of(moved.images).float(), moved.detected[:, 0], atol=0.05, rtol=0)
     assert float((moved.detected - batch.detected).norm(dim=-1).max()) > 1

@@ -11,8 +11,8 @@ from twodasl_lite.camera import matrix_to_euler, split_pose
 from twodasl_lite.coefficients import Coefficients
 from twodasl_lite.data.random import Draws
 from twodasl_lite.decode import decode_landmarks
-from twodasl_lite.landmarks import landmark_map, subset_18
-from twodasl_lite.losses import WPDC, CycleConsistency, LandmarkConsistency2D, LandmarkConsistency3D, SelfCritic
+from twodasl_lite.landmarks import landmark_map, subset_18, subset_21
+from twodasl_lite.losses import VDC, WPDC, CycleConsistency, LandmarkConsistency2D, LandmarkConsistency3D, SelfCritic
 from twodasl_lite.networks import Critic, make_regressor
 from twodasl_lite.training.ema import AveragedNetwork
 from twodasl_lite.training.steps import CriticStep, Pairs, RegressorStep, real_pairs, show
@@ -134,6 +134,42 @@ def test_faces_without_landmarks_have_no_2d_loss(model, whitening):
     assert losses["landmarks_2d"].tolist() == losses["cycle"].tolist() == [0, 0, 0]
     (losses["landmarks_2d"] + losses["cycle"] + losses["wpdc"]).sum().backward()
     assert all(bool(torch.isfinite(p.grad).all()) for p in step.network.parameters() if p.grad is not None)
+
+
+def test_photographs_are_compared_at_all_marked_points(model, whitening):
+    """All 21, the jaw's among them, in units of the least size; points that nobody marked do not count."""
+    changes = {"self_supervision": {**NONE, "landmarks_2d": 1, "cycle": 1, "distance": "huber", "smallest_face": 80.0}}
+    config = small_config(changes)
+    faces = random_faces(model, 4, 2)
+    marked = subset_21(faces.landmarks)[..., :2] + 2.0
+    marked[:, [0, 7, 12]] = torch.nan
+    photos = faces.without_truth()._replace(marked=marked)
+    network = Counted()
+    step = RegressorStep(network, model, whitening, config)
+    kept = torch.zeros(4, dtype=torch.bool)
+    losses, _ = step(show(faces, kept, config), show(photos, kept, config), 0, None)
+    first, second = (
+        subset_21(decode_landmarks(whitening.unwhiten(network.inner(inputs)), model)[..., :2])
+        for inputs in (network.seen[0][4:], network.seen[1])
+    )
+    for name, points in (("landmarks_2d", first), ("cycle", second)):
+        distance = (points - marked).norm(dim=-1) / 80.0  # (4, 21): the faces' own sizes are below that
+        cost = torch.where(distance < 0.03, distance.square(), 0.06 * distance - 0.03**2)
+        torch.testing.assert_close(losses[name], cost.nanmean(dim=1), rtol=1e-4, atol=1e-6)
+
+
+def test_vertices_that_vdc_measures(model, whitening):
+    choices = (("all", False), ("landmarks", False), ("landmarks", True))
+    stages = [{"name": "VDC", "steps": 4, "vdc": 1.0, "vertices": where, "root": root} for where, root in choices]
+    config = small_config({"stages": stages, "self_supervision": NONE})
+    faces, network = random_faces(model, 3, 1), Counted()
+    step = RegressorStep(network, model, whitening, config)
+    shown = show(faces, torch.zeros(3, dtype=torch.bool), config)
+    target, predicted = whitening.whiten(faces.coefficients), network.inner(shown.inputs)
+    for stage, (where, root) in enumerate(choices):
+        losses, _ = step(shown, None, stage, None)
+        squared = VDC(model, whitening, None if where == "all" else model.landmarks)(predicted, target)
+        torch.testing.assert_close(losses["vdc"], squared.sqrt() if root else squared)
 
 
 # ---------------------------------------------------------------------------------------------------- the critic

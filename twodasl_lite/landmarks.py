@@ -110,6 +110,19 @@ _SUBSET_LAST = torch.tensor([members[-1] for members in SUBSET_18])
 # Written out: the mirror images of (37, 40) are (44, 47), not the (43, 46) of the other eye's midpoint.
 _SUBSET_MIRROR = torch.tensor([5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 14, 13, 12, 17, 16, 15])
 
+SUBSET_21: tuple[tuple[int, ...], ...] = (
+    *((17,), (19,), (21,), (22,), (24,), (26,)),
+    *((36,), tuple(range(36, 42)), (39,), (42,), tuple(range(42, 48)), (45,)),
+    *((2,), (31,), (30,), (35,), (14,), (48,), tuple(range(60, 68)), (54,), (8,)),
+)
+"""AFLW's 21 points in terms of the 68: each is one of them, or the mean of several. (The two ear lobes, 12 and 16, are
+the published benchmark's stand-ins: points of the jaw line.)"""
+
+NUM_AFLW = len(SUBSET_21)
+"""21."""
+
+_AFLW_MIRROR = torch.tensor([5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 16, 15, 14, 13, 12, 19, 18, 17, 20])
+
 
 def subset_18(points: torch.Tensor) -> torch.Tensor:
     """The 18 points that the landmark map shows, from all 68; differentiable.
@@ -141,6 +154,19 @@ def subset_18_visible(visible: torch.Tensor) -> torch.Tensor:
     return visible[..., _SUBSET_FIRST.to(visible.device)] & visible[..., _SUBSET_LAST.to(visible.device)]
 
 
+def subset_21(points: torch.Tensor) -> torch.Tensor:
+    """AFLW's 21 points from all 68.
+
+    Args:
+        points: ``(..., 68, D)``.
+
+    Returns:
+        ``(..., 21, D)`` in the order of :data:`SUBSET_21`.
+    """
+    points = check_tensor("points", points, ("...", NUM_LANDMARKS, "D"), finite=False)
+    return torch.stack([points[..., list(members), :].mean(dim=-2) for members in SUBSET_21], dim=-2)
+
+
 def flip_landmarks(points: torch.Tensor, width: float = CROP_SIZE) -> torch.Tensor:
     """Landmarks of the mirrored picture: x becomes ``width - 1 - x``, and left landmarks become right ones.
 
@@ -150,19 +176,19 @@ def flip_landmarks(points: torch.Tensor, width: float = CROP_SIZE) -> torch.Tens
     beside ``subset_18(flip_landmarks(all_68))``, less than a detector's noise.
 
     Args:
-        points: ``(..., 68, D)`` or ``(..., 18, D)``, pixels, D at least 2; what follows x stays as it is.
+        points: ``(..., N, D)`` pixels, N = 68, 18 or AFLW's 21, D at least 2; what follows x stays as it is.
         width: Width of the picture in pixels.
 
     Returns:
         A new tensor of the same shape.
 
     Raises:
-        ShapeError: If there are neither 68 nor 18 points.
+        ShapeError: If there are neither 68 nor 18 nor 21 points.
     """
-    points = check_tensor("points", points, ("...", "68 or 18", "D"), finite=False)
-    mirrors = {NUM_LANDMARKS: MIRROR, NUM_SUBSET: _SUBSET_MIRROR}
+    points = check_tensor("points", points, ("...", "68, 18 or 21", "D"), finite=False)
+    mirrors = {NUM_LANDMARKS: MIRROR, NUM_SUBSET: _SUBSET_MIRROR, NUM_AFLW: _AFLW_MIRROR}
     if points.shape[-2] not in mirrors or points.shape[-1] < 2:
-        raise ShapeError(f"points: found shape {tuple(points.shape)}; expected (..., 68 or 18, 2 or more)")
+        raise ShapeError(f"points: found shape {tuple(points.shape)}; expected (..., 68, 18 or 21, 2 or more)")
     flipped = points[..., mirrors[points.shape[-2]].to(points.device), :]
     return torch.cat([width - 1 - flipped[..., :1], flipped[..., 1:]], dim=-1)
 

@@ -29,16 +29,7 @@ from twodasl_lite.data.faces import FaceBatch
 from twodasl_lite.data.random import Draws
 from twodasl_lite.errors import FileFormatError, ShapeError, TwodaslError, ValueRangeError, check_tensor
 from twodasl_lite.images import read_photo
-from twodasl_lite.landmarks import NUM_LANDMARKS
-
-SUBSET_21: tuple[tuple[int, ...], ...] = (
-    *((17,), (19,), (21,), (22,), (24,), (26,)),
-    *((36,), tuple(range(36, 42)), (39,), (42,), tuple(range(42, 48)), (45,)),
-    *((2,), (31,), (30,), (35,), (14,), (48,), tuple(range(60, 68)), (54,), (8,)),
-)
-"""AFLW's 21 points in terms of the 68: each is one of them, or the mean of several. (The two ear lobes, 12 and 16, are
-the published benchmark's stand-ins: points of the jaw line.)"""
-NUM_AFLW = len(SUBSET_21)
+from twodasl_lite.landmarks import NUM_AFLW
 
 _TO_18 = (*range(12), 13, 14, 15, 17, 18, 19)  # all but the ears and the chin, in the order of the landmark map
 _FIRST = 1.0  # the files count pixels from 1
@@ -47,19 +38,6 @@ _HIDDEN_X = -1.0  # as written
 THUMBNAIL = 24
 DUPLICATE = 0.95
 """Correlation of two grey thumbnails above which two pictures count as the same."""
-
-
-def subset_21(points: torch.Tensor) -> torch.Tensor:
-    """AFLW's 21 points from all 68.
-
-    Args:
-        points: ``(..., 68, D)``.
-
-    Returns:
-        ``(..., 21, D)`` in the order of :data:`SUBSET_21`.
-    """
-    points = check_tensor("points", points, ("...", NUM_LANDMARKS, "D"), finite=False)
-    return torch.stack([points[..., list(members), :].mean(dim=-2) for members in SUBSET_21], dim=-2)
 
 
 class Unclamped(NamedTuple):
@@ -152,7 +130,7 @@ class AFLW:
         return photo
 
     def take(self, index: torch.Tensor) -> FaceBatch:
-        """Pictures at ``(B,)`` indices, with the 18 points of the landmark map that can be seen, and no other truth.
+        """Pictures at ``(B,)`` indices, with the points that can be seen: those of the landmark map, and all as marked.
 
         Raises:
             FileFormatError: If a picture cannot be read; :func:`training_set` leaves those out.
@@ -160,7 +138,8 @@ class AFLW:
         index = torch.as_tensor(index, dtype=torch.int64)
         crops = [self.crop(self.names[k]) for k in index.tolist()]
         images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous()  # (B, 3, 120, 120)
-        points = self.landmarks[index][:, _TO_18].float()  # (B, 18, 2)
+        marked = self.landmarks[index].float()  # (B, 21, 2)
+        points = marked[:, _TO_18]  # (B, 18, 2)
         visible = torch.isfinite(points).all(dim=-1)
         if self.noise_seed is not None:
             draws = Draws(self.noise_seed, index)
@@ -168,7 +147,7 @@ class AFLW:
             found, reported = detect(points.nan_to_num(0.0), self.yaw[index].float(), size, draws)
             visible = visible & reported
             points = torch.where(visible[..., None], found, torch.nan)
-        return FaceBatch(images, points, visible)
+        return FaceBatch(images, points, visible, marked=marked)
 
     def thumbnails(self, progress: Callable[[int, int], None] | None = None) -> Thumbnails:
         """Small grey versions of all crops, see :func:`thumbnails`."""

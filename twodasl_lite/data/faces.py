@@ -29,6 +29,8 @@ class FaceBatch(NamedTuple):
             in the picture.
         coefficients: ``(B, D)`` raw coefficients (:class:`~twodasl_lite.coefficients.Coefficients`, packed).
         yaw: ``(B,)`` degrees.
+        marked: ``(B, 21, 2)`` AFLW's points (:data:`~twodasl_lite.landmarks.SUBSET_21`) as people marked them, NaN
+            where they did not: what can be learnt from a photograph, beside what a detector sees in it.
     """
 
     images: torch.Tensor
@@ -38,6 +40,7 @@ class FaceBatch(NamedTuple):
     visible: torch.Tensor | None = None
     coefficients: torch.Tensor | None = None
     yaw: torch.Tensor | None = None
+    marked: torch.Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -93,6 +96,7 @@ class FaceBatch(NamedTuple):
             None if self.visible is None else self.visible[..., MIRROR.to(self.visible.device)],
             None,
             None if self.yaw is None else -self.yaw,
+            None if self.marked is None else flip_landmarks(self.marked, width),
         )
 
     @staticmethod

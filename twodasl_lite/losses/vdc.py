@@ -13,6 +13,8 @@ from twodasl_lite.losses.distances import FACE_SIZE_FLOOR, face_size
 from twodasl_lite.losses.labelled import LabelledLoss, component_weights, linear_part
 from twodasl_lite.morphable.model import MorphableModel
 
+_LEAST = 1e-4  # face sizes below which the root is level: its slope at 0 is infinite
+
 
 class VDC(LabelledLoss):
     """Vertex distance cost on labelled pictures.
@@ -21,7 +23,8 @@ class VDC(LabelledLoss):
 
         loss = mean_i |V_i(c^) - V_i(c)|^2 / s^2,    s = sqrt(w h) of the box around the 68 landmarks of V(c)
 
-    with both sets of depths centred. Exact over all vertices at the cost of a few: the displacement is linear in the
+    or the root of that: the distance itself, so that hard faces do not outweigh all others. Depths are centred in both
+    sets. Exact over all vertices at the cost of a few: the displacement is linear in the
     basis, so that the mean is a quadratic form (:class:`~twodasl_lite.losses.VertexMoments`).
 
     Args:
@@ -29,6 +32,7 @@ class VDC(LabelledLoss):
         whitening: Mean and deviation of each coefficient.
         vertices: Which vertices count: ``(N,)`` indices, the name of one of the model's regions, or all.
         floor: Smallest face size in pixels.
+        root: Whether to take the root.
 
     Raises:
         ShapeError: If whitening and model differ in the number of coefficients.
@@ -40,23 +44,24 @@ class VDC(LabelledLoss):
         whitening: Whitening,
         vertices: torch.Tensor | str | None = None,
         floor: float = FACE_SIZE_FLOOR,
+        root: bool = False,
     ) -> None:
         super().__init__(model, whitening, vertices)
         if not 0 < floor < float("inf"):
             raise ValueRangeError(f"floor: found {floor!r}; expected a number above 0")
-        self.floor = float(floor)
+        self.floor, self.root = float(floor), root
         landmarks = torch.cat([model.mean[..., None], model.basis], dim=-1)[model.landmarks]  # (68, 3, 1 + K)
         self.register_buffer("landmark_basis", landmarks.detach().clone(), persistent=False)
 
     def forward(self, predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Mean squared distance of the vertices.
+        """Mean squared distance of the vertices, or its root.
 
         Args:
             predicted: ``(B, D)`` whitened coefficients, as a network gives them.
             target: ``(B, D)`` the true ones, whitened.
 
         Returns:
-            ``(B,)`` in squared face sizes.
+            ``(B,)`` in squared face sizes; in face sizes if the root is taken.
 
         Raises:
             ShapeError: If the shapes do not fit.
@@ -69,7 +74,8 @@ class VDC(LabelledLoss):
             # (M + dM) S(a + da) - M S(a) = dM S(a + da) + M S(da)
             tensor = turned[..., None] * (weights + moved)[:, None, None] + linear[..., None] * moved[:, None, None]
             mean_square = self.moments.mean_square(tensor, change.pose[..., 3])
-            return mean_square / self._size(linear, weights).square()
+            squared = mean_square / self._size(linear, weights).square()
+            return squared.clamp(min=_LEAST**2).sqrt() if self.root else squared
 
     @torch.no_grad()
     def _size(self, linear: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -61,6 +61,7 @@ def _move(batch: FaceBatch, draws: Draws, config: AugmentConfig) -> FaceBatch:
         images=_warp(batch.images, turn, shift),
         detected=moved(batch.detected),
         landmarks=None if batch.landmarks is None else moved(batch.landmarks),
+        marked=None if batch.marked is None else moved(batch.marked),
         coefficients=None if batch.coefficients is None else _move_pose(batch.coefficients, scale, angle, shift),
     )
 

@@ -21,12 +21,14 @@ from typing import Any, Literal
 
 from twodasl_lite.errors import FileFormatError, ValueRangeError, require
 from twodasl_lite.landmarks import MapKind
+from twodasl_lite.losses.distances import FACE_SIZE_FLOOR
 
 RegressorName = Literal["lite", "resnet18", "resnet34", "resnet50"]
 NormName = Literal["batch", "group", "frozen"]
 SourceKind = Literal["synthetic", "shards", "aflw"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Distance = Literal["squared", "huber"]
+Vertices = Literal["all", "landmarks"]
 
 SUPERVISED = ("pdc", "wpdc", "vdc")
 """Losses of labelled pictures."""
@@ -142,12 +144,17 @@ class SelfSupervisionConfig:
     critic: float = 0.0
     distance: Distance = "squared"  # of the 2D landmark and the cycle loss; "huber" bears outliers
     huber_delta: float = 0.03  # where Huber's loss turns linear, in units of face size
+    # Pixels: faces whose points span less count as of this size. That of whole faces: then all pictures weigh alike,
+    # where few points were marked too.
+    smallest_face: float = FACE_SIZE_FLOOR
     ramp_steps: int = 0  # steps over which the weights grow from zero
 
     def __post_init__(self) -> None:
         _at_least(self, 0, *SELF_SUPERVISED, "ramp_steps")
         if not self.huber_delta > 0:
             raise ValueRangeError(f"huber_delta: found {self.huber_delta}; expected a number above 0")
+        if not self.smallest_face > 0:
+            raise ValueRangeError(f"smallest_face: found {self.smallest_face}; expected pixels, more than 0")
 
     @property
     def weights(self) -> dict[str, float]:
@@ -185,6 +192,8 @@ class StageConfig:
     pdc: float = 0.0  # weights of the losses on labelled pictures
     wpdc: float = 0.0
     vdc: float = 0.0
+    vertices: Vertices = "all"  # that VDC measures: all, or the 68 landmarks, which benchmarks measure
+    root: bool = False  # whether VDC is a distance instead of its square, so that hard faces do not outweigh the others
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "steps")

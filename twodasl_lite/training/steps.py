@@ -26,7 +26,7 @@ from twodasl_lite.data.faces import FaceBatch
 from twodasl_lite.data.random import Draws
 from twodasl_lite.decode import decode_landmarks
 from twodasl_lite.evaluation import bounding_box, box_size
-from twodasl_lite.landmarks import landmark_map, subset_18
+from twodasl_lite.landmarks import landmark_map, subset_18, subset_21
 from twodasl_lite.losses import (
     PDC,
     VDC,
@@ -38,7 +38,7 @@ from twodasl_lite.losses import (
     normalise_landmarks,
 )
 from twodasl_lite.morphable import MorphableModel
-from twodasl_lite.training.config import TrainConfig
+from twodasl_lite.training.config import StageConfig, TrainConfig
 
 _LEAST_ANGLE = 0.2
 """Least sine of the angle between a predicted pose's first two rows for its rotation to be worth taking."""
@@ -114,14 +114,15 @@ class RegressorStep(nn.Module):
         self._device = model.mean.device.type
         self._precision = getattr(torch, config.optimiser.precision)
         supervision = config.self_supervision
-        used = {name for stage in config.stages for name in stage.weights}
-        makers = {"pdc": PDC, "wpdc": lambda: WPDC(model, whitening), "vdc": lambda: VDC(model, whitening)}
-        distance = (supervision.distance, supervision.huber_delta)
+        supervised = [
+            {name: _supervised(name, stage, model, whitening) for name in stage.weights} for stage in config.stages
+        ]
+        distance = (supervision.distance, supervision.huber_delta, supervision.smallest_face)
         # In a tuple, which hides their parts from state_dict and from DistributedDataParallel: nothing in them learns.
         self._fixed = (
             model,
             whitening,
-            {name: makers[name]().to(model.mean.device) for name in sorted(used)},
+            supervised,
             LandmarkConsistency2D(*distance),
             LandmarkConsistency3D(),
             CycleConsistency(*distance),
@@ -156,15 +157,18 @@ class RegressorStep(nn.Module):
             both = self._predict(torch.cat([labelled.inputs, unlabelled.inputs]))
             predicted, rest = both.split([labelled.batch.size, unlabelled.batch.size])
         target = whitening.whiten(labelled.batch.coefficients)
-        losses = {name: supervised[name](predicted, target) for name in self.config.stages[stage].weights}
+        losses = {name: loss(predicted, target) for name, loss in supervised[stage].items()}
         if unlabelled is None:
             return losses, None
 
         x, visible = unlabelled.batch.detected, unlabelled.batch.detected_visible
+        marked = unlabelled.batch.marked
+        # Photographs are compared at all points that people marked, others at those that a detector found.
+        seen, *known = (subset_18, x, visible) if marked is None else (subset_21, marked, None)
         first = decode_landmarks(whitening.unwhiten(rest), model)  # (B, 68, 3)
         x1 = subset_18(first[..., :2])  # (B, 18, 2)
         if "landmarks_2d" in weights:
-            losses["landmarks_2d"] = landmarks_2d(x1, x, visible)
+            losses["landmarks_2d"] = landmarks_2d(seen(first[..., :2]), *known)
         if "landmarks_3d" in weights or "cycle" in weights:
             drawn = landmark_map(x1, None, unlabelled.inputs.shape[-1], self.config.network.map)
             again = torch.cat([unlabelled.inputs[:, :3], drawn], dim=1)
@@ -174,11 +178,22 @@ class RegressorStep(nn.Module):
             if "landmarks_3d" in weights:
                 losses["landmarks_3d"] = landmarks_3d(second, first)
             if "cycle" in weights:
-                losses["cycle"] = cycle(subset_18(second[..., :2]), x, visible)
+                losses["cycle"] = cycle(seen(second[..., :2]), *known)
         pairs = Pairs.of(rest, x, visible)
         if critic is not None:
             losses["critic"] = self_critic.for_regressor(critic(*pairs))
         return losses, pairs
+
+
+def _supervised(name: str, stage: StageConfig, model: MorphableModel, whitening: Whitening) -> PDC | WPDC | VDC:
+    """One loss of labelled pictures, as a stage wants it."""
+    vertices = model.landmarks if stage.vertices == "landmarks" else None
+    makers = {
+        "pdc": PDC,
+        "wpdc": lambda: WPDC(model, whitening),
+        "vdc": lambda: VDC(model, whitening, vertices, root=stage.root),
+    }
+    return makers[name]().to(model.mean.device)
 
 
 class CriticStep(nn.Module):

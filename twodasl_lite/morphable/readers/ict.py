@@ -59,7 +59,10 @@ MULTI_PIE = (
 """The 68 landmarks that the repository publishes."""
 JAW_LINE = (1278, 1272, 12, 1834, 243, 781, 2199, 1447, 966, 3661, 4390, 3022, 2484, 4036, 2253, 3490, 3496)
 """Its substitute for the first 17: the edge of the jaw instead of the outline of the frontal face."""
-JAWS = ("outline", "edge")
+BASEL_JAW = (8130, 7832, 7441, 8841, 823, 1831, 790, 2197, 969, 4388, 3031, 4033, 3064, 9164, 6714, 7105, 7403)
+"""Where the Basel Face Model has the first 17 (3DDFA's list, in which AFLW2000-3D and 300W-LP are annotated), as
+:func:`~twodasl_lite.morphable.register.matching_landmarks` finds them."""
+JAWS = ("outline", "edge", "basel")
 
 _MOVES = 0.05  # cm on the face: what an expression must move to be one
 REPACK_ARRAYS = ("mean", "identity", "expression", "expression_names", "triangles")
@@ -108,7 +111,8 @@ def model_files(folder: Path) -> tuple[list[Path], list[Path]]:
 def _published(jaw: str) -> np.ndarray:
     if jaw not in JAWS:
         raise ValueRangeError(f"jaw: found {jaw!r}; expected one of {', '.join(JAWS)}")
-    return np.array(MULTI_PIE if jaw == "outline" else JAW_LINE + MULTI_PIE[len(JAW_LINE) :])
+    lines = dict(zip(JAWS, (MULTI_PIE[: len(JAW_LINE)], JAW_LINE, BASEL_JAW), strict=True))
+    return np.array(lines[jaw] + MULTI_PIE[len(JAW_LINE) :])
 
 
 def read_ict_folder(
@@ -125,7 +129,8 @@ def read_ict_folder(
         path: ``FaceXModel``, or the repository that holds it.
         landmarks: Instead of the published 68.
         units: Unit of length of the result.
-        jaw: ``"outline"``: the published 68; ``"edge"``: with the published substitute for the jaw line.
+        jaw: ``"outline"``: the published 68; ``"edge"``: with the published substitute for the jaw line; ``"basel"``:
+            with the jaw line of the Basel Face Model, for comparison with annotations made with that.
         progress: Called after each file.
 
     Returns:
