@@ -212,6 +212,7 @@ def jaw(data: Path, dataset: AFLW2000) -> dict[str, object]:
     models = {
         "ICT, outline": read_ict_npz(data / ICT).with_layout(CoefficientLayout()),
         "ICT, edge": read_ict_npz(data / ICT, jaw="edge").with_layout(CoefficientLayout()),
+        "ICT, basel": read_ict_npz(data / ICT, jaw="basel").with_layout(CoefficientLayout()),
         "embedded": load_face_model(CoefficientLayout()),
     }
     result: dict[str, object] = {"yaw": list(YAWS), "means": {}, "fitted": {}}

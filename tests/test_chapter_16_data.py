@@ -101,7 +101,7 @@ def test_labels_and_the_other_network_are_measured_again_on_400_faces(data_root,
 def test_the_jaw_of_the_mean_faces_is_measured_again(data_root) -> None:
     goal = read_basel_landmarks(data_root / "aflw2000-3d" / "bfm_68_landmarks.npz")[0].mean
     size = (goal[:, :2].amax(dim=0) - goal[:, :2].amin(dim=0)).prod().sqrt()
-    for jaw in ("outline", "edge"):
+    for jaw in ("outline", "edge", "basel"):
         model = read_ict_npz(data_root / "ict-facekit" / "ict_face_model_light.npz", jaw=jaw)
         points = model.mean[model.landmarks].double()
         distance = (align(points[17:], goal[17:], with_scale=True).apply(points) - goal)[:, :2].norm(dim=1)

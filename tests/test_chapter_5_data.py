@@ -72,7 +72,9 @@ def test_jaw_lines(ict, data):
         basel = torch.from_numpy(content["mean"] / 1000).float()
     ours = embedded_face_model()
     edge = read_face_model(data / "ict-facekit" / "ict_face_model_light.npz", jaw="edge")
-    for name, model, tolerance in (("ICT, outline", ict, 0.2), ("ICT, edge", edge, 0.2), ("ours", ours, 2.0)):
+    moved = read_face_model(data / "ict-facekit" / "ict_face_model_light.npz", jaw="basel")
+    models = (("ICT, outline", ict, 0.2), ("ICT, edge", edge, 0.2), ("ICT, basel", moved, 0.2), ("ours", ours, 2.0))
+    for name, model, tolerance in models:
         marks = model.mean[model.landmarks]
         placed = align(marks[17:], basel[17:], with_scale=True).apply(marks)
         distance = (placed - basel).norm(dim=-1)[:17]
