@@ -215,9 +215,12 @@ def test_yunet_boxes_are_in_the_photos_pixels(tmp_path: Path, monkeypatch: pytes
     assert fake.size == (640, 480)
     assert fake.seen.shape == (480, 640, 3)
     assert fake.seen[0, 0].tolist() == [0, 0, 200]  # BGR
-    torch.testing.assert_close(boxes[0], torch.tensor([1.5, 1.5, 5.5, 5.5, 0.9]))  # the surest first
-    expected = torch.tensor([128 - 0.5, 192 - 0.5, 512 - 0.5, 576 - 0.5, 0.5])
-    torch.testing.assert_close(boxes[1], expected)
+    # The surest first; squares, because YuNet's boxes hold the forehead: the middle comes down by 0.145 of the side.
+    for row, (left, top, size, score) in enumerate(((1.5, 1.5, 4.0, 0.9), (127.5, 191.5, 384.0, 0.5))):
+        side = size / 1.1
+        x, y = left + size / 2, top + size / 2 + 0.145 * side
+        expected = torch.tensor([x - side / 2, y - side / 2, x + side / 2, y + side / 2, score])
+        torch.testing.assert_close(boxes[row], expected)
     monkeypatch.setattr(fake, "detect", lambda picture: (1, None))
     assert detector(photo).shape == (0, 5)
 

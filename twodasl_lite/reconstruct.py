@@ -43,6 +43,10 @@ MIN_FACE = 4.0
 """Smallest crop, in pixels of the photo, in which a face is looked for."""
 _DETECTION_SIDE = 640  # of the photo that a detector sees; it was trained on such
 _NMS, _TOP_K = 0.3, 5000  # OpenCV's own values
+# What YuNet frames is the face with the forehead, what crops are cut around is the box of the 68 landmarks. Medians over
+# 394 of 400 photos of AFLW2000-3D (the smaller model's agree within 2 %):
+_YUNET_SIZE = 1.10  # sqrt(width height) of YuNet's box, over the longer side of the landmarks'
+_YUNET_ABOVE = 0.145  # how far its middle is above theirs, in units of that side
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +116,9 @@ class Detector(Protocol):
 class YuNet:
     """OpenCV's face detector YuNet (Wu et al. 2023), with a model file that you have.
 
-    The file is ``face_detection_yunet_2023mar.onnx`` of OpenCV's model zoo (0.2 MB, MIT licence). Of what YuNet reports
-    only box and score are used: its five points are not those of the landmark map.
+    The file is ``face_detection_yunet_2023mar.onnx`` of OpenCV's model zoo (0.2 MB, MIT licence); the files of YuNet's
+    authors work too. Of what YuNet reports only box and score are used: its five points are not those of the landmark
+    map. Its boxes hold the forehead; they are changed to squares that frame what the 68 landmarks do, as crops want it.
 
     Args:
         path: The model file.
@@ -150,10 +155,11 @@ class YuNet:
         if faces is None:
             return torch.zeros(0, 5)
         found = torch.as_tensor(np.asarray(faces)).float().reshape(-1, 15)  # x, y, width, height, 5 points, score
-        corners = torch.cat([found[:, :2], found[:, :2] + found[:, 2:4]], dim=1)  # (N, 4) edges, from 0
-        stretch = torch.tensor([width / size[0], height / size[1]]).repeat(2)
-        boxes = corners * stretch - torch.tensor([0.5, 0.5, 0.5, 0.5])
-        boxes = torch.cat([boxes, found[:, 14:]], dim=1)
+        stretch = torch.tensor([width / size[0], height / size[1]])
+        corner, extent = found[:, :2] * stretch - 0.5, found[:, 2:4] * stretch  # edges counted from 0, pixels' middles
+        side = extent.prod(dim=1, keepdim=True).sqrt() / _YUNET_SIZE  # (N, 1)
+        middle = corner + extent / 2 + torch.cat([torch.zeros_like(side), _YUNET_ABOVE * side], dim=1)
+        boxes = torch.cat([middle - side / 2, middle + side / 2, found[:, 14:]], dim=1)
         return boxes[boxes[:, 4].argsort(descending=True)]
 
 
