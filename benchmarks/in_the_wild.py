@@ -8,7 +8,8 @@ network). Only errors and yaws are kept: numbers about pictures, no pictures and
 
 A ``--run`` is a folder of ``twodasl train``: its ``last.safetensors`` and ``config.json`` are read. The same name may
 be given to several folders, of runs that differ in their seed alone: their errors are averaged, and their spread enters
-the intervals. The network that comes with the package is always measured, as ``shipped``.
+the intervals. The network that comes with the package is always measured, as ``shipped``. A ``--choice`` is a short run
+that differs from the first one in a single decision.
 """
 
 from __future__ import annotations
@@ -279,6 +280,20 @@ def differences(errors: dict[str, torch.Tensor], yaw: torch.Tensor, rows: list[s
     return found
 
 
+def choices(runs: list[tuple[str, Path]], dataset: AFLW2000, answered: list[int]) -> dict[str, dict[str, object]]:
+    """Balanced errors, in per cent, of short runs that differ in one decision: without a detector, and with one."""
+    found = {}
+    for name, folder in runs:
+        points, _, _ = on_release_crops({name: read_run(folder)}, dataset)
+        placed = {suffix: crop_to_image(points[name + suffix], dataset.boxes) for suffix in ("", MAP)}
+        errors = {suffix: nme(value, dataset.landmarks[..., :2])[answered] for suffix, value in placed.items()}
+        found[name] = {
+            "steps": run_facts(folder)["steps"],
+            "values": [balanced(value, dataset.yaw[answered]) for value in errors.values()],
+        }
+    return found
+
+
 def main(options: argparse.Namespace) -> None:
     """Measure and write."""
     torch.set_num_threads(1)
@@ -344,6 +359,7 @@ def main(options: argparse.Namespace) -> None:
         "all pictures": {name: balanced(errors, yaw) for name, errors in exact.items()},
         "differences": differences(common, own, rows),
         "colours": {name: balanced(errors[:, answered], own) for name, errors in colours.items()},
+        "choices": choices(options.choice, dataset, answered),
         "drawn": drawn_faces(shipped),
         "boxes": {
             key: {name: table(errors[:, answered], own) for name, errors in found.items()}
@@ -376,6 +392,7 @@ def main(options: argparse.Namespace) -> None:
         "all pictures",
         "differences",
         "colours",
+        "choices",
         "drawn",
         "detector's boxes",
         "longest side",
@@ -402,5 +419,6 @@ if __name__ == "__main__":
     parser.add_argument("data", type=Path)
     parser.add_argument("--tddfa", type=Path, required=True)
     parser.add_argument("--run", type=named_folder, action="append", default=[], metavar="NAME=FOLDER")
+    parser.add_argument("--choice", type=named_folder, action="append", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--out", type=Path, default=OUT)
     main(parser.parse_args())
