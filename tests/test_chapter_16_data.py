@@ -45,6 +45,16 @@ def test_one_error_per_picture_and_run() -> None:
     }
 
 
+def test_the_decisions_are_compared_with_the_run_that_made_them_all() -> None:
+    choices = COMMITTED["choices"]
+    decided = choices["as decided"]
+    assert {choice["steps"] for choice in choices.values()} == {decided["steps"]}
+    worth = {name: np.subtract(choice["values"], decided["values"]).min() for name, choice in choices.items()}
+    large = {name for name, value in worth.items() if value > 0.15}
+    assert large == {"squares, not distances", "the jaw at ICT's edge", "WPDC, not VDC"}  # what the text says
+    assert abs(worth["units of the visible box"]) < 0.05
+
+
 def test_the_two_files_have_the_same_pictures_but_for_those_without_a_detection() -> None:
     assert set(PLACE) - set(BEFORE["names"]) == set(COMMITTED["undetected"]) == set(BEFORE["missing"])
     np.testing.assert_allclose(YAW[ANSWERED], BEFORE["yaw"], atol=0.006)

@@ -43,8 +43,8 @@ MIN_FACE = 4.0
 """Smallest crop, in pixels of the photo, in which a face is looked for."""
 _DETECTION_SIDE = 640  # of the photo that a detector sees; it was trained on such
 _NMS, _TOP_K = 0.3, 5000  # OpenCV's own values
-# What YuNet frames is the face with the forehead, what crops are cut around is the box of the 68 landmarks. Medians over
-# 394 of 400 photos of AFLW2000-3D (the smaller model's agree within 2 %):
+# YuNet frames the face with its forehead; crops are cut around the box of the 68 landmarks. Medians over 394 of 400
+# photos of AFLW2000-3D (the smaller model's agree within 2 %):
 _YUNET_SIZE = 1.10  # sqrt(width height) of YuNet's box, over the longer side of the landmarks'
 _YUNET_ABOVE = 0.145  # how far its middle is above theirs, in units of that side
 

@@ -294,31 +294,44 @@ ax.margins(x=0.12)
 # with the step that the further losses make. With one run each, the intervals speak of these networks, not of
 # the methods.
 #
-# @@RESULT@@
+# Marked photographs are worth a point and a half without a detector, and 0.7 with one. The further losses: a tenth of a point without a
+# detector, where the interval just leaves zero out, and nothing with one. The intervals are over pictures, and another seed makes another
+# network; what the paper reports for a large network, these small ones do not show. Nor do they reach the published ones, which have 3D labels of
+# photographs, more parameters, and days on a GPU instead of half an hour on one core.
 #
 # ## What made the difference
 #
-# Our first networks of this kind, just as long in training, stood at 7.02 % without and 5.60 % with a detector. None of the four losses' names
-# changed since. Here is the *+landmarks_2d* run cut to 1,000 steps, and the same run with one decision undone at a time:
+# Our first networks of this kind took nearly as long to train and stood at 7.02 % without and 5.60 % with a detector. The pictures and the names
+# of the losses are the same today. Here is the *+landmarks_2d* run cut to 1,000 steps, and the same run with one decision undone at
+# a time:
 
 # %%
-choices = committed["choices"]
-start, *others = choices
 show(
     ["balanced NME, %", "no detector", "a detector's points"],
-    [[name, *(f"{value:.2f}" for value in run["values"])] for name, run in choices.items()],
+    [[name, *(f"{value:.2f}" for value in run["values"])] for name, run in committed["choices"].items()],
 )
 
 # %% [markdown]
-# - **Distances, not their squares**: NME is a mean of distances. Under squares a few profiles and rolled heads make most of the gradient.
-# - **Where the jaw is**: the section on the jaw, below.
-# - **What the labelled pictures teach**: WPDC asks for 62 coefficients, of which shape is most; nobody can see the shape of a face to
-#   that precision in 120 pixels. VDC over the 68 landmarks asks for what is measured.
-# - **The unit**: chapter 10 divides by the box of the visible points. In profile, two points can span 16 pixels, and their error counts
-#   five times. One size for all faces takes that away.
+# - **VDC, not WPDC**: WPDC asks for 62 coefficients, and most of them are shape, which nobody can see to that precision in 120 pixels. VDC over
+#   the 68 landmarks asks for what is measured. (PDC with a small weight holds what landmarks cannot see. Without it these networks drew
+#   faces of two to five deviations in every component: good landmarks on an ugly face.)
+# - **Where the jaw is**: nearly half a point; see the section on it, below.
+# - **Distances, not squares**: NME is a mean of distances. Under squares a few profiles and rolled heads make most of the gradient.
+# - **All vertices** instead of the 68: hardly matters.
+# - **The unit**: chapter 10 divides by the box of the visible points, which in profile can be 16 pixels. We were sure that one size for all faces
+#   would help. It does nothing, once distances are not squared.
 #
-# Every run here is one run, and these were chosen by looking at a quarter of the test pictures. That flatters all rows alike; it is no way to compare
-# with other people's networks to the second digit.
+# These decisions were made by looking at 500 of the 2,000 test pictures, for want of other photographs with 68 points. Did that flatter them?
+
+# %%
+looked_at = torch.zeros(len(yaw), dtype=torch.bool)
+looked_at[torch.randperm(len(yaw), generator=torch.Generator().manual_seed(0))[:500]] = True
+for name in ours:
+    halves = [float(evaluation.balanced_mean(errors[name][0][w], yaw[w])) for w in (looked_at, ~looked_at)]
+    print("{:14} the 500: {:.2%}   the other 1,500: {:.2%}".format(name, *halves))
+
+# %% [markdown]
+# Not visibly; but say so whenever you do it.
 
 # %%
 limit = 0.10
@@ -525,7 +538,7 @@ print(f"Basel, annotations cut to 40 + 10: {before['tables']['annotations cut to
 # The fits are those of [chapter 4](04_fit_a_face_to_a_photograph.ipynb), prior included: about what a network that knew the answer would
 # get in its own face model. Shape coefficients bend to make up for a wrong jaw, so less is left of the difference, and they pay with a
 # wrong shape. So the networks above take the ICT model with its jaw landmarks where Basel has them (`jaw="basel"`,
-# [chapter 5](05_the_models_people_use.ipynb)): of all that this chapter's networks gained while we made them, this was the largest part. Ask of a published comparison whether both sides mean the same points.
+# [chapter 5](05_the_models_people_use.ipynb)). Ask of a published comparison whether both sides mean the same points.
 #
 # ## Boxes that a detector draws
 #
@@ -690,7 +703,8 @@ else:
 # ## Summary
 #
 # - Errors on drawn pictures say little about photographs. Points that people marked on photographs close a part of the
-#   gap, a detector's points at hand a larger one.
+#   gap, a detector's points at hand another.
+# - Before you add a loss, look at what the ones you have measure, and undo your decisions one at a time.
 # - Join by name, count what matched, say what happens to pictures without an answer.
 # - Compare a new loss with the same data without it, picture by picture, with an interval.
 # - Part of an error belongs to the picture, part to the annotation, part to the face model's choice of landmarks, part to the box.
