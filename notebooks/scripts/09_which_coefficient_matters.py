@@ -485,7 +485,7 @@ NUM, STEPS, BATCH = 448, 150, 32
 
 def pictures(faces, count):
     parts = [faces.batch(start, 64) for start in range(0, count, 64)]
-    return FaceBatch(*(torch.cat(values) for values in zip(*parts)))
+    return FaceBatch.cat(parts)
 
 
 train = pictures(world, NUM)
