@@ -127,6 +127,16 @@ def test_caption_becomes_the_alternative_text():
     assert "figure-caption" in page.cells[2].source
 
 
+def test_text_below_a_caption_is_no_part_of_it():
+    """Headings inside the caption's block would be missing from the page's contents."""
+    text = "**Figure 3.1.** A face,\non two lines.\n\nMore.\n\n## Next"
+    page = page_of([FRONT, code("plot()", outputs=[display({"image/png": "aGk="})]), new_markdown_cell(text)])
+    block, rest = page.cells[2].source.split("\n::::\n\n")
+    assert block == "::::{div} figure-caption\n**Figure 3.1.** A face,\non two lines."
+    assert rest == "More.\n\n## Next"
+    assert page.cells[1].metadata["mystnb"]["image"]["alt"] == "Figure 3.1. A face, on two lines."
+
+
 def test_solutions_are_folded():
     page = page_of(
         [FRONT, code("answer = 1", "solution"), new_markdown_cell("Because.", metadata={"tags": ["solution"]})]

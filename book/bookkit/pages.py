@@ -121,7 +121,8 @@ def chapter_page(source: NotebookNode, executed: NotebookNode, chapter: Chapter)
             if "solution" in tags:
                 cell.source = f"::::{{admonition}} Show the solution\n:class: dropdown solution\n{cell.source}\n::::"
             elif CAPTION.match(cell.source):
-                cell.source = f"::::{{div}} figure-caption\n{cell.source}\n::::"
+                caption, rest = _split_caption(cell.source)
+                cell.source = f"::::{{div}} figure-caption\n{caption}\n::::\n\n{rest}".rstrip()
         else:
             caption = _caption_after(page.cells, index)
             if "live-only" in tags:
@@ -167,6 +168,12 @@ def reading_minutes(notebook: NotebookNode) -> int:
     return max(1, math.ceil(words / WORDS_PER_MINUTE + lines * SECONDS_PER_CODE_LINE / 60))
 
 
+def _split_caption(text: str) -> tuple[str, str]:
+    """A caption, which is one paragraph, and what follows it in the same cell."""
+    caption, _, rest = text.partition("\n\n")
+    return caption, rest
+
+
 def _caption_after(cells: list[NotebookNode], index: int) -> str:
     """The caption below a code cell as plain text, empty when there is none."""
     if index + 1 >= len(cells) or cells[index + 1].cell_type != "markdown":
@@ -174,6 +181,7 @@ def _caption_after(cells: list[NotebookNode], index: int) -> str:
     text = cells[index + 1].source
     if not CAPTION.match(text):
         return ""
+    text, _ = _split_caption(text)
     text = re.sub(r"\{[\w:]+\}`([^`<]*?)\s*(?:<[^`]*>)?`", r"\1", text)  # roles
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)  # links
     return " ".join(re.sub(r"[*`$]", "", text).split())
