@@ -62,6 +62,8 @@ def write_archive(
     version: int,
     arrays: Mapping[str, torch.Tensor | np.ndarray],
     metadata: Mapping[str, object] | None = None,
+    *,
+    compress: bool = True,
 ) -> None:
     """Write arrays and metadata to one ``.npz``.
 
@@ -71,6 +73,7 @@ def write_archive(
         version: The kind's version.
         arrays: Name to array.
         metadata: JSON-serialisable facts.
+        compress: Whether to compress the arrays; not worth its time where they are compressed pictures.
 
     Raises:
         OSError: If the disk is full or the place not writable; no partial file is left.
@@ -81,7 +84,7 @@ def write_archive(
         for name, value in arrays.items()
     }
     with whole_file(path) as file:
-        np.savez_compressed(file, **{_HEADER: np.array(header)}, **plain)
+        (np.savez_compressed if compress else np.savez)(file, **{_HEADER: np.array(header)}, **plain)
 
 
 def read_archive(

@@ -8,20 +8,18 @@ rates and batch sizes are this project's: neither the paper nor the released cod
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-import sys
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from twodasl_lite.errors import FileFormatError, ValueRangeError, require
+from twodasl_lite.camera import PoseForm
+from twodasl_lite.errors import FileFormatError, ValueRangeError
 from twodasl_lite.landmarks import MapKind
 from twodasl_lite.losses.distances import FACE_SIZE_FLOOR
+from twodasl_lite.settings import SettingsError, from_table, read_toml, to_table
 
 RegressorName = Literal["lite", "resnet18", "resnet34", "resnet50"]
 NormName = Literal["batch", "group", "frozen"]
@@ -35,7 +33,6 @@ SUPERVISED = ("pdc", "wpdc", "vdc")
 SELF_SUPERVISED = ("landmarks_2d", "landmarks_3d", "cycle", "critic")
 """Losses of pictures with 2D landmarks alone."""
 
-_STRICT = {"extra": "forbid"}  # read by pydantic: an unknown key is an error
 _BASE = "base"
 
 
@@ -57,12 +54,11 @@ def _share(owner: object, *names: str) -> None:
 class NetworkConfig:
     """The regressor and its input."""
 
-    __pydantic_config__ = _STRICT
-
     name: RegressorName = "lite"
     norm: NormName = "batch"  # normalisation layers; "group" and "frozen" do not depend on how a batch is split
     weights: str = ""  # start from these: .safetensors of a run, or .pth of torchvision; empty: from random ones
     map: MapKind = "binary"  # form of the landmark map; only through "gaussian" do gradients reach the drawn points
+    pose: PoseForm = "completed"  # how the 12 pose numbers are read wherever vertices are decoded
     map_dropout: float = 0.25  # share of pictures shown with an empty map, so that no detector is needed later
 
     def __post_init__(self) -> None:
@@ -73,29 +69,27 @@ class NetworkConfig:
 class AugmentConfig:
     """How far pictures are changed at random, anew each time that they are shown; coefficients follow."""
 
-    __pydantic_config__ = _STRICT
-
     shift: float = 0.0  # pixels to each side
     zoom: float = 0.0  # logarithm of the factor
     turn: float = 0.0  # degrees in the picture plane
     light: float = 0.0  # change of contrast, of brightness (share of white) and of each colour
+    border: float = 0.0  # share of pictures one or two of whose sides are black, as of faces at the edge of a photo
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "shift", "zoom", "turn", "light")
+        _share(self, "border")
 
 
 @dataclass(frozen=True)
 class SourceConfig:
     """Where pictures come from."""
 
-    __pydantic_config__ = _STRICT
-
     kind: SourceKind = "synthetic"
     world: str = ""  # synthetic: name of the world, or its TOML file
-    path: str = ""  # shards: their folder or pattern; aflw: a clone of XgTu/2DASL, whose test faces are left out
+    path: str = ""  # shards: their folder or pattern; aflw: a clone of XgTu/2DASL, or a pack of it, without test faces
     seed: int = 0  # synthetic: seed of the world
     start: int = 0  # synthetic: number of the first picture
-    count: int = 1000  # how many different pictures, at most
+    count: int = 1000  # how many different pictures, at most; without meaning where data.hold = "stream" draws them
     batch_size: int = 32  # pictures in a step, over all processes together
     flip: bool = False  # also mirrored; not for labelled pictures, whose coefficients have no mirror image
     # aflw: the map shows the points as a simulated detector finds them, anew each time; losses take them as marked.
@@ -118,8 +112,6 @@ class SourceConfig:
 class DataConfig:
     """The four sets of pictures."""
 
-    __pydantic_config__ = _STRICT
-
     labelled: SourceConfig = SourceConfig(world="labelled", count=8000)
     unlabelled: SourceConfig = SourceConfig(world="wild", count=20000, seed=1, flip=True)
     validation: SourceConfig = SourceConfig(world="wild", count=500, seed=2)
@@ -128,15 +120,15 @@ class DataConfig:
     # Mean and deviation of the coefficients: a world's name, an .npz file, or empty for those of the labelled pictures.
     # A frontal world's own would put faces in profile tens of deviations away; the published ones are of all poses too.
     whitening: str = "wild"
-    hold: Literal["host", "device"] = "host"  # where pictures are held: main memory, or that of the GPU
+    # Where pictures are held: main memory, or that of the GPU. "stream": drawn pictures are held nowhere; every batch
+    # is drawn beside the training step, new pictures each time, and photographs lie in the GPU's memory.
+    hold: Literal["host", "device", "stream"] = "host"
     processes: int = 2  # that draw pictures which are not in the cache yet
 
 
 @dataclass(frozen=True)
 class SelfSupervisionConfig:
     """Weights of the losses on pictures with 2D landmarks alone; a weight of zero leaves the loss out."""
-
-    __pydantic_config__ = _STRICT
 
     landmarks_2d: float = 0.0
     landmarks_3d: float = 0.0
@@ -166,8 +158,6 @@ class SelfSupervisionConfig:
 class CriticConfig:
     """The critic's own training."""
 
-    __pydantic_config__ = _STRICT
-
     learning_rate: float = 3e-4
     updates: int = 1  # critic updates per regressor update
     spectral: bool = True  # spectral normalisation, which keeps its slopes within bounds
@@ -181,8 +171,6 @@ class CriticConfig:
 @dataclass(frozen=True)
 class StageConfig:
     """One stage of training (Tu et al. 2019, section 3.4: WPDC first, VDC after)."""
-
-    __pydantic_config__ = _STRICT
 
     name: str = "stage"
     steps: int = 1000
@@ -210,13 +198,13 @@ class StageConfig:
 class OptimiserConfig:
     """AdamW, and what keeps it calm."""
 
-    __pydantic_config__ = _STRICT
-
     weight_decay: float = 1e-4
     clip: float = 5.0  # largest norm of the gradient
     ema: float = 0.995  # decay of the averaged weights, which are the ones validated and kept; 0: no averaging
     precision: Precision = "float32"  # of the regressor's forward pass, by autocast
-    compile: bool = False  # torch.compile
+    # torch.compile of the regressor's passes in training. On a GPU it takes a minute or two before the first step is
+    # done, which a run of ten minutes does not earn back.
+    compile: bool = False
     channels_last: bool = False  # memory layout of pictures and convolutions
 
     def __post_init__(self) -> None:
@@ -230,18 +218,20 @@ class OptimiserConfig:
 class RunConfig:
     """What is written down and how often."""
 
-    __pydantic_config__ = _STRICT
-
     log_every: int = 20  # steps between rows of the log
     validate_every: int = 200
     checkpoint_every: int = 200
     keep: int = 2  # checkpoints kept
     patience: int = 0  # validations without a better one before the run stops early; 0: never
     tensorboard: bool = False
+    # Of the whole run, from the start of the command: the schedule follows the clock, so that the run ends in time with
+    # its rate lowered. Stages share the time as they share the planned steps, of which no more are made. 0: by steps.
+    minutes: float = 0.0
+    device: Literal["", "cuda"] = ""  # "cuda": refuse a machine without, unless the command says --device cpu
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "log_every", "validate_every", "checkpoint_every", "keep")
-        _at_least(self, 0, "patience")
+        _at_least(self, 0, "patience", "minutes")
 
 
 def _two_stages() -> tuple[StageConfig, ...]:
@@ -255,8 +245,6 @@ def _two_stages() -> tuple[StageConfig, ...]:
 class TrainConfig:
     """A run."""
 
-    __pydantic_config__ = _STRICT
-
     name: str = "run"
     seed: int = 0  # of initial weights, order of pictures, dropped maps and the critic's poses
     network: NetworkConfig = NetworkConfig()
@@ -269,6 +257,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "seed")
+        if self.data.hold == "stream" and self.data.labelled.kind != "synthetic":
+            raise ValueRangeError(
+                f'data.hold: found "stream" for labelled pictures of kind = "{self.data.labelled.kind}"; expected '
+                'kind = "synthetic", which can be drawn, or hold = "device"'
+            )
         if not self.stages:
             raise ValueRangeError("stages: found none; expected at least one")
         for stage in self.stages:
@@ -315,17 +308,10 @@ def _find(name: str | Path) -> Path:
 
 def _read(name: str | Path, base: str | Path | None, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Values of a file and of all that it stands on."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        tomllib = require("tomli", "train", "reading a configuration")
     path = _find(name)
     if path in above:
         raise FileFormatError(path, "a file that stands on itself", "another base")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FileFormatError(path, f"an error of form ({error})", "TOML") from error
+    values = read_toml(path)
     own_base = values.pop(_BASE, None)
     below = base or own_base
     if below is None:
@@ -402,42 +388,12 @@ def config_from_dict(values: Mapping[str, Any], source: str = "configuration") -
     Raises:
         FileFormatError: If a key or value is wrong.
     """
-    pydantic = require("pydantic", "train", "checking a configuration")
     try:
-        return pydantic.TypeAdapter(TrainConfig).validate_python(values)
-    except pydantic.ValidationError as error:
-        wrong = "; ".join(_explain(item) for item in error.errors(include_url=False))
-        raise FileFormatError(source, wrong, "a training configuration") from error
+        return from_table(TrainConfig, values)
+    except SettingsError as error:
+        raise FileFormatError(source, str(error), "a training configuration") from error
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     """The configuration as nested tables that JSON can hold; the inverse of :func:`config_from_dict`."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def _explain(item: Mapping[str, Any]) -> str:
-    """One error of pydantic as a clause: the key, what is wrong with it, and the choices."""
-    place = [str(part) for part in item["loc"]]
-    key = ".".join(place)
-    if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        choices = [entry.name for entry in dataclasses.fields(_table_at(item["loc"][:-1]))]
-        near = difflib.get_close_matches(place[-1], choices, n=1)
-        hint = f", did you mean {near[0]}?" if near else ""
-        return f"the unknown key {key}{hint} (choices: {', '.join(choices)})"
-    if item["type"] == "value_error":  # of a __post_init__, which names the key itself
-        message = str(item["ctx"]["error"]) if "ctx" in item else item["msg"]
-        return f"{key}.{message}" if key else message
-    wanted = item["msg"][:1].lower() + item["msg"][1:]
-    return f"{key} = {item['input']!r} ({wanted})"
-
-
-def _table_at(place: Sequence[str | int]) -> type:
-    """The dataclass that holds the keys at a place of the configuration."""
-    table: Any = TrainConfig
-    for part in place:
-        if isinstance(part, int):
-            continue
-        table = typing.get_type_hints(table)[part]
-        if typing.get_origin(table) in (tuple, types.GenericAlias):
-            table = typing.get_args(table)[0]
-    return table
+    return to_table(config)

@@ -8,15 +8,14 @@ from the defaults, which make plain, clean pictures. Explained in the chapter "T
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
-from twodasl_lite.errors import FileFormatError, InputTypeError, ValueRangeError, require
+from twodasl_lite.errors import FileFormatError, InputTypeError, ValueRangeError
+from twodasl_lite.settings import SettingsError, from_table, read_toml
 
 Range = tuple[float, float]
 
@@ -199,7 +198,7 @@ def load_world(name: str | os.PathLike[str] | World) -> World:
     Raises:
         FileFormatError: If the file is missing, no TOML, names settings that do not exist, or a value is of the wrong
             type or out of range.
-        MissingDependencyError: If pydantic is not installed.
+        MissingDependencyError: On Python 3.10 without the package tomli.
         ValueRangeError: If there is no world of that name.
     """
     if isinstance(name, World):
@@ -210,47 +209,14 @@ def load_world(name: str | os.PathLike[str] | World) -> World:
         path = Path(name)
         if not path.is_file():
             raise FileFormatError(path, "no such file", "a world's .toml file")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise FileFormatError(path, "bytes that are no UTF-8 text", "a world's .toml file") from error
-        return _parse(path, text)
+        return _parse(path)
     if name not in world_names():
         raise ValueRangeError(f"world: found {name!r}; expected one of {', '.join(world_names())}, or a .toml file")
-    path = resources.files("twodasl_lite.data.worlds") / f"{name}.toml"
-    return _parse(Path(str(path)), path.read_text(encoding="utf-8"))
+    return _parse(Path(str(resources.files("twodasl_lite.data.worlds") / f"{name}.toml")))
 
 
-def _parse(path: Path, text: str) -> World:
+def _parse(path: Path) -> World:
     try:
-        import tomllib
-    except ImportError:  # Python 3.10
-        tomllib = require("tomli", "train", "reading a world's settings")
-    pydantic = require("pydantic", "train", "checking a world's settings")
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise FileFormatError(path, f"no TOML ({error})", "a world's .toml file") from error
-    _check_keys(path, table, World, "")
-    try:
-        return pydantic.TypeAdapter(World).validate_python(table)
-    except ValueRangeError as error:
-        raise FileFormatError(path, str(error), "settings within their ranges") from error
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        wrong = first.get("ctx", {}).get("error")  # what __post_init__ raised
-        found = str(wrong) if wrong else f"{place} = {first['input']!r} ({first['msg']})"
-        raise FileFormatError(path, found, "settings of the right types and within their ranges") from error
-
-
-def _check_keys(path: Path, table: Mapping[str, object], kind: type, where: str) -> None:
-    """Refuse settings that do not exist, and say which do."""
-    hints = typing.get_type_hints(kind)
-    for key, value in table.items():
-        if key not in hints:
-            close = difflib.get_close_matches(key, hints, n=1)
-            guess = f" (did you mean {where}{close[0]}?)" if close else ""
-            raise FileFormatError(path, f"the setting {where}{key}", f"one of {', '.join(hints)}{guess}")
-        if dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
-            _check_keys(path, value, hints[key], f"{where}{key}.")
+        return from_table(World, read_toml(path, "a world's .toml file"))
+    except SettingsError as error:
+        raise FileFormatError(path, str(error), "settings of a world") from error
