@@ -7,13 +7,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import scipy.io
+import pytest
 import torch
 
 from tests.reader_files import SmallFace, whitening_arrays, write_tddfa_folder
 from twodasl_lite import camera
 from twodasl_lite.coefficients import Coefficients
 from twodasl_lite.morphable import MorphableModel, read_face_model
+
+scipy = pytest.importorskip("scipy", reason="scipy comes with the extra models")
 
 SIDE = 450
 NOSE = 30

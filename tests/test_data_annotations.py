@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.io
 import torch
 
 from tests.conftest import make_model
@@ -21,6 +20,8 @@ from twodasl_lite.data.annotations import (
 )
 from twodasl_lite.errors import FileFormatError, ShapeError, ValueRangeError
 from twodasl_lite.images import landmarks_box
+
+scipy = pytest.importorskip("scipy", reason="scipy comes with the extra models")
 
 
 def mat_content(**changes: np.ndarray) -> dict[str, np.ndarray]:

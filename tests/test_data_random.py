@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from twodasl_lite.data.random import Draws
+from twodasl_lite.data.random import Draws, Recipe
 from twodasl_lite.errors import InputTypeError, ValueRangeError
 
 
@@ -78,3 +78,33 @@ def test_bad_input():
         Draws(0.5, torch.arange(2))
     with pytest.raises(ValueRangeError, match="glasses"):
         Draws(0, torch.arange(2)).chance("glasses", 1.5)
+
+
+def test_a_recipe_changes_no_number() -> None:
+    recipe, pictures = Recipe(), torch.tensor([4, 9, 2**40])
+    plain = Draws(5, pictures)
+    for _ in range(3):  # written down, then computed at once, then with one purpose more
+        draws = Draws(5, pictures, recipe)
+        assert torch.equal(draws.uniform("light", 2, 3), plain.uniform("light", 2, 3))
+        assert torch.equal(draws.normal("shape", 40), plain.normal("shape", 40))
+        assert torch.equal(draws.uniform("noise", 1000), plain.uniform("noise", 1000))  # too many to keep
+        few = draws.take(torch.tensor([2, 0]))
+        assert torch.equal(few.uniform("light", 2, 3), plain.uniform("light", 2, 3)[[2, 0]])
+        assert torch.equal(few.choice("later", 7), plain.choice("later", 7)[[2, 0]])
+    assert "noise" not in recipe.table(pictures.device).places
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_only_chosen_pictures_change(whole: bool) -> None:
+    draws, values = Draws(0, torch.arange(6), whole=whole), torch.arange(6.0)[:, None] * torch.ones(2)
+    sizes = []
+
+    def changed(draws, pick):
+        sizes.append(draws.size)
+        return -pick(values) - draws.uniform("x")[:, None]
+
+    chosen = torch.tensor([0, 1, 0, 0, 1, 1], dtype=torch.bool)
+    wanted = torch.where(chosen[:, None], -values - draws.uniform("x")[:, None], values)
+    assert torch.equal(draws.change(chosen, values, changed), wanted)
+    assert sizes == [6 if whole else 3]
+    assert torch.equal(draws.change(chosen & False, values, changed), values)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.io
 import torch
 
 from tests.benchmark_files import COUNT, Benchmark
@@ -16,6 +15,8 @@ from twodasl_lite.data.release_meshes import MEASURES, read_release_meshes
 from twodasl_lite.errors import FileFormatError, ShapeError
 from twodasl_lite.evaluation import bounding_box, box_size
 from twodasl_lite.morphable import MorphableModel
+
+scipy = pytest.importorskip("scipy", reason="scipy comes with the extra models")
 
 
 @pytest.fixture(scope="module")

@@ -209,8 +209,11 @@ def test_parts_of_different_sets_do_not_go_together(folder: Path, tmp_path: Path
 def test_no_room_is_said_before_anything_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 10**6})
     monkeypatch.setattr(shards_module.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(TwodaslError, match=r"found 0.00 GB free; expected 0.05 GB for 1000 pictures"):
+    with pytest.raises(TwodaslError, match=r"found 1 MB free; expected 46.5 MB for 1000 pictures"):
         make_shards(tmp_path, NumberedFaces(), 1000)
+    usage.free = 10
+    with pytest.raises(TwodaslError, match=r"found 10 B free; expected 46.5 kB for 1 pictures"):
+        make_shards(tmp_path / "one", NumberedFaces(), 1)
 
 
 def test_a_shard_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:

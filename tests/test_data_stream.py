@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from tests.stream_source import NumberedFaces, assert_same, numbers
+from twodasl_lite.coefficients import CoefficientLayout
 from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.data.stream import MemoryStream, Order, SetStream, SyntheticStream, prefetch
+from twodasl_lite.data.stream import MemoryStream, Order, SetStream, SyntheticStream, drawn_beside, prefetch
+from twodasl_lite.data.synthetic import SyntheticFaces
 from twodasl_lite.errors import InputTypeError, ShapeError, TwodaslError, ValueRangeError
+from twodasl_lite.morphable import load_face_model
 
 
 def first(stream, count: int, batch_size: int = 4, start: int = 0) -> list[FaceBatch]:
@@ -168,3 +171,32 @@ def test_what_goes_wrong_in_the_background_is_raised() -> None:
         next(ahead)
     with pytest.raises(ValueRangeError, match="depth: found 0"):
         next(prefetch(stream.batches(4), depth=0))
+
+
+def test_batches_drawn_beside_are_the_same_and_end() -> None:
+    plain = first(SyntheticStream(NumberedFaces(), first=7), 6)
+    beside = drawn_beside(itertools.islice(SyntheticStream(NumberedFaces(), first=7).batches(4), 6), "cpu")
+    for found, expected in itertools.zip_longest(beside, plain):
+        assert_same(found, expected)
+    again = drawn_beside(SyntheticStream(NumberedFaces(), first=7).batches(4, start=3), "cpu")
+    assert_same(next(again), plain[3])
+    again.close()
+    assert not any(thread.name == "prefetch" for thread in threading.enumerate())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_a_gpu_draws_beside_the_training() -> None:
+    """Real pictures from a stream of their own, while the current one is kept busy, are those of the plain stream."""
+    faces = SyntheticFaces(load_face_model(CoefficientLayout()), "wild", seed=4, device="cuda")
+    plain = [batch.to("cpu") for batch in first(SyntheticStream(faces), 5, batch_size=24)]
+    beside = drawn_beside(SyntheticStream(faces).batches(24), "cuda")
+    busy, sums = torch.rand(2048, 2048, device="cuda"), []
+    for batch, expected in zip(beside, plain, strict=False):
+        for _ in range(8):
+            busy = (busy @ busy).softmax(dim=0)
+        sums.append(batch.images.float().sum())
+        assert_same(batch.to("cpu"), expected)
+    assert [float(value) for value in sums] == [float(batch.images.float().sum()) for batch in plain]
+    again = next(drawn_beside(SyntheticStream(faces).batches(24, start=3), "cuda"))
+    assert_same(again.to("cpu"), plain[3])

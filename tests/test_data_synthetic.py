@@ -7,10 +7,11 @@ import dataclasses
 import pytest
 import torch
 from conftest import make_model
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from twodasl_lite.camera import matrix_to_euler, split_pose
 from twodasl_lite.coefficients import CoefficientLayout, Coefficients
-from twodasl_lite.data import backgrounds
+from twodasl_lite.data import backgrounds, lighting, synthetic
 from twodasl_lite.data.faces import FaceBatch
 from twodasl_lite.data.random import Draws
 from twodasl_lite.data.synthetic import TEST_SEED, SyntheticFaces, average_colours, whitening_of
@@ -89,6 +90,60 @@ def test_pictures_are_nearly_the_same_on_other_devices(model, device):
     there = SyntheticFaces(model, "labelled", seed=1, device=device).batch(0, 4).to("cpu")
     assert torch.allclose(here.landmarks, there.landmarks, atol=1e-2)
     assert ((here.images.int() - there.images.int()).abs() > 8).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("world", ["labelled", "wild"])
+def test_both_programs_draw_the_same_pictures(model, device, world):
+    """One definition, two devices: numba's pictures on a CPU and those of the program for GPUs, wherever it runs."""
+    backend = "torch" if device.type == "cpu" else "auto"
+    here = SyntheticFaces(model, world, seed=1, program="cpu")
+    there = SyntheticFaces(model, world, seed=1, device=device, program="gpu", backend=backend)
+    for start, count in ((0, 20), (40, 4)):  # the first asks for its random numbers one by one, the second at once
+        one = here.batch(start, count, truth=True)
+        other = there.batch(start, count, truth=True).to("cpu")
+        assert torch.allclose(one.coefficients, other.coefficients, rtol=1e-4, atol=1e-3)
+        assert torch.allclose(one.landmarks, other.landmarks, atol=1e-2)
+        assert (one.visible == other.visible).float().mean() > 0.995
+        assert torch.equal(one.detected_visible, other.detected_visible)
+        assert torch.allclose(one.detected, other.detected, atol=1e-2, equal_nan=True)
+        assert (one.images.float() - other.images.float()).abs().mean() < 2
+    vertices = decode(one.coefficients, model) * 2
+    mine = rasterize(vertices, model.triangles, 240, 240)
+    its = rasterize(vertices.to(device), model.triangles.to(device), 240, 240, backend=backend, check=False)
+    assert (mine.covered == its.covered.cpu()).float().mean() >= 0.999
+    both = mine.covered & its.covered.cpu()
+    assert ((mine.depth - its.depth.cpu()).abs() < 0.01)[both].float().mean() >= 0.999
+
+
+class _NoWaiting(TorchDispatchMode):
+    """Refuses what a GPU would have to be waited for: numbers read back, and numbers brought there."""
+
+    waits = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "lift_fresh", "repeat_interleave")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.__name__.partition(".")[0]
+        assert not any(name.strip("_").startswith(wait.strip("_")) for wait in self.waits), name
+        if name in ("index", "index_put", "index_put_", "_index_put_impl_"):
+            assert all(index is None or index.dtype != torch.bool for index in args[1]), "boolean index"
+        return func(*args, **kwargs or {})
+
+
+def test_the_program_for_gpus_never_waits(model, monkeypatch):
+    def apart(*arguments, backend, check):
+        assert not check
+        with _disable_current_modes():  # Triton's rasterizer never waits either, but cannot be watched
+            return rasterize(*arguments)
+
+    for module in (synthetic, lighting):
+        monkeypatch.setattr(module, "rasterize", apart)
+    faces = SyntheticFaces(model, "wild", program="gpu")
+    for start in (0, 2):  # the first batches bring to the device what all others need
+        faces.batch(start, 2, truth=True)
+    with _NoWaiting():
+        batch = faces.batch(4, 2, truth=True)
+    assert batch.images.float().std() > 10
+    with pytest.raises(AssertionError, match="nonzero"), _NoWaiting():
+        torch.ones(3).nonzero()
 
 
 def test_wild_batches_hold_no_truth(model):
@@ -181,13 +236,14 @@ def test_the_face_shows_its_own_colours(model):
     assert difference.quantile(0.9) < 0.06  # light from above is 15 % stronger, from below weaker
 
 
-def test_average_colours_is_interpolation_and_a_mean(model, device):
+@pytest.mark.parametrize("whole", [False, True])
+def test_average_colours_is_interpolation_and_a_mean(model, device, whole):
     generator = torch.Generator().manual_seed(0)
     vertices = (30 * torch.rand(2, 40, 3, generator=generator)).to(device)
     triangles = torch.randint(40, (60, 3), generator=generator).to(device)
     colours = torch.rand(2, 40, 3, generator=generator).to(device)
     fragments = rasterize(vertices, triangles, 24, 30)
-    picture, alpha = average_colours(colours, triangles, fragments, 2)
+    picture, alpha = average_colours(colours, triangles, fragments, 2, whole=whole)
     fine = interpolate(colours, triangles, fragments)
     wanted = fine.reshape(2, 12, 2, 15, 2, 3).mean(dim=(2, 4)).permute(0, 3, 1, 2)
     assert torch.allclose(picture, wanted, atol=1e-5)
@@ -256,12 +312,14 @@ def test_other_models_work_too():
 
 
 def test_bad_input(model):
-    with pytest.raises(ValueRangeError, match="'wildest'; expected one of labelled, wild"):
+    with pytest.raises(ValueRangeError, match="'wildest'; expected one of labelled, snapshots, wild"):
         SyntheticFaces(model, "wildest")
     with pytest.raises(InputTypeError, match="model: found str"):
         SyntheticFaces("face", "wild")
     with pytest.raises(InputTypeError, match="seed"):
         SyntheticFaces(model, "wild", seed=0.5)
+    with pytest.raises(ValueRangeError, match="program: found 'tpu'"):
+        SyntheticFaces(model, "wild", program="tpu")
     with pytest.raises(TwodaslError, match="blendshapes"):
         SyntheticFaces(load_face_model(), "wild")
     faces = SyntheticFaces(model, "labelled")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.io
 import torch
 
 from tests.conftest import make_model
@@ -33,6 +32,8 @@ from twodasl_lite.errors import FileFormatError, ShapeError, ValueRangeError
 from twodasl_lite.images import landmarks_box
 from twodasl_lite.landmarks import subset_18
 from twodasl_lite.morphable import MorphableModel
+
+scipy = pytest.importorskip("scipy", reason="scipy comes with the extra models")
 
 NAMES = ("AFW/AFW_1_0", "AFW_Flip/AFW_1_0", "HELEN/HELEN_2_1", "LFPW/LFPW_image.0003_4")
 

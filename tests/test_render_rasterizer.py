@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from fractions import Fraction
 
@@ -27,6 +29,7 @@ from twodasl_lite.render import (
     rasterize,
     rasterizer,
     torch_backend,
+    triton_backend,
 )
 from twodasl_lite.render.threads import side_by_side
 
@@ -228,6 +231,64 @@ def test_every_device_draws_the_same(device):
     for mine, its in zip(drawn, wanted, strict=True):
         assert mine.device.type == device.type
         assert torch.equal(mine.cpu(), its)
+
+
+def test_the_quickest_backend_of_a_device_draws_the_same(device):
+    """On CUDA this is Triton; of equal depths the same triangle wins there too."""
+    vertices, triangles = triangles_apart(soup(8, count=300, lattice=1 / 32))
+    wanted = rasterize(vertices, triangles, 30, 30, backend="torch")
+    drawn = rasterize(vertices.to(device), triangles.to(device), 30, 30, check=False)
+    assert (drawn.triangle.cpu() == wanted.triangle).float().mean() >= 0.999
+    same = drawn.triangle.cpu() == wanted.triangle
+    for mine, its in zip(drawn[1:], wanted[1:], strict=True):
+        torch.testing.assert_close(mine.cpu()[same], its[same])
+
+
+def test_unchecked_coordinates_stay_within_bounds(backend):
+    far = torch.tensor([[[-1e9, -1e9, 2.0], [-1e9, 1e9, 2.0], [1e9, 0.0, 2.0]]])
+    assert rasterize(far, TRIANGLE, 9, 9, backend=backend, check=False).triangle.shape == (1, 9, 9)
+    drawn = rasterize(GOOD, TRIANGLE, 9, 9, backend=backend, check=False)
+    assert all(torch.equal(a, b) for a, b in zip(drawn, rasterize(GOOD, TRIANGLE, 9, 9, backend=backend), strict=True))
+
+
+def test_triton_draws_as_the_others_do():
+    """Its kernels, imitated on the CPU by Triton's interpreter, in a process of their own."""
+    pytest.importorskip("triton")
+    code = (
+        "import torch; from twodasl_lite.render import triton_backend as t; "
+        "wrong = t._disagreement(torch.device('cpu')); print(wrong); raise SystemExit(bool(wrong))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True
+    )
+    if "only 0-dimensional arrays" in done.stderr:
+        pytest.skip("this interpreter of Triton does not know this numpy")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_triton_where_it_cannot_draw(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    error = InputTypeError if triton_backend.available() else MissingDependencyError
+    with pytest.raises(error, match="triton"):
+        rasterize(GOOD, TRIANGLE, 9, 9, backend="triton")
+    assert not triton_backend.usable(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("trouble", ["missing", "raises", "draws wrongly"])
+def test_a_gpu_without_triton_draws_with_torch_and_says_so(monkeypatch, trouble):
+    def disagreement(device):
+        if trouble == "raises":
+            raise RuntimeError("no compiler")
+        return "weights or depths differ"
+
+    monkeypatch.setattr(triton_backend, "available", lambda: trouble != "missing")
+    monkeypatch.setattr(triton_backend, "_disagreement", disagreement)
+    triton_backend.usable.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match="drawing with the torch backend"):
+            assert rasterizer._backend("auto", torch.device("cuda")) is torch_backend
+    finally:
+        triton_backend.usable.cache_clear()
 
 
 def test_weights_and_depth(backend):

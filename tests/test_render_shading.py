@@ -12,6 +12,7 @@ from twodasl_lite.errors import ShapeError, ValueRangeError
 from twodasl_lite.render import (
     Harmonics,
     Lamps,
+    MeshNormals,
     harmonic_basis,
     linear_to_srgb,
     shade,
@@ -218,3 +219,12 @@ def test_shade():
     torch.testing.assert_close(shade(grey, torch.ones(1, 3)), grey)
     assert (shade(grey, torch.zeros(1, 3)) == 0).all()
     torch.testing.assert_close(shade(grey, torch.full((1, 3), 9.0)), torch.ones(1, 3))
+
+
+def test_prepared_normals_are_the_same(device):
+    generator = torch.Generator().manual_seed(0)
+    vertices = torch.randn(3, 30, 3, generator=generator).to(device)
+    triangles = torch.randint(29, (50, 3), generator=generator).to(device)  # the last vertex has none
+    found = MeshNormals(triangles, 30)(vertices)
+    torch.testing.assert_close(found, vertex_normals(vertices, triangles), atol=1e-4, rtol=1e-4)
+    assert (found[:, -1] == 0).all()

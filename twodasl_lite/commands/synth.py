@@ -12,7 +12,8 @@ from twodasl_lite.coefficients import CoefficientLayout
 from twodasl_lite.commands.progress import ProgressBar
 from twodasl_lite.data.shards import MANIFEST, SHARD_SIZE, Recipe, make_shards, read_manifest
 from twodasl_lite.data.worlds import World, load_world, world_names
-from twodasl_lite.errors import FileFormatError, TwodaslError, ValueRangeError, require
+from twodasl_lite.errors import FileFormatError, ValueRangeError
+from twodasl_lite.settings import SettingsError, from_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,11 +61,10 @@ def _part(text: str) -> tuple[int, int]:
 
 def _world_of(folder: Path, settings: Mapping[str, object]) -> World:
     """A world from the settings that a manifest kept."""
-    pydantic = require("pydantic", "train", "checking a world's settings")
     try:
-        return pydantic.TypeAdapter(World).validate_python(settings)
-    except (pydantic.ValidationError, TwodaslError) as error:
-        raise FileFormatError(folder / MANIFEST, "settings of a world that do not fit", "a World's") from error
+        return from_table(World, settings)
+    except SettingsError as error:
+        raise FileFormatError(folder / MANIFEST, str(error), "settings of a world") from error
 
 
 def _run(options: argparse.Namespace) -> None:

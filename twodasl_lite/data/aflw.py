@@ -31,7 +31,8 @@ from twodasl_lite.errors import FileFormatError, ShapeError, TwodaslError, Value
 from twodasl_lite.images import read_photo
 from twodasl_lite.landmarks import NUM_AFLW
 
-_TO_18 = (*range(12), 13, 14, 15, 17, 18, 19)  # all but the ears and the chin, in the order of the landmark map
+AFLW_TO_18 = (*range(12), 13, 14, 15, 17, 18, 19)
+"""Of AFLW's 21 points those of the landmark map, in its order: all but the ears and the chin."""
 _FIRST = 1.0  # the files count pixels from 1
 _HIDDEN_X = -1.0  # as written
 
@@ -139,7 +140,7 @@ class AFLW:
         crops = [self.crop(self.names[k]) for k in index.tolist()]
         images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous()  # (B, 3, 120, 120)
         marked = self.landmarks[index].float()  # (B, 21, 2)
-        points = marked[:, _TO_18]  # (B, 18, 2)
+        points = marked[:, AFLW_TO_18]  # (B, 18, 2)
         visible = torch.isfinite(points).all(dim=-1)
         if self.noise_seed is not None:
             draws = Draws(self.noise_seed, index)

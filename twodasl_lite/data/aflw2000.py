@@ -1,11 +1,12 @@
 """AFLW2000-3D, the benchmark: 2,000 photos with the landmarks and coefficients of the face in each (Zhu et al. 2016).
 
-Read from any of three places:
+Read from any of four places:
 
 * a clone of ``XgTu/2DASL``, the release of Tu et al. (2019): photos, annotations, crops, crop boxes, re-annotated
   landmarks, a detector's landmarks, and the authors' own predictions;
 * the set's own folder, ``AFLW2000``, of ``image*.jpg`` and ``image*.mat``;
-* one ``.npz`` of annotations without photos.
+* one ``.npz`` of annotations without photos;
+* a pack of crops (:mod:`twodasl_lite.data.packed`), which has no photos either.
 
 Files are joined by name, never by position: the release's lists of 2,000 and of 1,998 pictures differ, because a
 detector failed on two. Points here are 0-based pixels of the photo (the files count from 1), yaws are as written, in
@@ -15,6 +16,7 @@ Explained in chapter 15.
 
 from __future__ import annotations
 
+import collections.abc
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +37,7 @@ from twodasl_lite.morphable.readers.arrays import read_npy
 
 IMAGE_SIZE = 450
 """Width and height of every photo of AFLW2000-3D and 300W-LP, in pixels."""
-Layout = Literal["clone", "folder", "archive"]
+Layout = Literal["clone", "folder", "archive", "pack"]
 FACES = 2000
 """Faces in the whole set."""
 
@@ -70,7 +72,7 @@ class AFLW2000:
 
     Attributes:
         root: Where it was read.
-        layout: ``"clone"``, ``"folder"`` or ``"archive"``.
+        layout: ``"clone"``, ``"folder"``, ``"archive"`` or ``"pack"``.
         names: N names without suffix, ``image00002`` to ``image04386``.
         landmarks: ``(N, 68, 3)`` float64 in photo pixels, with depth.
         yaw: ``(N,)`` degrees, as written.
@@ -82,6 +84,7 @@ class AFLW2000:
         shape: ``(N, 199)``, or None.
         expression: ``(N, 29)``, or None.
         problems: What could not be read, one sentence each.
+        crops: Name to crop, of a pack; else None.
     """
 
     root: Path
@@ -96,6 +99,7 @@ class AFLW2000:
     shape: torch.Tensor | None = None
     expression: torch.Tensor | None = None
     problems: tuple[str, ...] = ()
+    crops: collections.abc.Mapping[str, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -129,8 +133,9 @@ class AFLW2000:
 
     # ------------------------------------------------------------------------------------------------------- files
     def _file(self, name: str, suffix: str) -> Path:
-        if self.layout == "archive":
-            raise FileFormatError(self.root, "annotations without photos", _PLACES.rpartition(",")[0])
+        if self.layout in ("archive", "pack"):
+            found = "annotations without photos" if self.layout == "archive" else "a pack of crops without photos"
+            raise FileFormatError(self.root, found, _PLACES.rpartition(",")[0])
         folder = _ClonePaths(self.root).photos if self.layout == "clone" else self.root
         return folder / f"{name}{suffix}"
 
@@ -157,8 +162,10 @@ class AFLW2000:
         Raises:
             FileFormatError: If the file is missing, damaged or of another size.
         """
-        if box is None and self.layout == "clone":
-            path = _ClonePaths(self.root).crops / f"{name}.jpg"
+        if box is None and self.crops is not None:
+            return self.crops[name]
+        if box is None and self.crop_folder is not None:
+            path = self.crop_folder / f"{name}.jpg"
             if path.is_file():
                 crop = read_photo(path)
                 if crop.shape[:2] != (CROP_SIZE, CROP_SIZE):
@@ -166,6 +173,11 @@ class AFLW2000:
                     raise FileFormatError(path, found, f"a crop of {CROP_SIZE}x{CROP_SIZE}")
                 return crop
         return crop_photo(self.photo(name), self.boxes[self.names.index(name)] if box is None else box)
+
+    @property
+    def crop_folder(self) -> Path | None:
+        """Where the release's own crops are; None where the set has none."""
+        return _ClonePaths(self.root).crops if self.layout == "clone" else None
 
     def release_predictions(self) -> tuple[tuple[str, ...], torch.Tensor]:
         """The authors' predictions: names and ``(M, 62)`` whitened coefficients.
@@ -292,12 +304,14 @@ def read_aflw2000(root: str | os.PathLike[str]) -> AFLW2000:
         root: Folder or file.
 
     Raises:
-        FileFormatError: If it is none of the three, lacks something without which there is no benchmark, or lists and
+        FileFormatError: If it is none of these, lacks something without which there is no benchmark, or lists and
             arrays disagree.
     """
     root = Path(root)
     if root.is_file():
-        return _read_archive(root)
+        from twodasl_lite.data import packed  # which stands on this module
+
+        return packed.read_test(root) if packed.is_pack(root) else _read_archive(root)
     if not root.is_dir():
         raise FileFormatError(root, "no such folder", _PLACES)
     paths = _ClonePaths(root)

@@ -8,12 +8,14 @@ transform of JPEG.
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch.nn import functional
 
-from twodasl_lite.data.random import Draws
+from twodasl_lite.data.random import Draws, Pick
 from twodasl_lite.data.worlds import Degradation
+from twodasl_lite.render.constants import constant_like
 
 _BLOCK = 8
 _LUMA = (0.299, 0.587, 0.114)
@@ -65,23 +67,22 @@ def soften(images: torch.Tensor, draws: Draws, settings: Degradation) -> torch.T
     side = images.shape[-1]
     blurred = draws.chance("blurred", settings.blur)
     small = draws.chance("small", settings.low_resolution)
-    index = (blurred | small).nonzero()[:, 0]
-    if not len(index):
-        return images
-    width = draws.between("blur width", settings.blur_width, 2) * blurred[:, None]  # (B, 2) rows and columns
-    low, high = (math.log(min(bound, side)) for bound in settings.resolution)
-    resolution = torch.exp(draws.between("resolution", (low, high))).round()
-    resolution = torch.where(small, resolution, float(side))[index]
-    resize = resize_matrix(resolution, side)
-    rows, columns = (resize @ blur_matrix(width[index, axis], side) for axis in (0, 1))
-    changed = rows[:, None] @ images[index] @ columns.transpose(1, 2)[:, None]
-    return images.index_copy(0, index, changed)
+
+    def changed(draws: Draws, pick: Pick) -> torch.Tensor:
+        width = draws.between("blur width", settings.blur_width, 2) * pick(blurred)[:, None]  # (B, 2) rows and columns
+        low, high = (math.log(min(bound, side)) for bound in settings.resolution)
+        resolution = torch.exp(draws.between("resolution", (low, high))).round()
+        resize = resize_matrix(torch.where(pick(small), resolution, float(side)), side)
+        rows, columns = (resize @ blur_matrix(width[:, axis], side) for axis in (0, 1))
+        return rows[:, None] @ pick(images) @ columns.transpose(1, 2)[:, None]
+
+    return draws.change(blurred | small, images, changed)
 
 
 def recolour(images: torch.Tensor, draws: Draws, settings: Degradation) -> torch.Tensor:
     """White balance, saturation, contrast and brightness."""
     gain = torch.exp(settings.colour_cast * draws.normal("white balance", 3, clip=2.5))
-    luma = images.new_tensor(_LUMA)
+    luma = constant_like(images, *_LUMA)
     gain = gain / (gain @ luma)[:, None]
     saturation = draws.between("saturation", settings.saturation)
     saturation = torch.where(draws.chance("grey", settings.grey), 0.0, saturation)[:, None, None]
@@ -95,23 +96,24 @@ def recolour(images: torch.Tensor, draws: Draws, settings: Degradation) -> torch
 
 def add_noise(images: torch.Tensor, draws: Draws, settings: Degradation) -> torch.Tensor:
     """A sensor's noise, stronger where it is bright, partly shared by the colours."""
-    noisy = draws.chance("noisy", settings.noise)
-    index = noisy.nonzero()[:, 0]
-    if not len(index):
-        return images
-    level = draws.between("noise level", settings.noise_level)[index, None, None, None] / 255
-    chosen = images[index]
-    noise = draws.take(index).normal("noise", *images.shape[1:])
-    shared = 0.6 * noise.mean(dim=1, keepdim=True) * 3**0.5 + 0.8 * noise
-    return images.index_copy(0, index, chosen + shared * level * (0.45 + 0.75 * chosen.clamp(0, 1).sqrt()))
+
+    def changed(draws: Draws, pick: Pick) -> torch.Tensor:
+        level = draws.between("noise level", settings.noise_level)[:, None, None, None] / 255
+        chosen = pick(images)
+        noise = draws.normal("noise", *images.shape[1:])
+        shared = 0.6 * noise.mean(dim=1, keepdim=True) * 3**0.5 + 0.8 * noise
+        return chosen + shared * level * (0.45 + 0.75 * chosen.clamp(0, 1).sqrt())
+
+    return draws.change(draws.chance("noisy", settings.noise), images, changed)
 
 
-def _blocks_transform(device: torch.device) -> torch.Tensor:
+@cache
+def _blocks_transform() -> tuple[tuple[float, ...], ...]:
     """``(8, 8)`` orthonormal discrete cosine transform."""
-    axis = torch.arange(_BLOCK, dtype=torch.float32, device=device)
+    axis = torch.arange(_BLOCK, dtype=torch.float32)
     basis = torch.cos(math.pi * (axis + 0.5) * axis[:, None] / _BLOCK) * (2 / _BLOCK) ** 0.5
     basis[0] *= 0.5**0.5
-    return basis
+    return tuple(tuple(row) for row in basis.tolist())
 
 
 def _quantise(plane: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
@@ -121,12 +123,22 @@ def _quantise(plane: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     if pad:
         plane = functional.pad(plane, (0, pad, 0, pad), mode="replicate")
     count = (side + pad) // _BLOCK
-    basis = _blocks_transform(plane.device)
-    blocks = plane.reshape(batch, channels, count, _BLOCK, count, _BLOCK).transpose(3, 4)  # (B, C, n, n, 8, 8)
-    step = table[:, None, None, None]
-    frequencies = (basis @ blocks @ basis.T / step).round_() * step
-    blocks = basis.T @ frequencies @ basis
-    return blocks.transpose(3, 4).reshape(batch, channels, side + pad, side + pad)[..., :side, :side]
+    basis = constant_like(plane, *_blocks_transform())
+    # All blocks of a row of them side by side: few products of long matrices instead of many of tiny ones; as many
+    # rows in each, however many pictures there are, so that a picture is rounded alike in any batch.
+    rows = (batch * channels * count, _BLOCK, side + pad)
+    step = table.repeat(1, 1, count)[:, None, None].expand(-1, channels, count, -1, -1).reshape(rows)  # (B C n, 8, 8 n)
+
+    def across(strips: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+        """Every row of every block, times a matrix."""
+        pieces = strips.reshape(batch * channels, -1, _BLOCK)
+        return torch.bmm(pieces, matrix.expand(len(pieces), -1, -1)).reshape(rows)
+
+    down = basis.expand(rows[0], -1, -1)
+    frequencies = across(torch.bmm(down, plane.reshape(rows)), basis.T)
+    frequencies = (frequencies / step).round_() * step
+    strips = torch.bmm(down.transpose(1, 2), across(frequencies, basis))
+    return strips.reshape(batch, channels, side + pad, side + pad)[..., :side, :side]
 
 
 def jpeg(images: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
@@ -144,9 +156,9 @@ def jpeg(images: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)[:, None, None]
 
     def table(values: tuple[int, ...]) -> torch.Tensor:
-        return ((images.new_tensor(values).reshape(_BLOCK, _BLOCK) * scale + 50) / 100).floor().clamp(1, 255)
+        return ((constant_like(images, *values).reshape(_BLOCK, _BLOCK) * scale + 50) / 100).floor().clamp(1, 255)
 
-    luma = images.new_tensor(_LUMA)
+    luma = _LUMA
     red, green, blue = (255 * images.clamp(0, 1)).unbind(1)
     bright = luma[0] * red + luma[1] * green + luma[2] * blue
     colour = torch.stack([(blue - bright) / 1.772, (red - bright) / 1.402], dim=1)  # (B, 2, S, S)
@@ -161,11 +173,11 @@ def jpeg(images: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
 
 def compress(images: torch.Tensor, draws: Draws, settings: Degradation) -> torch.Tensor:
     """Make JPEG files of some pictures."""
-    index = draws.chance("jpeg", settings.jpeg).nonzero()[:, 0]
-    if not len(index):
-        return images
-    quality = draws.between("quality", settings.quality)[index]
-    return images.index_copy(0, index, jpeg(images[index], quality))
+
+    def changed(draws: Draws, pick: Pick) -> torch.Tensor:
+        return jpeg(pick(images), draws.between("quality", settings.quality))
+
+    return draws.change(draws.chance("jpeg", settings.jpeg), images, changed)
 
 
 def degrade(images: torch.Tensor, draws: Draws, settings: Degradation) -> torch.Tensor:

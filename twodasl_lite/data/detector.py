@@ -18,6 +18,7 @@ import torch
 from twodasl_lite.data.random import Draws
 from twodasl_lite.errors import ValueRangeError, check_tensor
 from twodasl_lite.landmarks import NUM_SUBSET
+from twodasl_lite.render.constants import constant_like
 
 YAW_EDGES = (30.0, 60.0)
 """Degrees of absolute yaw at which the ranges of the fit end."""
@@ -98,6 +99,8 @@ def detect(
     size: torch.Tensor,
     draws: Draws,
     noise: tuple[Noise, Noise, Noise] = DETECTOR,
+    *,
+    check: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What a detector reports of faces whose landmarks are known.
 
@@ -107,6 +110,7 @@ def detect(
         size: ``(B,)`` sqrt(width height) of the 68 landmarks' box, in pixels: errors grow with the face.
         draws: Random numbers of the B pictures.
         noise: How it errs in each range of yaw.
+        check: Whether to look at the values, for which a GPU has to be waited for.
 
     Returns:
         ``(B, 18, 2)`` reported points, NaN where none is, and ``(B, 18)`` whether one is.
@@ -115,16 +119,16 @@ def detect(
         ShapeError: If a shape differs.
         ValueRangeError: If a point, yaw or size is not finite, or a size not above zero.
     """
-    points = check_tensor("points", points, (draws.size, NUM_SUBSET, 2))
-    yaw = check_tensor("yaw", yaw, (draws.size,), device=points.device)
-    size = check_tensor("size", size, (draws.size,), dtype=points.dtype, device=points.device)
-    if bool((size <= 0).any()):
+    points = check_tensor("points", points, (draws.size, NUM_SUBSET, 2), finite=check)
+    yaw = check_tensor("yaw", yaw, (draws.size,), finite=check, device=points.device)
+    size = check_tensor("size", size, (draws.size,), finite=check, dtype=points.dtype, device=points.device)
+    if check and bool((size <= 0).any()):
         raise ValueRangeError(f"size: found {float(size.min())}; expected pixels, above 0")
-    kind = torch.bucketize(yaw.abs(), yaw.new_tensor(YAW_EDGES))  # (B,)
+    kind = torch.bucketize(yaw.abs(), constant_like(yaw, *YAW_EDGES))  # (B,)
 
     def number(name: str) -> torch.Tensor:
         """``(B,)`` or ``(B, 2)``: one of the settings, each face's own."""
-        return points.new_tensor([getattr(one, name) for one in noise])[kind]
+        return constant_like(points, *(getattr(one, name) for one in noise))[kind]
 
     def normal(purpose: str, *shape: int) -> torch.Tensor:
         return draws.normal(f"detector {purpose}", *shape).to(points)

@@ -16,6 +16,8 @@ from torch.nn import functional
 from twodasl_lite.data.random import Draws
 from twodasl_lite.data.worlds import Lighting
 from twodasl_lite.render import rasterize, visible_in
+from twodasl_lite.render.constants import constant_like
+from twodasl_lite.render.rasterizer import Backend
 
 SHADOW_SIDE = 112
 """Side in pixels of the picture that a lamp sees."""
@@ -82,7 +84,13 @@ def draw_lights(draws: Draws, settings: Lighting) -> Lights:
 
 
 def cast_shadows(
-    vertices: torch.Tensor, triangles: torch.Tensor, towards_lamp: torch.Tensor, framed: int
+    vertices: torch.Tensor,
+    triangles: torch.Tensor,
+    towards_lamp: torch.Tensor,
+    framed: int,
+    *,
+    backend: Backend = "auto",
+    check: bool = True,
 ) -> torch.Tensor:
     """Which vertices a lamp reaches.
 
@@ -92,11 +100,13 @@ def cast_shadows(
         towards_lamp: ``(B, 3)`` unit vectors, upright frame.
         framed: The first so many vertices, those of the face, span what the lamp looks at; the others are lit where
             they lie outside.
+        backend: See :func:`~twodasl_lite.render.rasterize`.
+        check: Whether to look at the values, for which a GPU has to be waited for.
 
     Returns:
         ``(B, V)`` booleans.
     """
-    ahead = towards_lamp * towards_lamp.new_tensor([1.0, -1.0, 1.0])  # y down, as the vertices
+    ahead = towards_lamp * constant_like(towards_lamp, 1.0, -1.0, 1.0)  # y down, as the vertices
     # Any axis that is not along the lamp's direction completes a frame.
     axes = torch.eye(3, device=ahead.device)
     helper = torch.where(ahead[:, 1:2].abs() < 0.8, axes[1], axes[0])
@@ -106,9 +116,9 @@ def cast_shadows(
     low, high = (bound(seen[:, :framed], dim=1, keepdim=True) for bound in (torch.amin, torch.amax))
     side = (high - low)[..., :2].amax(dim=-1, keepdim=True)
     seen = (seen - low) * ((SHADOW_SIDE - 1) / side)
-    fragments = rasterize(seen, triangles, SHADOW_SIDE, SHADOW_SIDE)
+    fragments = rasterize(seen, triangles, SHADOW_SIDE, SHADOW_SIDE, backend=backend, check=check)
     outside = ((seen[..., :2] < 0) | (seen[..., :2] > SHADOW_SIDE - 1)).any(dim=-1)
-    return outside | visible_in(fragments, seen, _SHADOW_TOLERANCE * SHADOW_SIDE)
+    return outside | visible_in(fragments, seen, _SHADOW_TOLERANCE * SHADOW_SIDE, check=check)
 
 
 def shade_vertices(
@@ -129,7 +139,7 @@ def shade_vertices(
     height = 0.5 + 0.5 * normals[..., 1:2]
     light = torch.lerp(lights.ground[:, None], lights.sky[:, None], height)  # (B, V, 3)
     cosines = (normals @ lights.directions.transpose(1, 2)).clamp_(min=0)  # (B, V, 2)
-    halfway = lights.directions[:, 0] + lights.directions.new_tensor([0.0, 0.0, 1.0])
+    halfway = lights.directions[:, 0] + constant_like(lights.directions, 0.0, 0.0, 1.0)
     halfway = functional.normalize(halfway, dim=-1)
     glint = (normals @ halfway[..., None])[..., 0].clamp_(min=1e-6) ** lights.sharpness[:, None]  # (B, V)
     glint = glint * lights.shine[:, None] * gloss

@@ -11,6 +11,7 @@ the very end.
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -20,11 +21,13 @@ from twodasl_lite.data.random import Draws
 from twodasl_lite.data.wardrobe import Look, eye_distance
 from twodasl_lite.data.worlds import Occluders
 from twodasl_lite.render import srgb_to_linear
+from twodasl_lite.render.constants import constant, constant_like
 
 _BRIDGE = 27
 _RINGS, _SIDES = 10, 10  # of a capsule
 _RIM, _TUBE = 20, 4  # corners around a lens, and around its frame
 _PALM, _FINGERS, _BALL, _STICK, _THING, _BARS = 0, (1, 2, 3, 4, 5), 6, 7, 8, (9, 10, 11)
+_HAND, _MICROPHONE, _FENCE = slice(0, 6), slice(6, 8), slice(9, 12)  # the same, of things that have several
 _CAPSULES = 12
 _MASK_ROWS, _MASK_COLUMNS = 9, 13
 
@@ -114,7 +117,7 @@ class Props:
         Returns:
             ``size`` vertices with their colours.
         """
-        marks = landmarks * landmarks.new_tensor([1.0, -1.0, 1.0])
+        marks = landmarks * constant_like(landmarks, 1.0, -1.0, 1.0)
         frame = _Frame(marks[:, _BRIDGE], axes, eye_distance(marks), marks)
         looks = [
             *self._capsules(draws, settings, frame, skin),
@@ -122,7 +125,7 @@ class Props:
             _mask(draws, settings, frame),
         ]
         vertices, albedo, gloss = (torch.cat(parts, dim=1) for parts in zip(*looks, strict=True))
-        return Look(vertices * vertices.new_tensor([1.0, -1.0, 1.0]), albedo, gloss)
+        return Look(vertices * constant_like(vertices, 1.0, -1.0, 1.0), albedo, gloss)
 
     # -------------------------------------------------------------------------------------------- what has capsules
     def _capsules(self, draws: Draws, settings: Occluders, frame: _Frame, skin: torch.Tensor) -> list[Look]:
@@ -135,7 +138,7 @@ class Props:
         colours = torch.zeros(batch, _CAPSULES, 2, 3, device=device)
         stripes = torch.zeros(batch, _CAPSULES, device=device)
         gloss = torch.full((batch, _CAPSULES), 0.6, device=device)
-        unit, viewer = frame.unit[:, None], torch.tensor([0.0, 0.0, 1.0], device=device)
+        unit, viewer = frame.unit[:, None], constant((0.0, 0.0, 1.0), device)
 
         def towards(angle: torch.Tensor) -> torch.Tensor:
             """``(B, 3)`` directions in the picture's plane."""
@@ -159,7 +162,8 @@ class Props:
         length = unit * size[:, None]
         first[:, _PALM] = palm - 0.45 * length * towards(inward)
         second[:, _PALM] = palm
-        radius[:, _PALM], flat[:, _PALM] = 0.42 * length[:, 0], 0.4
+        radius[:, _PALM] = 0.42 * length[:, 0]
+        flat[:, _PALM].fill_(0.4)
         spread = draws.between("fingers spread", (0.08, 0.24))
         for place, finger in enumerate(_FINGERS):
             thumb = finger == _FINGERS[-1]
@@ -173,10 +177,9 @@ class Props:
             first[:, finger] = root
             second[:, finger] = root + length * (reach * towards(inward + turn) + bend * viewer)
             radius[:, finger] = 0.115 * length[:, 0]
-        hand = [_PALM, *_FINGERS]
         shade = torch.exp(0.1 * draws.normal("hand colour", 1, 1, 3, clip=2))
-        colours[:, hand] = (skin[:, None, None] * shade).clamp(0, 1).expand(-1, len(hand), 2, -1)
-        radius[:, hand] = radius[:, hand] * there[:, None]
+        colours[:, _HAND] = (skin[:, None, None] * shade).clamp(0, 1)
+        radius[:, _HAND] *= there[:, None]
 
         # A microphone: a ball before or below the mouth, on a stick.
         there = draws.chance("microphone", settings.microphone)
@@ -187,8 +190,8 @@ class Props:
         radius[:, _BALL] = unit[:, 0] * there * draws.between("microphone size", (0.2, 0.36))
         radius[:, _STICK] = 0.5 * radius[:, _BALL]
         dark = draws.uniform("microphone colour", 2, 3) * draws.between("microphone value", (0.05, 0.4), 2, 1)
-        colours[:, [_BALL, _STICK]] = dark[:, :, None].expand(-1, -1, 2, -1) ** 2
-        gloss[:, [_BALL, _STICK]] = 1.5
+        colours[:, _MICROPHONE] = dark[:, :, None] ** 2
+        gloss[:, _MICROPHONE].fill_(1.5)
 
         # Bars: of a fence, a lamp post, a glass, a stick; parallel, across the picture.
         there = draws.chance("bars", settings.bars)
@@ -201,9 +204,8 @@ class Props:
             middle = centre + unit * gap * (place - 1) * across
             first[:, bar], second[:, bar] = middle - 6 * unit * along, middle + 6 * unit * along
             radius[:, bar] = unit[:, 0] * draws.between("bars size", (0.05, 0.16)) * (there & (place <= number))
-        bars = list(_BARS)
-        colours[:, bars] = _paints(draws, "bars")[:, None].expand(-1, 3, -1, -1)
-        stripes[:, bars] = draws.between("bars stripes", (0.0, 60.0), 1).expand(-1, 3)
+        colours[:, _FENCE] = _paints(draws, "bars")[:, None]
+        stripes[:, _FENCE] = draws.between("bars stripes", (0.0, 60.0), 1)
 
         # A thing: anything from a ball to a bottle or a phone, at the rim of the face more often than in its middle.
         there = draws.chance("thing", settings.thing)
@@ -220,7 +222,7 @@ class Props:
 
         first, second = (torch.where(radius[..., None] > 0, end, frame.origin[:, None]) for end in (first, second))
         axis = functional.normalize(second - first, dim=-1, eps=1e-6)
-        axis = torch.where((second - first).norm(dim=-1, keepdim=True) > 1e-3, axis, axis.new_tensor([1.0, 0.0, 0.0]))
+        axis = torch.where((second - first).norm(dim=-1, keepdim=True) > 1e-3, axis, constant_like(axis, 1.0, 0.0, 0.0))
         across = functional.normalize(torch.linalg.cross(viewer.expand_as(axis), axis), dim=-1, eps=1e-6)
         up = torch.linalg.cross(axis, across) * flat[..., None]
         share, *unit_vector = self._capsule.unbind(-1)  # each (N,)
@@ -259,7 +261,7 @@ def _glasses(draws: Draws, settings: Occluders, frame: _Frame) -> list[Look]:
 
     def tube(line: torch.Tensor, outward: torch.Tensor) -> torch.Tensor:
         """Vertices ``(B, L * 4, 3)`` around a line ``(B, L, 3)`` on the head; ``outward`` is across it, to the side."""
-        front = line.new_tensor([0.0, 0.0, 1.0])
+        front = constant_like(line, 0.0, 0.0, 1.0)
         around = torch.stack([outward, front.expand_as(outward), -outward, -front.expand_as(outward)], dim=2)
         return (line[:, :, None] + thick[..., None] * around).flatten(1, 2)
 
@@ -279,8 +281,8 @@ def _glasses(draws: Draws, settings: Occluders, frame: _Frame) -> list[Look]:
         middle = rim.mean(dim=1, keepdim=True)
         lens = torch.cat([middle, rim], dim=1)
         lenses.append(placed(lens, scale * dark[:, None, None]))
-        corners.append(rim[:, [0, _RIM // 2]])  # its right and left ends
-    up = torch.tensor([0.0, 1.0, 0.0], device=device).expand(batch, 2, 3)
+        corners.append(rim[:, :: _RIM // 2])  # its right and left ends
+    up = constant((0.0, 1.0, 0.0), device).expand(batch, 2, 3)
     (outer_left, inner_left), (inner_right, outer_right) = (
         (corners[0][:, 1], corners[0][:, 0]),
         (corners[1][:, 1], corners[1][:, 0]),
@@ -288,7 +290,7 @@ def _glasses(draws: Draws, settings: Occluders, frame: _Frame) -> list[Look]:
     lines = [torch.stack([inner_left, inner_right], dim=1)]
     for outer, ear in ((outer_left, 0), (outer_right, 16)):
         end = (frame.marks[:, ear] - frame.origin)[:, None] @ frame.axes / frame.unit[:, None, None]  # (B, 1, 3)
-        end = end[:, 0] + end.new_tensor([0.05 if ear else -0.05, 0.1, -0.5])
+        end = end[:, 0] + constant_like(end, 0.05 if ear else -0.05, 0.1, -0.5)
         lines.append(torch.stack([outer, end], dim=1))
     arms = [placed(tube(line, up), scale) for line in lines]
 
@@ -302,34 +304,55 @@ def _glasses(draws: Draws, settings: Occluders, frame: _Frame) -> list[Look]:
 
 
 # A mask is spanned between landmarks, from its upper rim to the chin, from the left to the right: which ones (the mean
-# of two), and how far it stands off there, to the side and to the front.
+# of two), and how far it stands off there, to the side, upwards and to the front.
 _MASK_KNOTS = (
-    (((2, 2), 0.06, 0.0), ((2, 28), 0.1, 0.3), ((28, 28), 0.0, 0.1), ((14, 28), 0.1, 0.3), ((14, 14), 0.06, 0.0)),
-    (((4, 4), 0.08, 0.02), ((4, 33), 0.15, 0.5), ((33, 33), 0.0, 0.5), ((12, 33), 0.15, 0.5), ((12, 12), 0.08, 0.02)),
-    (((6, 6), 0.08, 0.05), ((7, 8), 0.05, 0.12), ((8, 8), 0.0, 0.14), ((9, 8), 0.05, 0.12), ((10, 10), 0.08, 0.05)),
+    (
+        ((2, 2), (-0.06, 0.0, 0.0)),
+        ((2, 28), (-0.1, 0.0, 0.3)),
+        ((28, 28), (0.0, 0.0, 0.1)),
+        ((14, 28), (0.1, 0.0, 0.3)),
+        ((14, 14), (0.06, 0.0, 0.0)),
+    ),
+    (
+        ((4, 4), (-0.08, 0.0, 0.02)),
+        ((4, 33), (-0.15, 0.0, 0.5)),
+        ((33, 33), (0.0, 0.0, 0.5)),
+        ((12, 33), (0.15, 0.0, 0.5)),
+        ((12, 12), (0.08, 0.0, 0.02)),
+    ),
+    (
+        ((6, 6), (-0.08, 0.0, 0.05)),
+        ((7, 8), (-0.05, 0.0, 0.12)),
+        ((8, 8), (0.0, 0.0, 0.14)),
+        ((9, 8), (0.05, 0.0, 0.12)),
+        ((10, 10), (0.08, 0.0, 0.05)),
+    ),
 )
 
 
-def _through(share: torch.Tensor, number: int) -> torch.Tensor:
-    """Weights ``(N, number)`` of the polynomial through equally spaced knots, at shares of the way ``(N,)``."""
-    knots = torch.linspace(0, 1, number, device=share.device)
+@cache
+def _through(steps: int, number: int) -> tuple[tuple[float, ...], ...]:
+    """Weights ``(steps, number)`` of the polynomial through equally spaced knots, at equally spaced places."""
+    knots, share = torch.linspace(0, 1, number), torch.linspace(0, 1, steps)
     others = [[k for k in range(number) if k != j] for j in range(number)]
     weights = [((share[:, None] - knots[rest]) / (knots[j] - knots[rest])).prod(dim=1) for j, rest in enumerate(others)]
-    return torch.stack(weights, dim=1)
+    return tuple(tuple(row) for row in torch.stack(weights, dim=1).tolist())
 
 
 def _mask(draws: Draws, settings: Occluders, frame: _Frame) -> Look:
     """A cloth over nose and mouth, spanned between landmarks."""
     there = draws.chance("mask", settings.mask)
     rows = torch.linspace(0, 1, _MASK_ROWS, device=there.device)
-    columns = torch.linspace(0, 1, _MASK_COLUMNS, device=there.device)
-    knots = []
-    for row in _MASK_KNOTS:
-        for place, ((one, other), sideways, ahead) in enumerate(row):
-            offset = frame.axes @ frame.axes.new_tensor([(place > 2) * sideways - (place < 2) * sideways, 0.0, ahead])
-            knots.append((frame.marks[:, one] + frame.marks[:, other]) / 2 + frame.unit[:, None] * offset)
-    knots = torch.stack(knots, dim=1).unflatten(1, (len(_MASK_KNOTS), -1))  # (B, 3, 5, 3)
-    along, across = _through(rows, knots.shape[1]), _through(columns, knots.shape[2])
+    pairs, offsets = zip(*(knot for row in _MASK_KNOTS for knot in row), strict=True)
+    ends = constant(pairs, there.device, torch.long)  # (K, 2)
+    offsets = constant_like(frame.axes, *offsets)  # (K, 3)
+    middles = (frame.marks[:, ends[:, 0]] + frame.marks[:, ends[:, 1]]) / 2
+    # By hand, as a product of matrices of a single picture is rounded otherwise.
+    stand_off = sum(offsets[:, k, None] * frame.axes[:, None, :, k] for k in range(3))  # (B, K, 3)
+    knots = middles + frame.unit[:, None, None] * stand_off
+    knots = knots.unflatten(1, (len(_MASK_KNOTS), -1))  # (B, 3, 5, 3)
+    along = constant_like(knots, *_through(_MASK_ROWS, knots.shape[1]))
+    across = constant_like(knots, *_through(_MASK_COLUMNS, knots.shape[2]))
     surface = torch.einsum("rk,cl,bkld->brcd", along, across, knots).flatten(1, 2)
     vertices = torch.where(there[:, None, None], surface, frame.origin[:, None])
     colour = draws.between("mask colour", (0.3, 1.0), 1, 3) * draws.between("mask value", (0.15, 1.0), 1, 1)

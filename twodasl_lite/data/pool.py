@@ -1,4 +1,8 @@
-"""Tasks shared out among processes that end with the one that started them, however that one ends."""
+"""Tasks shared out among processes that end with the one that started them, however that one ends, and in silence.
+
+Signals are the delicate part. A worker must hear neither Ctrl-C, which a terminal sends to all processes of a command,
+nor anything that its parent's handlers would answer; it ends when its pipe is closed, or at once when it is told so.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
@@ -18,10 +24,17 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _DONE, _FAILED = "done", "failed"
+_LOOK = 0.2  # seconds between two questions whether to stop
+_PATIENCE = 10.0  # seconds in which workers without work end by themselves
 
 
 def run_tasks(
-    work: Callable[[Context, Task], Result], context: Context, tasks: Sequence[Task], workers: int
+    work: Callable[[Context, Task], Result],
+    context: Context,
+    tasks: Sequence[Task],
+    workers: int,
+    *,
+    stop: Callable[[], bool] | None = None,
 ) -> Iterator[Result]:
     """Do tasks in several processes.
 
@@ -30,6 +43,8 @@ def run_tasks(
         context: Its first argument, sent to each process once.
         tasks: Its second arguments.
         workers: How many processes; with one, everything happens in this process. Several work on one thread each.
+        stop: Asked again and again; once it says yes, the tasks that are not done are given up, in the middle too where
+            there are several processes.
 
     Yields:
         Results, in the order in which they are ready.
@@ -38,17 +53,21 @@ def run_tasks(
         TwodaslError: If a process dies. What goes wrong in a task is raised here as it is. Either way the others end.
     """
     workers = min(workers, len(tasks))
+    stop = stop or (lambda: False)
     if workers <= 1:
         for task in tasks:
+            if stop():
+                return
             yield work(context, task)
         return
     spawn = multiprocessing.get_context("spawn")  # forked processes and threads of compiled libraries do not mix
-    processes, ends = [], []
+    processes, ends, idle = [], [], False
     try:
         for _ in range(workers):
             ours, theirs = spawn.Pipe()
             process = spawn.Process(target=_serve, args=(work, context, theirs), daemon=True)
-            process.start()
+            with _without_interrupts():
+                process.start()
             theirs.close()
             processes.append(process)
             ends.append(ours)
@@ -57,7 +76,10 @@ def run_tasks(
             end.send(waiting.pop())
         left = len(tasks)
         while left:
-            for end in wait(ends):
+            ready = wait(ends, _LOOK)
+            if stop():  # asked before the answers: a signal to all processes may have ended the workers already
+                return
+            for end in ready:
                 state, value = _received(end)
                 if state == _FAILED:
                     raise value
@@ -65,13 +87,31 @@ def run_tasks(
                 if waiting:
                     end.send(waiting.pop())
                 yield value
+        idle = True
     finally:
         for end in ends:
             end.close()
         for process in processes:
-            process.terminate()
+            if idle:
+                process.join(_PATIENCE)
+            if process.is_alive():
+                process.terminate()
         for process in processes:
             process.join()
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes that are started here never hear Ctrl-C: what a thread blocks, its children block from birth."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # Python's own helper, whose start would end the blocking
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _received(end: Connection) -> tuple[str, object]:
@@ -87,7 +127,7 @@ def _received(end: Connection) -> tuple[str, object]:
 def _serve(work: Callable[[Context, Task], Result], context: Context, end: Connection) -> None:
     """A worker: task in, result out, until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # unwinds, so that half-written files go
+    signal.signal(signal.SIGTERM, _unwind)
     torch.set_num_threads(1)
     while True:
         try:
@@ -102,4 +142,12 @@ def _serve(work: Callable[[Context, Task], Result], context: Context, end: Conne
             end.send(answer)
         except ConnectionError:
             break
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # ending already
+    # Ending already. A function that does nothing, not SIG_IGN: when a signal has arrived and its handler has not run
+    # yet, changing to SIG_IGN makes Python print "Signal 15 ignored due to race condition".
+    signal.signal(signal.SIGTERM, lambda *_: None)
+
+
+def _unwind(*_: object) -> None:
+    """End at once, but in order: half-written files go. What is told twice ends once."""
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    sys.exit(1)

@@ -8,7 +8,11 @@ Lea and Flood 2014), in integer arithmetic that CPUs and GPUs do alike.
 
 from __future__ import annotations
 
+import copy
+import threading
 import zlib
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
@@ -17,6 +21,8 @@ from twodasl_lite.errors import InputTypeError, ValueRangeError
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed number
 _FIRST = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _SECOND = -7723592293110705685  # 0x94D049BB133111EB
+Pick = Callable[[torch.Tensor], torch.Tensor]
+"""Picks the rows of some pictures from a tensor that has a row for each."""
 _BITS = 23
 """Bits of a uniform number: with the half that is added they fill a single-precision number exactly."""
 
@@ -39,12 +45,86 @@ def _mix(value: torch.Tensor) -> torch.Tensor:
     return value ^ _shift(value, 31)
 
 
+class _Table(NamedTuple):
+    """Where the numbers of each purpose lie in a row that holds those of many purposes.
+
+    Attributes:
+        places: Purpose to first column and number of columns.
+        streams: ``(P,)`` hash of each purpose.
+        purpose: ``(N,)`` which purpose each column is for.
+        position: ``(N,)`` hash of its position within the purpose.
+    """
+
+    places: dict[str, tuple[int, int]]
+    streams: torch.Tensor
+    purpose: torch.Tensor
+    position: torch.Tensor
+
+
+class Recipe:
+    """Which random numbers a picture takes, so that those of all purposes can be hashed in one go.
+
+    A picture asks for a number some hundred times, and each time a dozen small tensor operations hash a few numbers:
+    on a GPU it is their launches that cost, not their arithmetic. Whoever draws many pictures shares one recipe among
+    them. The first pictures write down what they ask for; the later ones compute all of it at once. The numbers are the
+    same either way, and asking for one that is not in the recipe is no error.
+    """
+
+    _LARGEST = 256
+    """Purposes with more numbers than this, such as a sensor's noise, are hashed by themselves."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        # Tables are kept for good: another stream of a GPU may still be reading one that has grown too small.
+        self._tables: dict[tuple[torch.device, int], _Table] = {}
+        self._lock = threading.Lock()
+
+    def note(self, purpose: str, number: int) -> None:
+        """Remember that ``number`` numbers were asked for."""
+        if 0 < number <= self._LARGEST and self._numbers.get(purpose, 0) < number:
+            with self._lock:
+                self._numbers[purpose] = number
+
+    def table(self, device: torch.device) -> _Table | None:
+        """The layout of everything noted so far, ``None`` before the first note."""
+        table = self._tables.get((device, len(self._numbers)))
+        if table is not None:
+            return table
+        with self._lock:
+            numbers = dict(self._numbers)
+            if not numbers:
+                return None
+            ends = torch.tensor(list(numbers.values())).cumsum(0).tolist()
+            places = {name: (end - count, count) for (name, count), end in zip(numbers.items(), ends, strict=True)}
+            counts = torch.tensor(list(numbers.values()))
+            purpose = torch.repeat_interleave(torch.arange(len(counts)), counts)
+            first = torch.tensor([place for place, _ in places.values()])
+            position = (torch.arange(len(purpose)) - first[purpose] + 1) * _GOLDEN
+            streams = torch.tensor([_stream(name) for name in numbers])
+            table = _Table(places, *(part.to(device) for part in (streams, purpose, position)))
+            self._tables[device, len(numbers)] = table
+            return table
+
+
+def _stream(purpose: str) -> int:
+    """Hash of a purpose."""
+    return _signed(zlib.crc32(purpose.encode()) * _signed(_GOLDEN))
+
+
+def _uniform(bits: torch.Tensor) -> torch.Tensor:
+    """Hashes to single-precision numbers between 0 and 1, both excluded."""
+    return (_shift(bits, 64 - _BITS).float() + 0.5) * 2**-_BITS
+
+
 class Draws:
     """The random numbers of some pictures.
 
     Args:
         seed: Of the world; any whole number.
         pictures: ``(B,)`` their indices.
+        recipe: What such pictures ask for, if many are drawn alike.
+        whole: Whether :meth:`change` works on all pictures, and not on the chosen ones alone; by default on any device
+            but a CPU.
 
     Example:
         >>> few = Draws(0, torch.arange(3)).uniform("light", 2)
@@ -53,35 +133,82 @@ class Draws:
         True
     """
 
-    def __init__(self, seed: int, pictures: torch.Tensor) -> None:
+    def __init__(
+        self, seed: int, pictures: torch.Tensor, recipe: Recipe | None = None, *, whole: bool | None = None
+    ) -> None:
         if isinstance(seed, bool) or not hasattr(seed, "__index__"):
             raise InputTypeError(f"seed: found {type(seed).__name__}; expected a whole number")
-        self.seed, self.pictures = seed.__index__(), pictures
+        self.seed, self.pictures, self.recipe = seed.__index__(), pictures, recipe
+        self.whole = pictures.device.type != "cpu" if whole is None else whole
         start = _mix(torch.full_like(pictures, _signed(self.seed * _signed(_GOLDEN) + 1)))
         self._keys = _mix(start + pictures * _GOLDEN)  # (B,)
+        self._places: dict[str, tuple[int, int]] = {}
+        table = recipe.table(pictures.device) if recipe is not None else None
+        if table is not None:
+            streams = _mix(self._keys[:, None] ^ table.streams)  # (B, P)
+            self._places = table.places
+            self._numbers = _uniform(_mix(streams.index_select(1, table.purpose) + table.position))  # (B, N)
 
     @property
     def size(self) -> int:
         """B."""
         return len(self.pictures)
 
-    def take(self, index: torch.Tensor) -> Draws:
+    def take(self, index: torch.Tensor | slice) -> Draws:
         """The random numbers of some of the pictures."""
-        return Draws(self.seed, self.pictures[index])
+        few = copy.copy(self)
+        few.pictures, few._keys = self.pictures[index], self._keys[index]
+        if self._places:
+            few._numbers = self._numbers[index]
+        return few
 
-    def _bits(self, purpose: str, shape: tuple[int, ...]) -> torch.Tensor:
-        """``(B, ...)`` hashes."""
+    def change(
+        self,
+        chosen: torch.Tensor,
+        values: torch.Tensor,
+        changed: Callable[[Draws, Pick], torch.Tensor],
+    ) -> torch.Tensor:
+        """Change something about some of the pictures.
+
+        On a CPU the work is done for the chosen pictures alone. A GPU would have to be waited for until it is known how
+        many those are; there it is done for all of them, and the results of the others are dropped.
+
+        Args:
+            chosen: ``(B,)`` booleans.
+            values: ``(B, ...)``, not altered.
+            changed: Makes the new values ``(B', ...)`` from the random numbers of the pictures that are worked on and a
+                function that picks their rows of any ``(B, ...)``.
+
+        Returns:
+            ``(B, ...)``.
+        """
+        if self.whole:
+            new = changed(self, lambda part: part)
+            return torch.where(chosen.reshape(-1, *[1] * (values.ndim - 1)), new, values)
+        index = chosen.nonzero()[:, 0]
+        if not len(index):
+            return values
+        return values.index_copy(0, index, changed(self.take(index), lambda part: part.index_select(0, index)))
+
+    def _bits(self, purpose: str, number: int) -> torch.Tensor:
+        """``(B, number)`` hashes."""
+        stream = _mix(self._keys ^ _stream(purpose))  # (B,)
+        position = torch.arange(1, number + 1, device=stream.device) * _GOLDEN
+        return _mix(stream[:, None] + position)
+
+    def uniform(self, purpose: str, *shape: int) -> torch.Tensor:
+        """``(B, *shape)`` single-precision numbers between 0 and 1, both excluded; to be read only."""
         number = 1
         for side in shape:
             number *= side
-        stream = _mix(self._keys ^ _signed(zlib.crc32(purpose.encode()) * _signed(_GOLDEN)))  # (B,)
-        position = torch.arange(1, number + 1, device=stream.device) * _GOLDEN
-        return _mix(stream[:, None] + position).reshape(-1, *shape)
-
-    def uniform(self, purpose: str, *shape: int) -> torch.Tensor:
-        """``(B, *shape)`` single-precision numbers between 0 and 1, both excluded."""
-        number = _shift(self._bits(purpose, shape), 64 - _BITS).float()
-        return (number + 0.5) * 2**-_BITS
+        first, count = self._places.get(purpose, (0, 0))
+        if number <= count:
+            # With the usual strides: numbers that lie otherwise are multiplied, and so rounded, otherwise.
+            numbers = self._numbers[:, first : first + number].reshape(-1, *shape)
+            return numbers.clone(memory_format=torch.contiguous_format)
+        if self.recipe is not None:
+            self.recipe.note(purpose, number)
+        return _uniform(self._bits(purpose, number)).reshape(-1, *shape)
 
     def between(self, purpose: str, bounds: tuple[float, float], *shape: int) -> torch.Tensor:
         """``(B, *shape)`` numbers, uniform between two bounds."""

@@ -291,6 +291,15 @@ def write_shard(path: Path, source: ShardSource, first: int, count: int) -> Shar
     return ShardRecord(path.name, first, count, hashed.size, hashed.digest.hexdigest())
 
 
+def _bytes(count: float) -> str:
+    """A number of bytes to three digits, in a unit in which it is below 1000."""
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while count >= 1000 and len(units) > 1:
+        count /= 1000
+        del units[0]
+    return f"{count:.3g} {units[0]}"
+
+
 def _check_room(folder: Path, source: ShardSource, pictures: int) -> None:
     """Refuse to begin what cannot fit."""
     sample = source.batch(0, 1)
@@ -298,7 +307,7 @@ def _check_room(folder: Path, source: ShardSource, pictures: int) -> None:
     free = shutil.disk_usage(folder).free
     if each * pictures > free:
         raise TwodaslError(
-            f"{folder}: found {free / 1e9:.2f} GB free; expected {each * pictures / 1e9:.2f} GB for {pictures} pictures"
+            f"{folder}: found {_bytes(free)} free; expected {_bytes(each * pictures)} for {pictures} pictures"
         )
 
 

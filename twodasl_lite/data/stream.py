@@ -9,7 +9,7 @@ to remember.
 * :class:`SetStream`: a finite set (:class:`FaceSet`: shards, 300W-LP, ...), in a new order each epoch.
 * :class:`MemoryStream`: a finite set that is held in memory.
 
-:func:`prefetch` prepares batches in the background.
+:func:`prefetch` prepares batches in the background, :func:`drawn_beside` draws them there, on a GPU too.
 """
 
 from __future__ import annotations
@@ -377,3 +377,51 @@ def prefetch(
     finally:
         stopped.set()
         thread.join()
+
+
+def drawn_beside(batches: Iterator[FaceBatch], device: torch.device | str, depth: int = 2) -> Iterator[FaceBatch]:
+    """Draw each batch while the one before it is used.
+
+    On a GPU pictures are drawn in a CUDA stream of their own, and no thread is needed, as drawing never waits for the
+    device: the work of the next batch is handed over before this one is. It begins when the last step but one has
+    ended, so that the program's running ahead costs the memory of two batches and no more. On a CPU a thread draws
+    (:func:`prefetch`).
+
+    The batches and their order stay the same, so a stream is resumed as before: count the batches taken *from here*.
+
+    Args:
+        batches: Such as ``SyntheticStream(faces).batches(64, start)``; asked for one more batch than is taken from
+            here, on a CPU for up to ``depth + 1`` more.
+        device: Where they are drawn.
+        depth: How many batches a CPU keeps ready.
+
+    Yields:
+        The same batches, to be used in the stream that is current when they are asked for.
+
+    Example:
+        >>> for batch in drawn_beside(SyntheticStream(faces).batches(256), faces.device):  # doctest: +SKIP
+        ...     train_on(batch)
+    """
+    device = torch.device(device)
+    if device.type != "cuda":
+        yield from prefetch(batches, depth)
+        return
+    beside = torch.cuda.Stream(device)
+
+    def drawn() -> tuple[FaceBatch, torch.cuda.Event] | None:
+        # Waiting for the work handed over so far bounds how far drawing runs ahead of training.
+        beside.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(beside):
+            batch = next(batches, None)
+            return None if batch is None else (batch, beside.record_event())
+
+    following = drawn()
+    while following is not None:
+        batch, done = following
+        following = drawn()
+        current = torch.cuda.current_stream(device)
+        current.wait_event(done)
+        for part in batch:
+            if part is not None:
+                part.record_stream(current)  # its memory is free once `current` has used it, not before
+        yield batch

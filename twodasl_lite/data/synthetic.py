@@ -4,35 +4,44 @@ The labelled world is narrow and comes with 3D truth; the wild one is wide and c
 as photographs from the web would. Every picture is a function of the world, its seed and its index, whatever the batch,
 the worker or the machine. Pictures of one world under another seed, with ``truth=True``, are its test set.
 Explained in the chapter "Two worlds".
+
+One definition, two ways to work it off. On a CPU few pictures at a time stay in a core's cache, and a step that some of
+them lack is done for the others alone. On a GPU many are drawn at once, every step for all of them, so that nothing has
+to be known before the end and the program never waits for the GPU: it may train a network meanwhile. The pictures agree
+up to rounding.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
+from collections.abc import Iterator
+from typing import Literal, get_args
 
 import torch
 from torch.profiler import record_function
 
-from twodasl_lite.camera import CROP_SIZE, euler_to_matrix, make_pose, nearest_rotation
+from twodasl_lite.camera import CROP_SIZE, euler_to_matrix
 from twodasl_lite.coefficients import Coefficients, Whitening
 from twodasl_lite.data import backgrounds
 from twodasl_lite.data.degradation import degrade
 from twodasl_lite.data.detector import detect
 from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.data.lighting import cast_shadows, draw_lights, shade_vertices
+from twodasl_lite.data.lighting import Lights, cast_shadows, draw_lights, shade_vertices
 from twodasl_lite.data.occluders import Props
-from twodasl_lite.data.random import Draws
+from twodasl_lite.data.random import Draws, Pick, Recipe
 from twodasl_lite.data.wardrobe import Look, Wardrobe
 from twodasl_lite.data.worlds import World, load_world
 from twodasl_lite.decode import decode, decode_landmarks
 from twodasl_lite.errors import InputTypeError, TwodaslError, ValueRangeError
 from twodasl_lite.images import BOX_MARGIN
-from twodasl_lite.landmarks import subset_18
+from twodasl_lite.landmarks import SUBSET_18
 from twodasl_lite.morphable.model import MorphableModel
 from twodasl_lite.render import (
     Fragments,
+    MeshNormals,
     linear_to_srgb,
     rasterize,
     refine,
@@ -40,6 +49,7 @@ from twodasl_lite.render import (
     vertex_normals,
     visible_in,
 )
+from twodasl_lite.render.rasterizer import Backend
 from twodasl_lite.render.threads import side_by_side
 
 TEST_SEED = 2**31
@@ -48,7 +58,12 @@ TEST_SEED = 2**31
 _EYELID = 2.0  # pixels of the crop that a landmark may lie behind the drawn surface and still be seen
 _LARGEST_INDEX = 2**48
 _AT_ONCE = 16  # pictures that a core makes at a time
+_AT_ONCE_GPU = 256  # pictures that a GPU makes at a time: 4 GB of its memory at most
 _CHEEKS = [1, 2, 14, 15, 29, 31, 35]  # landmarks that show the skin's colour
+
+
+Program = Literal["cpu", "gpu"]
+"""Few pictures at a time and each step for those that need it; or many, each step for all, without waiting."""
 
 
 class SyntheticFaces:
@@ -59,6 +74,9 @@ class SyntheticFaces:
         world: ``"labelled"``, ``"wild"``, a ``.toml`` file, or a :class:`~twodasl_lite.data.worlds.World`.
         seed: Of all randomness.
         device: Where pictures are made and stay.
+        program: How they are made, ``"cpu"`` or ``"gpu"``; by default as the device is. The pictures are the same up to
+            rounding: it is there to compare the two.
+        backend: What draws, see :func:`~twodasl_lite.render.rasterize`.
 
     Raises:
         InputTypeError: If an argument is of the wrong type.
@@ -79,13 +97,21 @@ class SyntheticFaces:
         world: World | str | os.PathLike[str],
         seed: int = 0,
         device: torch.device | str = "cpu",
+        *,
+        program: Program | None = None,
+        backend: Backend = "auto",
     ) -> None:
         _check_model(model)
+        if program not in (None, *get_args(Program)):
+            raise ValueRangeError(f"program: found {program!r}; expected one of {get_args(Program)}, or None")
         if model.albedo_mean is None:
             raise TwodaslError(f"model: found {model.name!r}, which has no colours; expected one with albedo_mean")
         self.world, self.seed, self.device = load_world(world), seed, torch.device(device)
         self.model = model.to(self.device)
         Draws(seed, torch.zeros(1, dtype=torch.long))  # checks the seed
+        self.program: Program = program or ("cpu" if self.device.type == "cpu" else "gpu")
+        self.backend: Backend = backend
+        self._recipe = Recipe()
         self._bank: torch.Tensor | None = None
         self._wardrobe = Wardrobe(self.model)
         self._props = Props(self.device) if any(dataclasses.astuple(self.world.occluders)) else None
@@ -93,6 +119,12 @@ class SyntheticFaces:
         if self._props is not None:
             parts.append(self._props.triangles + self.model.num_vertices)
         self._triangles = torch.cat(parts)
+        self._cheeks = self.model.landmarks[_CHEEKS]
+        self._ends = torch.tensor([(members[0], members[-1]) for members in SUBSET_18], device=self.device)
+        self._normals: MeshNormals | None = None
+        if self.program == "gpu":
+            size = self.model.num_vertices + (0 if self._props is None else self._props.size)
+            self._normals = MeshNormals(self._triangles, size)
 
     # ----------------------------------------------------------------------------------------------- what is drawn
     def _draws(self, start: int, count: int) -> Draws:
@@ -101,7 +133,11 @@ class SyntheticFaces:
                 raise InputTypeError(f"{name}: found {type(value).__name__}; expected a whole number")
             if not least <= value < _LARGEST_INDEX:
                 raise ValueRangeError(f"{name}: found {value}; expected {least} or more, below {_LARGEST_INDEX}")
-        return Draws(self.seed, torch.arange(start, start + count, device=self.device))
+        return self._drawn(torch.arange(start, start + count, device=self.device))
+
+    def _drawn(self, pictures: torch.Tensor) -> Draws:
+        """The random numbers of pictures ``(B,)``."""
+        return Draws(self.seed, pictures, self._recipe, whole=self.program == "gpu")
 
     def coefficients(self, start: int, count: int) -> torch.Tensor:
         """The answers ``(count, D)`` to pictures ``start`` to ``start + count - 1``, raw, without drawing any."""
@@ -112,8 +148,7 @@ class SyntheticFaces:
         """The colours ``(count, 3)`` of the cheeks, sRGB in [0, 1], as no light has changed them."""
         with torch.no_grad():
             few = self._draws(start, count).pictures.split(_AT_ONCE)
-            cheeks = self.model.landmarks[_CHEEKS]
-            return torch.cat([self._albedo(Draws(self.seed, index))[:, cheeks].mean(dim=1) for index in few])
+            return torch.cat([self._albedo(self._drawn(index))[:, self._cheeks].mean(dim=1) for index in few])
 
     def batch(self, start: int, count: int, *, truth: bool | None = None) -> FaceBatch:
         """Pictures ``start`` to ``start + count - 1``.
@@ -132,42 +167,48 @@ class SyntheticFaces:
         """
         draws = self._draws(start, count)
         truth = self.world.labelled if truth is None else truth
-        if self.device.type != "cpu":
-            return self._make(draws, truth)
-        # Few at a time, in threads of their own: what they need then stays in a core's cache.
-        shares = [Draws(self.seed, few) for few in draws.pictures.split(_AT_ONCE)]
+        self._textures()  # once, before the threads
+        at_once = _AT_ONCE if self.program == "cpu" else _AT_ONCE_GPU
+        shares = draws.pictures.split(at_once)
         made: list[FaceBatch] = [FaceBatch(*(draws.pictures,) * 3)] * len(shares)
 
         def work(share: int) -> None:
-            made[share] = self._make(shares[share], truth)
+            made[share] = self._make(self._drawn(shares[share]), truth)
 
-        self._textures()  # once, before the threads
-        side_by_side(work, len(shares))
-        return FaceBatch.cat(made)
+        if self.program == "cpu":
+            # Few at a time, in threads of their own: what they need then stays in a core's cache.
+            side_by_side(work, len(shares))
+        else:
+            for share in range(len(shares)):
+                work(share)
+        return made[0] if len(made) == 1 else FaceBatch.cat(made)
 
     @torch.no_grad()
     def _make(self, draws: Draws, truth: bool) -> FaceBatch:
         """The pictures of these random numbers."""
-        with record_function("sampling"):
-            coefficients, yaw = draw_coefficients(self.model, self.world, draws)
-        with record_function("decoding"):
-            whole = _padded(coefficients.pack())
-            vertices = decode(whole, self.model).float()[: draws.size]
-            landmarks = decode_landmarks(whole, self.model).float()[: draws.size]  # (B, 68, 3)
-        images, fragments = self._draw(draws, coefficients, vertices, landmarks)
-        with record_function("degradation"):
-            images = degrade(images, draws, self.world.degradation)
-        with record_function("landmarks"):
-            extent = landmarks[..., :2].amax(dim=1) - landmarks[..., :2].amin(dim=1)
-            detected, reported = detect(subset_18(landmarks[..., :2]), yaw, extent.prod(dim=-1).sqrt(), draws)
-            faces = FaceBatch(images, detected, reported)
-            if not truth:
-                return faces
-            fine = self.world.supersample
-            visible = visible_in(fragments, refine(landmarks, fine), _EYELID * fine)
-            return faces._replace(
-                landmarks=landmarks, visible=visible, coefficients=coefficients.pack().float(), yaw=yaw
-            )
+        check = self.program == "cpu"
+        with _exact_products(self.device):
+            with record_function("sampling"):
+                coefficients, yaw = draw_coefficients(self.model, self.world, draws)
+            with record_function("decoding"):
+                whole = _padded(coefficients.pack())
+                vertices = decode(whole, self.model).float()[: draws.size]
+                landmarks = decode_landmarks(whole, self.model).float()[: draws.size]  # (B, 68, 3)
+            images, fragments = self._draw(draws, coefficients, vertices, landmarks)
+            with record_function("degradation"):
+                images = degrade(images, draws, self.world.degradation)
+            with record_function("landmarks"):
+                extent = landmarks[..., :2].amax(dim=1) - landmarks[..., :2].amin(dim=1)
+                points = self._eighteen(landmarks[..., :2])
+                detected, reported = detect(points, yaw, extent.prod(dim=-1).sqrt(), draws, check=check)
+                faces = FaceBatch(images, detected, reported)
+                if not truth:
+                    return faces
+                fine = self.world.supersample
+                visible = visible_in(fragments, refine(landmarks, fine), _EYELID * fine, check=check)
+                return faces._replace(
+                    landmarks=landmarks, visible=visible, coefficients=coefficients.pack().float(), yaw=yaw
+                )
 
     # ------------------------------------------------------------------------------------------------- how it looks
     def _albedo(self, draws: Draws) -> torch.Tensor:
@@ -180,55 +221,95 @@ class SyntheticFaces:
         self, draws: Draws, coefficients: Coefficients, vertices: torch.Tensor, landmarks: torch.Tensor
     ) -> tuple[torch.Tensor, Fragments]:
         """Pictures ``(B, 3, S, S)`` sRGB in [0, 1] before a camera spoils them, and what their subpixels show."""
-        world, model = self.world, self.model
+        world = self.world
         with record_function("colours"):
             albedo = _nearly_linear(self._albedo(draws))
-            skin = albedo[:, model.landmarks[_CHEEKS]].mean(dim=1)
+            skin = albedo[:, self._cheeks].mean(dim=1)
         with record_function("occluders"):
             scaled = coefficients.pose[..., :3].float()
             look = Look(vertices, albedo, torch.ones_like(vertices[..., 0]))
             look = self._wardrobe.dress(draws, world, scaled, look)
             if self._props is not None:
-                props = self._props.place(draws, world.occluders, landmarks, nearest_rotation(scaled), skin)
+                axes = torch.nn.functional.normalize(scaled, dim=-1)
+                props = self._props.place(draws, world.occluders, landmarks, axes, skin)
                 look = Look(*(torch.cat(parts, dim=1) for parts in zip(look, props, strict=True)))
         with record_function("light"):
             lights = draw_lights(draws, world.lighting)
-            normals = vertex_normals(look.vertices, self._triangles)
-            lit = None
-            index = lights.shadows.nonzero()[:, 0]
-            if len(index):
-                lit = torch.ones_like(look.gloss)
-                towards = lights.directions[index, 0]
-                reached = cast_shadows(look.vertices[index], self._triangles, towards, model.num_vertices)
-                lit = lit.index_copy(0, index, reached.to(lit))
+            normals = self._mesh_normals(look.vertices)
+            lit = self._lit(draws, lights, look) if world.lighting.shadows else None
             colour = shade_vertices(lights, normals, look.albedo, look.gloss, lit)
         with record_function("rendering"):
             fine = world.supersample
             size = CROP_SIZE * fine
-            fragments = rasterize(refine(look.vertices, fine), self._triangles, size, size)
-            face, alpha = average_colours(colour, self._triangles, fragments, fine)
+            fragments = rasterize(
+                *(refine(look.vertices, fine), self._triangles, size, size),
+                backend=self.backend,
+                check=self.program == "cpu",
+            )
+            face, alpha = average_colours(colour, self._triangles, fragments, fine, whole=draws.whole)
         with record_function("background"):
             scene = srgb_to_linear(self._background(draws))
             images = linear_to_srgb(face + (1 - alpha) * scene)
         return images, fragments
+
+    def _eighteen(self, points: torch.Tensor) -> torch.Tensor:
+        """:func:`~twodasl_lite.landmarks.subset_18` of ``(B, 68, 2)`` points."""
+        return (points[:, self._ends[:, 0]] + points[:, self._ends[:, 1]]) / 2
+
+    def _mesh_normals(self, vertices: torch.Tensor) -> torch.Tensor:
+        """Normals ``(B, V, 3)``."""
+        if self._normals is not None:
+            return self._normals(vertices)
+        return vertex_normals(vertices, self._triangles)
+
+    def _lit(self, draws: Draws, lights: Lights, look: Look) -> torch.Tensor:
+        """How much of the main lamp reaches each vertex ``(B, V)``."""
+
+        def changed(_: Draws, pick: Pick) -> torch.Tensor:
+            return cast_shadows(
+                *(pick(look.vertices), self._triangles, pick(lights.directions[:, 0]), self.model.num_vertices),
+                backend=self.backend,
+                check=self.program == "cpu",
+            ).to(look.gloss)
+
+        return draws.change(lights.shadows, torch.ones_like(look.gloss), changed)
 
     def _textures(self) -> torch.Tensor:
         """What clutter is cut from; made at the first need."""
         if self._bank is None:
             needed = self.world.background.clutter > 0
             self._bank = backgrounds.texture_bank(self.seed, self.device) if needed else torch.empty(0)
+            if self.device.type == "cuda":  # they may be asked for in another stream next time
+                torch.cuda.current_stream(self.device).synchronize()
         return self._bank
 
     def _background(self, draws: Draws) -> torch.Tensor:
         """``(B, 3, S, S)`` sRGB."""
         settings = self.world.background
         behind = backgrounds.plain(draws, CROP_SIZE)
-        index = draws.chance("clutter", settings.clutter).nonzero()[:, 0]
-        if len(index):
-            contrast = draws.between("clutter contrast", settings.contrast)[index]
-            clutter = backgrounds.cluttered(draws.take(index), self._textures(), CROP_SIZE, contrast)
-            behind = behind.index_copy(0, index, clutter)
-        return behind
+        if not settings.clutter:
+            return behind
+
+        def changed(draws: Draws, _: Pick) -> torch.Tensor:
+            contrast = draws.between("clutter contrast", settings.contrast)
+            return backgrounds.cluttered(draws, self._textures(), CROP_SIZE, contrast)
+
+        return draws.change(draws.chance("clutter", settings.clutter), behind, changed)
+
+
+@contextlib.contextmanager
+def _exact_products(device: torch.device) -> Iterator[None]:
+    """Matrix products in single precision, whatever a trainer allows its network on a GPU."""
+    if device.type != "cuda":
+        yield
+        return
+    allowed = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.autocast("cuda", enabled=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def _padded(rows: torch.Tensor) -> torch.Tensor:
@@ -247,7 +328,7 @@ def _nearly_linear(colours: torch.Tensor) -> torch.Tensor:
 
 
 def average_colours(
-    colours: torch.Tensor, triangles: torch.Tensor, fragments: Fragments, factor: int
+    colours: torch.Tensor, triangles: torch.Tensor, fragments: Fragments, factor: int, *, whole: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Vertex colours to pixels, each the mean over its ``factor`` squared subpixels.
 
@@ -259,6 +340,7 @@ def average_colours(
         triangles: ``(T, 3)``.
         fragments: Of pictures ``factor`` times as fine.
         factor: Subpixels per pixel and direction.
+        whole: Whether to work on every pixel, also those that show nothing: then a GPU has not to be waited for.
 
     Returns:
         ``(B, 3, S, S)`` colours times coverage, and ``(B, 1, S, S)`` coverage.
@@ -267,6 +349,8 @@ def average_colours(
     fine, row = width * factor, height * width
     counts = sum(fragments.covered[:, y::factor, x::factor].int() for y in range(factor) for x in range(factor))
     alpha = counts.float() / factor**2  # (B, S, S)
+    if whole:
+        return _average_everywhere(colours, triangles, fragments, factor), alpha.reshape(batch, 1, height, width)
     pixels = counts.reshape(-1).nonzero()[:, 0]  # (N,), those that show anything
     line = torch.div(pixels, width, rounding_mode="floor")
     corner = line * (fine * factor) + (pixels - line * width) * factor  # its first subpixel
@@ -283,6 +367,28 @@ def average_colours(
     result = colours.new_zeros(batch * row, 3).index_copy_(0, pixels, summed)
     picture = result.reshape(batch, height, width, 3).permute(0, 3, 1, 2)
     return picture, alpha.reshape(batch, 1, height, width)
+
+
+def _average_everywhere(
+    colours: torch.Tensor, triangles: torch.Tensor, fragments: Fragments, factor: int
+) -> torch.Tensor:
+    """``(B, 3, S, S)`` colours times coverage; see :func:`average_colours`."""
+    batch, height, width = (fragments.triangle.shape[0], *(side // factor for side in fragments.triangle.shape[1:]))
+
+    def by_pixel(values: torch.Tensor) -> torch.Tensor:
+        """``(B, f H, f W, ...)`` to ``(B H W, f f ...)``."""
+        squares = values.reshape(batch, height, factor, width, factor, -1).transpose(2, 3)
+        return squares.reshape(batch * height * width, -1)
+
+    triangle = by_pixel(fragments.triangle).clamp_(min=0)  # (N, f f)
+    corners = triangles.index_select(0, triangle.reshape(-1)).reshape(batch, -1)
+    corners += torch.arange(batch, device=corners.device)[:, None] * colours.shape[1]
+    summed = torch.nn.functional.embedding_bag(
+        *(corners.reshape(len(triangle), -1), colours.reshape(-1, 3)),
+        per_sample_weights=by_pixel(fragments.barycentric).to(colours),
+        mode="sum",
+    )
+    return summed.div_(factor**2).reshape(batch, height, width, 3).permute(0, 3, 1, 2)
 
 
 def _check_model(model: object) -> None:
@@ -328,7 +434,8 @@ def draw_coefficients(model: MorphableModel, world: World, draws: Draws) -> tupl
     yaw = torch.where(draws.chance("yaw is uniform", turn.yaw_uniform), uniform, yaw)
     pitch = bounded("pitch", turn.pitch_mean, turn.pitch_spread, turn.pitch_limit)
     roll = bounded("roll", 0.0, turn.roll_spread, turn.roll_limit)
-    rotation = euler_to_matrix(torch.deg2rad(torch.stack([pitch, yaw, roll], dim=-1))).to(model.mean)
+    angles = torch.deg2rad(torch.stack([pitch, yaw, roll], dim=-1))
+    rotation = euler_to_matrix(angles, check=False).to(model.mean)
 
     landmarks = model.decode_landmarks(_padded(shape), _padded(expression))[: draws.size]
     turned = landmarks @ rotation.transpose(-1, -2)  # (B, 68, 3)
@@ -338,7 +445,7 @@ def draw_coefficients(model: MorphableModel, world: World, draws: Draws) -> tupl
     shift = CROP_SIZE * box.shift_spread * draws.normal("box shift", 2, clip=2.5).to(turned)
     middle = (CROP_SIZE + 1) / 2 + shift - scale[:, None] * (low + high)[:, :2] / 2  # 1-based, y up
     depth = -scale * turned[..., 2].mean(dim=1)
-    pose = make_pose(scale, rotation, torch.cat([middle, depth[:, None]], dim=-1))
+    pose = torch.cat([scale[:, None, None] * rotation, torch.cat([middle, depth[:, None]], dim=-1)[..., None]], dim=-1)
     return Coefficients(pose, shape, expression), yaw
 
 

@@ -20,8 +20,10 @@ from twodasl_lite.data.worlds import World
 from twodasl_lite.landmarks import GROUPS
 from twodasl_lite.morphable.model import MorphableModel
 from twodasl_lite.render import srgb_to_linear
+from twodasl_lite.render.constants import constant_like
 
 _BRIDGE, _CHIN, _NOSE_BASE, _EARS = 27, 8, 33, (0, 16)
+_LEFT_EYE, _RIGHT_EYE = (slice(GROUPS[eye][0], GROUPS[eye][-1] + 1) for eye in ("left_eye", "right_eye"))
 _SKULL = (0.0, 0.1, -1.5)  # middle of the head; hair and hats stand off in the direction away from it
 _EARS_BEGIN = 1.17  # farther to the side than this are ears alone
 # Colours of hair, sRGB: black, dark brown, brown, red, blond, grey.
@@ -48,7 +50,7 @@ class Look(NamedTuple):
 
 def eye_distance(landmarks: torch.Tensor) -> torch.Tensor:
     """Distance between the middles of the eyes: ``(..., 68, 3)`` to ``(...)``."""
-    left, right = (landmarks[..., GROUPS[eye], :].mean(dim=-2) for eye in ("left_eye", "right_eye"))
+    left, right = (landmarks[..., eye, :].mean(dim=-2) for eye in (_LEFT_EYE, _RIGHT_EYE))
     return (right - left).norm(dim=-1)
 
 
@@ -77,7 +79,7 @@ class Wardrobe:
         self.away = torch.nn.functional.normalize(away, dim=-1, eps=1e-6) * self.unit  # (V, 3) model units
         x, y, z = self.place.unbind(-1)
         chin, nose = self.marks[_CHIN], self.marks[_NOSE_BASE]
-        ear = self.marks[list(_EARS)].mean(dim=0)
+        self.ear = ear = self.marks[list(_EARS)].mean(dim=0)
         # Beards grow on the front, below the nose, around the mouth, and end under the chin.
         front = _step(z - (ear[2] - 0.1), 0.2)
         under = _step(y - (chin[1] - 0.12), 0.1)
@@ -130,13 +132,13 @@ class Wardrobe:
             offset = torch.lerp(offset, draws.between("collar thickness", (0.05, 0.25), 1).expand_as(offset), weight)
             gloss = gloss * (1 - 0.9 * weight)
         shift = (offset[..., None] * self.away) @ rotation.transpose(1, 2)  # (B, V, 3) y up
-        vertices = vertices + shift * shift.new_tensor([1.0, -1.0, 1.0])
+        vertices = vertices + shift * constant_like(shift, 1.0, -1.0, 1.0)
         return Look(vertices, albedo, gloss)
 
     def _hair_colour(self, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
         """``(B, 3)`` linear, and ``(B, V)`` strands, lighter and darker, in [0, 1]."""
-        table = self.place.new_tensor(_HAIR_COLOURS)
-        colour = table[torch.bucketize(draws.uniform("hair colour"), table.new_tensor(_HAIR_SHARES))]
+        table = constant_like(self.place, *_HAIR_COLOURS)
+        colour = table[torch.bucketize(draws.uniform("hair colour"), constant_like(table, *_HAIR_SHARES))]
         colour = colour * torch.exp(0.2 * draws.normal("hair shade", 1, clip=2) + 0.04 * draws.normal("hair tone", 3))
         # Strands run from the crown downwards: noise that changes quickly around the head and slowly along it.
         x, y, z = self.place.unbind(-1)
@@ -152,12 +154,13 @@ class Wardrobe:
         """Smooth random values ``(B, V)`` in [0, 1] on the head."""
         waves = draws.normal(purpose, 3, 3, clip=2) * draws.between(f"{purpose} frequency", frequencies, 1, 1)
         phase = draws.between(f"{purpose} phase", (0.0, 2 * math.pi), 3, 1)
-        return 0.5 + torch.sin(waves @ self.place.T + phase).mean(dim=1) / 2
+        x, y, z = self.place.unbind(-1)  # written out: a matrix product would round differently for a single picture
+        return 0.5 + torch.sin(waves[..., :1] * x + waves[..., 1:2] * y + waves[..., 2:] * z + phase).mean(dim=1) / 2
 
     def _hair(self, draws: Draws, share: float) -> torch.Tensor:
         """``(B, V)`` where hair stands off."""
         x, y, z = self.place.unbind(-1)
-        ear = self.marks[list(_EARS)].mean(dim=0)
+        ear = self.ear
         there = draws.chance("hair there", share)[:, None]
         forehead = draws.between("hairline", (0.5, 1.15), 1)
         long = draws.chance("long hair", 0.45)[:, None]

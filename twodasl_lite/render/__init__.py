@@ -5,7 +5,8 @@
 * :mod:`~twodasl_lite.render.visibility`: which vertices the viewer sees.
 * :mod:`~twodasl_lite.render.images`: colour, depth, normal and coordinate pictures, without jagged edges, over a photo.
 
-Two backends draw: torch, on any device, and numba, compiled for the CPU (``pip install "twodasl_lite[render]"``).
+Three backends draw: torch, on any device; numba, compiled for the CPU (``pip install "twodasl_lite[render]"``); and
+Triton, compiled for CUDA, which comes with torch there.
 """
 
 from twodasl_lite.render.images import (
@@ -24,6 +25,7 @@ from twodasl_lite.render.shading import (
     Harmonics,
     Lamps,
     Light,
+    MeshNormals,
     harmonic_basis,
     linear_to_srgb,
     shade,
@@ -37,6 +39,7 @@ __all__ = [
     "Harmonics",
     "Lamps",
     "Light",
+    "MeshNormals",
     "Picture",
     "barycentric_of",
     "coordinate_code",

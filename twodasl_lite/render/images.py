@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from twodasl_lite.errors import ShapeError, ValueRangeError, check_shape, check_tensor
+from twodasl_lite.render.constants import constant_like
 from twodasl_lite.render.rasterizer import Backend, Cull, Fragments, interpolate, rasterize
 from twodasl_lite.render.shading import Light, linear_to_srgb, srgb_to_linear, vertex_normals
 
@@ -79,7 +80,7 @@ def refine(vertices: torch.Tensor, factor: int) -> torch.Tensor:
     if factor == 1:
         return vertices
     # Pixel centres are at integers, so the picture's corner is at -1/2 and stays there.
-    return vertices * factor + vertices.new_tensor([(factor - 1) / 2, (factor - 1) / 2, 0])
+    return vertices * factor + constant_like(vertices, (factor - 1) / 2, (factor - 1) / 2, 0)
 
 
 def reduce_picture(linear: torch.Tensor, covered: torch.Tensor, factor: int) -> Picture:

@@ -1,4 +1,4 @@
-"""Which triangle does each pixel show? One question, one interface, two answers that agree to the pixel.
+"""Which triangle does each pixel show? One question, one interface, three answers that agree to the pixel.
 
 Frame: pixels as everywhere in this package: 0-based, pixel centres at integers, x right, y down, z towards the viewer,
 so that the larger depth is nearer. A triangle whose corners run counter-clockwise seen from outside (model frame, y up)
@@ -20,12 +20,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Literal, NamedTuple, get_args
 
 import torch
 
 from twodasl_lite.errors import (
     InputTypeError,
+    MissingDependencyError,
     ShapeError,
     ValueRangeError,
     check_finite,
@@ -33,7 +35,7 @@ from twodasl_lite.errors import (
     check_tensor,
 )
 
-Backend = Literal["auto", "torch", "numba"]
+Backend = Literal["auto", "torch", "numba", "triton"]
 Cull = Literal["back", "front", "none"]
 
 SUBPIXEL_BITS = 8
@@ -64,7 +66,7 @@ class Fragments(NamedTuple):
 
 
 class ScreenMesh(NamedTuple):
-    """A checked mesh: what both backends start from.
+    """A checked mesh: what all backends start from.
 
     Attributes:
         vertices: ``(B, V, 3)`` contiguous, float32 or float64, within bounds.
@@ -130,14 +132,18 @@ def _check_side(name: str, value: object) -> int:
     return side
 
 
-def _checked(vertices: object, triangles: object, height: int, width: int, cull: Cull) -> ScreenMesh:
-    """Check everything."""
+def _checked(vertices: object, triangles: object, height: int, width: int, cull: Cull, values: bool) -> ScreenMesh:
+    """Check everything, or everything but the values of the coordinates and indices."""
     height, width = _check_side("height", height), _check_side("width", width)
     if cull not in get_args(Cull):
         raise ValueRangeError(f"cull: found {cull!r}; expected one of {get_args(Cull)}")
     vertices = check_tensor("vertices", vertices, ("B", "V", 3), finite=False).detach()
     if vertices.dtype not in (torch.float32, torch.float64):
         vertices = vertices.float()
+    if not values:
+        check_shape("triangles", triangles, ("T", 3))
+        vertices = vertices.clamp(-MAX_COORDINATE, MAX_COORDINATE)
+        return ScreenMesh(vertices.contiguous(), triangles.long().contiguous(), height, width, cull)
     triangles = check_triangles(triangles, vertices.shape[1], vertices.device)
     if vertices.numel():
         low, high = (float(bound) for bound in vertices.aminmax())
@@ -164,6 +170,34 @@ def numba_available() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
+def _backend(backend: Backend, device: torch.device) -> ModuleType:
+    """The module that draws."""
+    on_cpu = device.type == "cpu"
+    if backend == "numba" and not on_cpu:
+        raise InputTypeError(f'vertices: found them on {device}; expected the CPU for backend "numba"')
+    if backend == "numba" or (backend == "auto" and on_cpu and numba_available()):
+        from twodasl_lite.render import numba_backend as chosen
+
+        return chosen
+    if backend == "triton" or (backend == "auto" and device.type == "cuda"):
+        from twodasl_lite.render import triton_backend as chosen
+
+        if backend == "auto":
+            if chosen.usable(device):
+                return chosen
+        elif not chosen.available():
+            raise MissingDependencyError(
+                'drawing with backend "triton" needs the package "triton", which comes with torch\'s builds for CUDA'
+            )
+        elif device.type != "cuda" and not chosen.interpreted():
+            raise InputTypeError(f'vertices: found them on {device}; expected a GPU for backend "triton"')
+        else:
+            return chosen
+    from twodasl_lite.render import torch_backend as chosen
+
+    return chosen
+
+
 def rasterize(
     vertices: torch.Tensor,
     triangles: torch.Tensor,
@@ -172,6 +206,7 @@ def rasterize(
     *,
     backend: Backend = "auto",
     cull: Cull = "none",
+    check: bool = True,
 ) -> Fragments:
     """Find the nearest triangle at every pixel of a batch of pictures.
 
@@ -184,32 +219,31 @@ def rasterize(
         height: Rows of the pictures.
         width: Their columns.
         backend: ``"torch"`` draws on the device of the vertices (CPU or CUDA); ``"numba"`` is compiled, several times
-            as fast on a CPU, and needs ``pip install "twodasl_lite[render]"``; ``"auto"`` takes numba for vertices on
-            the CPU where it is installed. Both use ``torch.get_num_threads()`` threads there.
+            as fast on a CPU, and needs ``pip install "twodasl_lite[render]"``; ``"triton"`` is compiled for CUDA, and
+            the only one that never waits for the GPU; ``"auto"`` takes numba for vertices on the CPU where it is
+            installed, and triton for those on a GPU where it works, with a warning where it does not. On a CPU
+            ``torch.get_num_threads()`` threads are used.
         cull: Leave out triangles that turn their ``"back"`` to the viewer (a fifth quicker, and the same picture if the
             surface is closed and runs as it should), their ``"front"``, or ``"none"``. Most faces have gaps, between
             lid and eyeball for instance: with ``"back"`` the background shines through them.
+        check: Whether to look at coordinates and indices, for which a GPU has to be waited for. Without, coordinates
+            too far away are moved to the limit, those that are not finite give an arbitrary picture, and indices must
+            be right.
 
     Returns:
         The visible triangles; weights and depths have the vertices' type.
 
     Raises:
-        InputTypeError: If an argument is of the wrong type, or numba is asked to draw on a GPU.
-        MissingDependencyError: If numba is asked for and not installed.
+        InputTypeError: If an argument is of the wrong type, numba is asked to draw on a GPU, or triton elsewhere.
+        MissingDependencyError: If numba or triton is asked for and not installed.
         ShapeError: If a shape differs from the above.
         ValueRangeError: If a coordinate is not finite or too far away, an index points to no vertex, a side is below 1
             or too long, or ``backend`` or ``cull`` is not one of the words above.
     """
     if backend not in get_args(Backend):
         raise ValueRangeError(f"backend: found {backend!r}; expected one of {get_args(Backend)}")
-    mesh = _checked(vertices, triangles, height, width, cull)
-    on_cpu = mesh.vertices.device.type == "cpu"
-    if backend == "numba" and not on_cpu:
-        raise InputTypeError(f'vertices: found them on {mesh.vertices.device}; expected the CPU for backend "numba"')
-    if backend == "numba" or (backend == "auto" and on_cpu and numba_available()):
-        from twodasl_lite.render import numba_backend as chosen
-    else:
-        from twodasl_lite.render import torch_backend as chosen
+    mesh = _checked(vertices, triangles, height, width, cull, check)
+    chosen = _backend(backend, mesh.vertices.device)
     return Fragments(*chosen.draw(mesh))
 
 

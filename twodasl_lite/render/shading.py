@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple, Protocol, get_args
 import torch
 
 from twodasl_lite.errors import ShapeError, ValueRangeError, check_shape, check_tensor
+from twodasl_lite.render.constants import constant_like
 from twodasl_lite.render.rasterizer import check_triangles
 
 Frame = Literal["pixels", "model"]
@@ -70,6 +71,34 @@ def vertex_normals(vertices: torch.Tensor, triangles: torch.Tensor, frame: Frame
     if frame == "pixels":  # y down mirrors the mesh: the cross product of mirrored edges is the mirrored, negated one
         total = total * total.new_tensor([-1.0, 1.0, -1.0])
     return torch.nn.functional.normalize(total, dim=-1, eps=torch.finfo(total.dtype).tiny).transpose(0, 1)
+
+
+class MeshNormals:
+    """:func:`vertex_normals` of many meshes that differ in their vertices alone, up to rounding.
+
+    Which triangles meet at a vertex is found out once, so that a call sums them up in one operation, always in the same
+    order, and never waits for a GPU. Nothing is checked and no gradient passes.
+
+    Args:
+        triangles: ``(T, 3)``, counter-clockwise seen from outside in the model frame.
+        num_vertices: V.
+    """
+
+    def __init__(self, triangles: torch.Tensor, num_vertices: int) -> None:
+        self._triangles = check_triangles(triangles, num_vertices)
+        corners = self._triangles.reshape(-1)
+        self._around = torch.div(corners.argsort(stable=True), 3, rounding_mode="floor")  # (3 T,) triangles by vertex
+        counts = torch.bincount(corners, minlength=num_vertices)
+        self._first = counts.cumsum(0) - counts  # (V,) where each vertex's begin
+
+    def __call__(self, vertices: torch.Tensor) -> torch.Tensor:
+        """Unit normals ``(B, V, 3)``, upright frame, of vertices ``(B, V, 3)`` in pixels."""
+        rows = vertices.transpose(0, 1).contiguous()  # (V, B, 3)
+        a, b, c = (rows.index_select(0, self._triangles[:, k]) for k in range(3))
+        areas = torch.linalg.cross(b - a, c - a).flatten(1)  # (T, 3 B)
+        total = torch.nn.functional.embedding_bag(self._around, areas, self._first, mode="sum")  # (V, 3 B)
+        total = total.reshape(rows.shape) * constant_like(vertices, -1.0, 1.0, -1.0)
+        return torch.nn.functional.normalize(total, dim=-1, eps=torch.finfo(total.dtype).tiny).transpose(0, 1)
 
 
 class Light(Protocol):

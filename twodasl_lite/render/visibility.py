@@ -16,13 +16,14 @@ TOLERANCE = 0.01
 of an eyelid."""
 
 
-def visible_in(fragments: Fragments, points: torch.Tensor, tolerance: float) -> torch.Tensor:
+def visible_in(fragments: Fragments, points: torch.Tensor, tolerance: float, *, check: bool = True) -> torch.Tensor:
     """Which points are seen in pictures that were drawn.
 
     Args:
         fragments: Of B pictures.
         points: ``(B, N, 3)`` in their pixels, with depth.
         tolerance: How far behind the surface they may lie, in pixels.
+        check: Whether to look for NaN and infinity, for which a GPU has to be waited for.
 
     Returns:
         ``(B, N)`` booleans; a point outside the picture is not seen.
@@ -32,7 +33,7 @@ def visible_in(fragments: Fragments, points: torch.Tensor, tolerance: float) -> 
         ValueRangeError: If the tolerance is negative.
     """
     batch, height, width = fragments.depth.shape
-    points = check_tensor("points", points, (batch, "N", 3))
+    points = check_tensor("points", points, (batch, "N", 3), finite=check)
     if not tolerance >= 0:
         raise ValueRangeError(f"tolerance: found {tolerance}; expected 0 or more pixels")
     x, y, z = points.unbind(-1)  # (B, N)
