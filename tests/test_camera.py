@@ -227,3 +227,40 @@ def test_decoding_the_exact_targets_gives_the_known_error(annotations, basel_lan
     bins = [nme[yaw <= 30].mean(), nme[(yaw > 30) & (yaw <= 60)].mean(), nme[yaw > 60].mean()]
     expected = [0.847, 0.922, 0.966, 0.912, 0.877]
     np.testing.assert_allclose([*bins, sum(bins) / 3, nme.mean()], expected, atol=6e-4)
+
+
+@pytest.mark.parametrize("form", camera.POSE_FORMS)
+def test_scaled_rotations_are_read_as_they_are(form: str, device: torch.device) -> None:
+    rotation = camera.euler_to_matrix(random_angles(20, seed=7).to(device))
+    scale = torch.linspace(0.1, 3, 20, dtype=torch.float64, device=device)
+    pose = camera.make_pose(scale, rotation, torch.randn(20, 3, dtype=torch.float64, device=device))
+    torch.testing.assert_close(camera.constrain_pose(pose, form), pose)
+
+
+def test_completed_poses_by_hand() -> None:
+    pose = torch.tensor([[4.0, 0.0, 0.0, 7.0], [1.0, 1.0, 0.0, 8.0], [9.0, 9.0, 9.0, 5.0]], dtype=torch.float64)
+    completed = camera.constrain_pose(pose)
+    assert torch.equal(completed[:2], pose[:2])  # what the picture shows is untouched
+    # (4, 0, 0) x (1, 1, 0) = (0, 0, 4), over the root of 4 sqrt(2); the translation stays
+    torch.testing.assert_close(completed[2], torch.tensor([0, 0, 4 / (4 * 2**0.5) ** 0.5, 5], dtype=torch.float64))
+    # The second row loses what it shares with the first; both get the mean length (4 + sqrt 2) / 2.
+    scale = (4 + 2**0.5) / 2
+    expected = torch.cat([scale * torch.eye(3, dtype=torch.float64), pose[:, 3:]], dim=1)
+    torch.testing.assert_close(camera.constrain_pose(pose, "similarity"), expected)
+    assert camera.constrain_pose(pose, "free") is pose
+
+
+@pytest.mark.parametrize("form", ["completed", "similarity"])
+def test_the_third_row_of_a_predicted_pose_is_not_read(form: str) -> None:
+    pose = torch.randn(5, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda p: camera.constrain_pose(p, form), pose)
+    camera.constrain_pose(pose, form)[..., :3].square().sum().backward()
+    assert bool((pose.grad[:, 2, :3] == 0).all())
+    assert bool((pose.grad[:, :2, :3] != 0).any(dim=2).all())
+
+
+def test_unusable_rows_stay_finite_and_forms_are_named() -> None:
+    for form in camera.POSE_FORMS:
+        assert bool(torch.isfinite(camera.constrain_pose(torch.zeros(2, 3, 4), form)).all())
+    with pytest.raises(ValueRangeError, match="form: found 'round'; expected one of free, completed, similarity"):
+        camera.constrain_pose(torch.zeros(3, 4), "round")

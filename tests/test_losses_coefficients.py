@@ -7,7 +7,7 @@ import torch
 
 from twodasl_lite.camera import euler_to_matrix, make_pose
 from twodasl_lite.coefficients import Coefficients, Whitening
-from twodasl_lite.decode import decode, decode_landmarks
+from twodasl_lite.decode import constrain, decode, decode_landmarks
 from twodasl_lite.errors import InputTypeError, ShapeError, ValueRangeError
 from twodasl_lite.losses import PDC, VDC, WPDC, VertexMoments
 from twodasl_lite.losses.labelled import DEPTH_ENTRY
@@ -205,6 +205,21 @@ def test_vdc_as_a_distance(small_model, whitening, pair) -> None:
     there = target.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(root(there, target).sum(), there)
     assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
+@pytest.mark.parametrize("form", ["completed", "similarity"])
+@pytest.mark.parametrize("root", [False, True])
+def test_vdc_of_a_constrained_pose(form, root, small_model, whitening, pair) -> None:
+    """The vertices of the pose as it is read; the predicted third row gets no gradient."""
+    predicted, target = (part.double() for part in pair)
+    loss = VDC(small_model, whitening, root=root, pose=form)
+    read = constrain(whitening.unwhiten(predicted), form)
+    expected = VDC(small_model, whitening, root=root)(whitening.whiten(read), target)
+    torch.testing.assert_close(loss(predicted, target), expected)
+    predicted.requires_grad_()
+    loss(predicted, target).sum().backward()
+    assert bool((predicted.grad[:, 8:11] == 0).all())  # entries (2, 0) to (2, 2) of the 3x4 pose
+    assert bool((predicted.grad[:, :8] != 0).all())
 
 
 def test_vdc_keeps_its_digits_close_to_the_truth(small_model, whitening, pair) -> None:

@@ -273,7 +273,8 @@ def test_a_regressor_comes_back_whole(tmp_path, norm) -> None:
         assert torch.equal(again(pictures()), network.eval()(pictures()))
     assert torch.equal(white.mean, whitening().mean)
     assert torch.equal(white.std, whitening().std)
-    assert metadata == {**facts, "name": "lite", "norm": norm, "num_outputs": 62, "layout": [40, 10]}
+    assert metadata == {**facts, "name": "lite", "norm": norm, "num_outputs": 62, "layout": [40, 10], "pose": "free"}
+    assert load_regressor(path).pose == "free"
     assert load_regressor(path).layout == CoefficientLayout(40, 10)
     assert os.listdir(path.parent) == ["lite.safetensors"]
 
@@ -319,6 +320,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch) -> None:
         ({}, 62, ValueRangeError, "found map_kind none; expected one of binary, gaussian"),
         ({"map_kind": "round"}, 62, ValueRangeError, "found map_kind 'round'"),
         ({"map_kind": "binary", "layout": "wide"}, 62, ValueRangeError, "found layout 'wide'"),
+        ({"map_kind": "binary", "pose": "upright"}, 62, ValueRangeError, "found pose 'upright'; expected one of free"),
         ({"map_kind": "binary", "layout": [5, 3]}, 62, ShapeError, "num_outputs 62, whitening 62, layout 20"),
         ({"map_kind": "binary"}, 20, ShapeError, "num_outputs 62, whitening 20, layout 62"),
         ({"map_kind": "binary", "nme": float("nan")}, 62, ValueRangeError, "a value that JSON cannot hold"),
@@ -386,3 +388,21 @@ def test_truncated_and_missing_files_are_named(tmp_path) -> None:
         load_regressor(tmp_path / "absent.safetensors")
     with pytest.raises(FileFormatError, match="found a folder"):
         load_regressor(tmp_path)
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path) -> None:
+    network, path = randomise(make_regressor("lite")), tmp_path / "a.safetensors"
+    contents = set()
+    for order in (1, -1, 1, -1):  # the library's own order of the metadata is another each time
+        facts = {"map_kind": "binary", "zebra": 1, "ant": {"b": 2, "a": "ä"}}
+        save_regressor(path, network, whitening(), dict(list(facts.items())[::order]))
+        contents.add(path.read_bytes())
+    (content,) = contents
+    size = int.from_bytes(content[:8], "little")
+    assert size % 8 == 0
+    names = list(json.loads(content[8 : 8 + size]))
+    assert names == sorted(names)
+    loaded = load_regressor(path)
+    assert loaded.metadata["ant"] == {"b": 2, "a": "ä"}
+    for name, value in network.state_dict().items():
+        assert torch.equal(loaded.network.state_dict()[name], value), name

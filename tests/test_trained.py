@@ -77,8 +77,9 @@ def test_a_damaged_table_is_refused(assets: Path, content: str) -> None:
 def test_every_network_has_its_row_and_its_card() -> None:
     rows = trained.ablation_table()["rows"]
     names = trained.trained_names()
+    assert trained.DEFAULT in names
     assert "all" in names
-    assert set(names) <= set(rows)
+    assert set(names) - {trained.DEFAULT} <= set(rows)
     for name in names:
         found = trained.trained_regressor(name)
         config = config_from_dict(found.metadata["config"])
@@ -99,21 +100,25 @@ def test_the_table_is_whole() -> None:
         assert low <= errors.balanced <= high, name
 
 
-def test_the_log_is_of_a_whole_run() -> None:
-    rows = trained.trained_log()
+@pytest.mark.parametrize("name", [trained.DEFAULT, "all"])
+def test_the_log_is_of_a_whole_run(name: str) -> None:
+    rows = trained.trained_log(name)
     assert rows[0]["kind"] == "start"
     assert rows[-1]["kind"] == "end"
-    assert rows[-1]["step"] == trained.trained_regressor().metadata["step"]
+    assert rows[-1]["step"] == trained.trained_regressor(name).metadata["step"]
     kinds = {row["kind"] for row in rows}
     assert {"train", "validation"} <= kinds
 
 
-def test_the_network_is_as_good_as_the_table_says() -> None:
-    """On 60 newly drawn pictures of its test world: between half and twice the table's error."""
+@pytest.mark.parametrize("name", [trained.DEFAULT, "all"])
+def test_the_network_is_as_good_as_its_log_says(name: str) -> None:
+    """On 60 newly drawn pictures of its test world: between half and twice the error of its last validation."""
     model = load_face_model(CoefficientLayout())
-    found = trained.trained_regressor()
+    found = trained.trained_regressor(name)
     source = config_from_dict(found.metadata["config"]).data.test
     faces = SyntheticFaces(model, source.world, source.seed).batch(source.start, 60, truth=True)
-    errors = evaluate_on(found.network, found.whitening, model, faces, dense=False)
-    expected = trained.ablation_table()["rows"]["all"]["landmarks_2d"]["mean"]
+    how = {"kind": found.metadata["map_kind"], "pose": found.pose}
+    errors = evaluate_on(found.network, found.whitening, model, faces, dense=False, **how)
+    last = [row for row in trained.trained_log(name) if row["kind"] == "validation"][-1]
+    expected = last["landmarks_2d"]["mean"]
     assert expected / 2 < float(errors.landmarks_2d.mean()) < 2 * expected

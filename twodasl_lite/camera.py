@@ -31,9 +31,13 @@ CROP_SIZE = 120
 Mapping = Literal["exact", "bench"]
 MAPPINGS: tuple[Mapping, ...] = ("exact", "bench")
 
+PoseForm = Literal["free", "completed", "similarity"]
+POSE_FORMS: tuple[PoseForm, ...] = ("free", "completed", "similarity")
+"""How the 12 pose numbers of a network are read, see :func:`constrain_pose`."""
+
 
 # ---------------------------------------------------------------------------------------------------- rotations
-def euler_to_matrix(angles: torch.Tensor) -> torch.Tensor:
+def euler_to_matrix(angles: torch.Tensor, *, check: bool = True) -> torch.Tensor:
     """Rotation matrix from Euler angles, ``R = Rx(pitch) Ry(yaw) Rz(roll)``.
 
     With c and s the cosine and sine of each angle,
@@ -41,6 +45,7 @@ def euler_to_matrix(angles: torch.Tensor) -> torch.Tensor:
 
     Args:
         angles: ``(..., 3)`` pitch, yaw, roll in radians.
+        check: Whether to look for NaN and infinity, for which a GPU has to be waited for.
 
     Returns:
         ``(..., 3, 3)`` rotation matrices.
@@ -51,7 +56,7 @@ def euler_to_matrix(angles: torch.Tensor) -> torch.Tensor:
                 [0., 1., 0.],
                 [0., 0., 1.]])
     """
-    angles = check_tensor("angles", angles, ("...", 3))
+    angles = check_tensor("angles", angles, ("...", 3), finite=check)
     (cp, cy, cr), (sp, sy, sr) = angles.cos().unbind(-1), angles.sin().unbind(-1)
     rows = [
         torch.stack([cy * cr, cy * sr, -sy], dim=-1),
@@ -161,6 +166,54 @@ def split_pose(pose: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     linear, translation = pose[..., :3], pose[..., 3]
     scale = linear[..., :2, :].norm(dim=-1).mean(dim=-1)
     return scale, nearest_rotation(linear), translation
+
+
+def constrain_pose(pose: torch.Tensor, form: PoseForm = "completed") -> torch.Tensor:
+    """Read the 12 pose numbers that a network predicted as a pose that a face can have.
+
+    A picture shows the first two rows of f R and nothing of the third, which only moves vertices in depth: no loss on
+    2D landmarks has a gradient there, and losses in 3D press on it freely. With r1, r2, r3 the rows of f R:
+
+    * ``"free"``: all 12 numbers as they are, as 3DDFA and the released 2DASL networks mean them;
+    * ``"completed"``: ``r3 = r1 x r2 / sqrt(|r1| |r2|)``; what the picture shows stays exactly as predicted;
+    * ``"similarity"``: r1 and r2 made orthogonal (r1 keeps its direction, Zhou et al. 2019) and of their mean length,
+      then completed: an exact scaled rotation.
+
+    Exact scaled rotations stay as they are in all three. Differentiable wherever the first two rows are not parallel.
+
+    Args:
+        pose: ``(..., 3, 4)``.
+        form: See above.
+
+    Returns:
+        ``(..., 3, 4)``; the translation is never changed.
+
+    Raises:
+        ValueRangeError: If there is no such form.
+
+    Example:
+        >>> pose = torch.tensor([[2.0, 0.0, 0.0, 1.0], [0.0, 2.0, 0.0, 1.0], [9.0, 9.0, 9.0, 1.0]])
+        >>> constrain_pose(pose)[2]
+        tensor([0., 0., 2., 1.])
+    """
+    if form not in POSE_FORMS:
+        raise ValueRangeError(f"form: found {form!r}; expected one of {', '.join(POSE_FORMS)}")
+    pose = check_tensor("pose", pose, ("...", *POSE_SHAPE), finite=False)
+    if form == "free":
+        return pose
+    first, second = pose[..., 0, :3], pose[..., 1, :3]  # (..., 3)
+    tiny = torch.finfo(pose.dtype).tiny
+    lengths = [row.norm(dim=-1, keepdim=True).clamp(min=tiny) for row in (first, second)]
+    if form == "similarity":
+        direction = first / lengths[0]
+        across = second - (second * direction).sum(dim=-1, keepdim=True) * direction
+        across = across / across.norm(dim=-1, keepdim=True).clamp(min=tiny)
+        scale = (lengths[0] + lengths[1]) / 2
+        first, second = scale * direction, scale * across
+        third = scale * torch.linalg.cross(direction, across)
+    else:
+        third = torch.linalg.cross(first, second) / (lengths[0].sqrt() * lengths[1].sqrt())
+    return torch.cat([torch.stack([first, second, third], dim=-2), pose[..., 3:]], dim=-1)
 
 
 def project(points: torch.Tensor, pose: torch.Tensor) -> torch.Tensor:

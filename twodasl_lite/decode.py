@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import torch
 
-from twodasl_lite.camera import CROP_SIZE, frame_to_pixels, project
-from twodasl_lite.coefficients import Coefficients
+from twodasl_lite.camera import CROP_SIZE, PoseForm, constrain_pose, frame_to_pixels, project
+from twodasl_lite.coefficients import POSE_SHAPE, POSE_SIZE, Coefficients
 from twodasl_lite.errors import InputTypeError, check_tensor
 from twodasl_lite.morphable.model import MorphableModel
 
@@ -53,3 +53,16 @@ def decode_landmarks(
     """The 68 landmarks in pixels, ``(..., 68, 3)``; computes no other vertex. Arguments as for :func:`decode`."""
     pose, shape, expression = _unpacked(coefficients, model)
     return frame_to_pixels(project(model.decode_landmarks(shape, expression), pose), height)
+
+
+def constrain(coefficients: torch.Tensor, form: PoseForm = "completed") -> torch.Tensor:
+    """Raw coefficients ``(..., D)`` with the pose that their 12 numbers stand for: what is decoded of a prediction.
+
+    Args:
+        coefficients: As a network predicts them, un-whitened.
+        form: See :func:`~twodasl_lite.camera.constrain_pose`.
+    """
+    if form == "free":
+        return coefficients
+    pose = constrain_pose(coefficients[..., :POSE_SIZE].unflatten(-1, POSE_SHAPE), form)
+    return torch.cat([pose.flatten(-2), coefficients[..., POSE_SIZE:]], dim=-1)

@@ -12,15 +12,16 @@ the chapter "Training 2DASL".
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from twodasl_lite.camera import CROP_SIZE
+from twodasl_lite.camera import CROP_SIZE, PoseForm
 from twodasl_lite.coefficients import Whitening
 from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.decode import decode_landmarks
+from twodasl_lite.decode import constrain, decode_landmarks
 from twodasl_lite.errors import ShapeError, ValueRangeError, check_tensor
 from twodasl_lite.images import IMAGE_CENTRE, IMAGE_RANGE
 from twodasl_lite.landmarks import NUM_SUBSET, MapKind, landmark_map, subset_18
@@ -33,7 +34,7 @@ class Prediction(NamedTuple):
     """Faces that a network saw.
 
     Attributes:
-        coefficients: ``(B, D)`` raw.
+        coefficients: ``(B, D)`` raw, the pose as it is read.
         landmarks: ``(B, 68, 3)`` in crop pixels, 0-based; the depth as the coefficients have it.
         whitened: ``(B, D)`` the network's own output.
     """
@@ -53,6 +54,7 @@ def predict(
     *,
     model: MorphableModel,
     kind: MapKind = "binary",
+    pose: PoseForm = "free",
     looks: int = 2,
     batch_size: int = 256,
 ) -> Prediction:
@@ -65,8 +67,9 @@ def predict(
         detected: ``(B, 18, 2)`` points of a detector in crop pixels; NaN where it reports none. Without them (and for
             faces of which it reports none) the network draws its own.
         visible: ``(B, 18)`` which of them are reported; all finite ones by default.
-        model: The face model that the coefficients are of.
+        model: The face model that the coefficients are of; copied to the network's device if it is elsewhere.
         kind: Form of the landmark map that the network was trained with.
+        pose: How its 12 pose numbers are read, see :func:`~twodasl_lite.camera.constrain_pose`.
         looks: How often a face without detected points is looked at: 1 is the empty map alone.
         batch_size: How many pictures at a time.
 
@@ -89,6 +92,8 @@ def predict(
         detected = parameter.new_full((count, NUM_SUBSET, 2), float("nan"))
     detected = check_tensor("detected", detected, (count, NUM_SUBSET, 2), finite=False).to(parameter)
     known = torch.isfinite(detected).all(dim=-1)  # (B, 18)
+    if model.mean.device != parameter.device:
+        model = copy.deepcopy(model).to(parameter.device)  # `to` alone would move the caller's
     if visible is not None:
         known = known & torch.as_tensor(visible).to(known.device, torch.bool)
 
@@ -96,7 +101,7 @@ def predict(
     network.eval()
     try:
         outputs = [
-            _look(network, whitening, images[i : i + batch_size], points, seen, model, kind, looks)
+            _look(network, whitening, images[i : i + batch_size], points, seen, model, kind, pose, looks)
             for i, points, seen in (
                 (i, detected[i : i + batch_size], known[i : i + batch_size]) for i in range(0, count, batch_size)
             )
@@ -104,11 +109,11 @@ def predict(
     finally:
         network.train(was_training)
     whitened = torch.cat(outputs) if outputs else parameter.new_zeros(0, model.layout.size)
-    coefficients = whitening.unwhiten(whitened)
+    coefficients = constrain(whitening.unwhiten(whitened), pose)
     return Prediction(coefficients, decode_landmarks(coefficients, model), whitened)
 
 
-def _look(network, whitening, images, points, seen, model, kind, looks) -> torch.Tensor:
+def _look(network, whitening, images, points, seen, model, kind, pose, looks) -> torch.Tensor:
     """Whitened coefficients of one batch."""
     pixels = (images.to(points) - IMAGE_CENTRE) / IMAGE_RANGE  # (B, 3, H, W)
     whitened = network(torch.cat([pixels, landmark_map(points, seen, CROP_SIZE, kind)], dim=1)).float()
@@ -116,7 +121,7 @@ def _look(network, whitening, images, points, seen, model, kind, looks) -> torch
     for _ in range(looks - 1):
         if not bool(alone.any()):
             break
-        own = decode_landmarks(whitening.unwhiten(whitened[alone]), model)
+        own = decode_landmarks(constrain(whitening.unwhiten(whitened[alone]), pose), model)
         drawn = landmark_map(subset_18(own[..., :2]), None, CROP_SIZE, kind)
         whitened = whitened.clone()
         whitened[alone] = network(torch.cat([pixels[alone], drawn.to(pixels)], dim=1)).float()
@@ -150,5 +155,5 @@ def predict_with(
     if "face_model" in trained.metadata:
         check_fingerprint(trained.metadata["face_model"], model)
     kind = trained.metadata["map_kind"]
-    options = {"model": model, "kind": kind, "looks": looks, "batch_size": batch_size}
+    options = {"model": model, "kind": kind, "pose": trained.pose, "looks": looks, "batch_size": batch_size}
     return predict(trained.network, trained.whitening, images, detected, visible, **options)

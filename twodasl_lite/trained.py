@@ -1,8 +1,9 @@
 """What comes trained with the package: small regressors with their cards, logs of runs, tables of ablations.
 
-The networks are those of the CPU-sized ablation's first seed, one for each row: ``"labelled"``, ``"+landmarks_2d"``,
-..., ``"all"`` (:data:`twodasl_lite.training.ablation.ROWS`). A card beside each says how it was made, how good it is
-and what it is not for. Explained in the chapter "Training 2DASL".
+``"own-photos"`` (:data:`DEFAULT`) is the one to use: a long run on drawn pictures as wide as photographs. The others
+are for comparison: the first seed of the CPU-sized ablation, one network for each of the rows ``"labelled"``,
+``"+landmarks_2d"`` and ``"all"`` (:data:`twodasl_lite.training.ablation.ROWS`). A card beside each says how it was
+made, how good it is and what it is not for. Explained in chapters 14 and 16.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import torch
 from twodasl_lite.errors import FileFormatError, ValueRangeError
 from twodasl_lite.networks import TrainedRegressor, load_regressor
 from twodasl_lite.training.log import read_log
+
+DEFAULT = "own-photos"
+"""The network for pictures of one's own."""
 
 ASSETS = Path(str(resources.files("twodasl_lite"))) / "assets"
 """Where the files are: ``networks/lite-NAME.safetensors`` and ``.md``, ``results/lite-NAME.log.jsonl``,
@@ -47,7 +51,7 @@ def trained_names() -> list[str]:
     return _names(_NETWORK)
 
 
-def model_card(name: str = "all") -> str:
+def model_card(name: str = DEFAULT) -> str:
     """How a network was made, how good it is and what it is not for, as Markdown.
 
     Raises:
@@ -56,11 +60,11 @@ def model_card(name: str = "all") -> str:
     return _find("name", name, _CARD).read_text(encoding="utf-8")
 
 
-def trained_regressor(name: str = "all", device: torch.device | str = "cpu") -> TrainedRegressor:
+def trained_regressor(name: str = DEFAULT, device: torch.device | str = "cpu") -> TrainedRegressor:
     """A network that comes along, ready for :func:`twodasl_lite.prediction.predict_with`.
 
     Args:
-        name: Row of the ablation that it is of: which losses trained it.
+        name: :data:`DEFAULT`, or a row of the ablation: which losses trained it.
         device: Where network and whitening are to be.
 
     Returns:
@@ -76,11 +80,11 @@ def trained_regressor(name: str = "all", device: torch.device | str = "cpu") -> 
     return found._replace(metadata={**found.metadata, "card": model_card(name)})
 
 
-def trained_log(name: str = "all") -> list[dict[str, Any]]:
+def trained_log(name: str = DEFAULT) -> list[dict[str, Any]]:
     """Rows of the log of a run, as :func:`twodasl_lite.training.log.read_log` gives them.
 
     Args:
-        name: Row of the ablation that the run is of.
+        name: :data:`DEFAULT`, or a row of the ablation.
 
     Raises:
         ValueRangeError: If there is none of that name; the message has the choices.

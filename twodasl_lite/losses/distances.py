@@ -106,7 +106,7 @@ class PointDistance(nn.Module):
 
     Args:
         distance: ``"squared"`` or ``"huber"``.
-        delta: Where Huber's line begins, in face sizes.
+        delta: Distance at which Huber's line begins, in face sizes.
         floor: Smallest face size in pixels; scale it when the crop is not of 120 pixels.
 
     Raises:

@@ -22,7 +22,7 @@ class LandmarkConsistency2D(PointDistance):
 
     Args:
         distance: ``"squared"`` or ``"huber"``, the latter for detectors that are sometimes far off.
-        delta: Where Huber's line begins, in face sizes.
+        delta: Distance at which Huber's line begins, in face sizes.
         floor: Smallest face size in pixels.
 
     Example:

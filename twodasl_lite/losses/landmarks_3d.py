@@ -23,7 +23,7 @@ class LandmarkConsistency3D(PointDistance):
 
     Args:
         distance: ``"squared"`` or ``"huber"``.
-        delta: Where Huber's line begins, in face sizes.
+        delta: Distance at which Huber's line begins, in face sizes.
         floor: Smallest face size in pixels.
     """
 

@@ -47,10 +47,10 @@ class VertexMoments(nn.Module):
 
     Args:
         model: The face model.
-        vertices: Which vertices count: ``(N,)`` indices, the name of one of the model's regions, or all.
+        vertices: Vertices that count: ``(N,)`` indices, the name of one of the model's regions, or all.
 
     Attributes:
-        count: How many vertices count, N.
+        count: Number of vertices that count, N.
 
     Raises:
         ValueRangeError: If an index or a name is not the model's.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from twodasl_lite.camera import PoseForm, constrain_pose
 from twodasl_lite.coefficients import Whitening
 from twodasl_lite.errors import ValueRangeError
 from twodasl_lite.losses.distances import FACE_SIZE_FLOOR, face_size
@@ -29,10 +30,11 @@ class VDC(LabelledLoss):
 
     Args:
         model: The face model.
-        whitening: Mean and deviation of each coefficient.
-        vertices: Which vertices count: ``(N,)`` indices, the name of one of the model's regions, or all.
+        whitening: Mean and standard deviation of each coefficient.
+        vertices: Vertices that count: ``(N,)`` indices, the name of one of the model's regions, or all.
         floor: Smallest face size in pixels.
         root: Whether to take the root.
+        pose: How the predicted pose is read, see :func:`~twodasl_lite.camera.constrain_pose`.
 
     Raises:
         ShapeError: If whitening and model differ in the number of coefficients.
@@ -45,11 +47,12 @@ class VDC(LabelledLoss):
         vertices: torch.Tensor | str | None = None,
         floor: float = FACE_SIZE_FLOOR,
         root: bool = False,
+        pose: PoseForm = "free",
     ) -> None:
         super().__init__(model, whitening, vertices)
         if not 0 < floor < float("inf"):
             raise ValueRangeError(f"floor: found {floor!r}; expected a number above 0")
-        self.floor, self.root = float(floor), root
+        self.floor, self.root, self.pose = float(floor), root, pose
         landmarks = torch.cat([model.mean[..., None], model.basis], dim=-1)[model.landmarks]  # (68, 3, 1 + K)
         self.register_buffer("landmark_basis", landmarks.detach().clone(), persistent=False)
 
@@ -69,6 +72,9 @@ class VDC(LabelledLoss):
         # Half-precision regions end here: squares of small displacements need the digits.
         with torch.autocast(predicted.device.type, enabled=False):
             truth, change = self.step(predicted, target)
+            if self.pose != "free":
+                read = constrain_pose(truth.pose + change.pose, self.pose)
+                change = change._replace(pose=read - truth.pose)
             linear, turned = linear_part(truth.pose), linear_part(change.pose)  # (B, 3, 3)
             weights, moved = component_weights(truth, 1.0), component_weights(change, 0.0)  # (B, 1 + K)
             # (M + dM) S(a + da) - M S(a) = dM S(a + da) + M S(da)

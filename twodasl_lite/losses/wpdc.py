@@ -33,7 +33,7 @@ class WPDC(LabelledLoss):
     Args:
         model: The face model.
         whitening: Mean and deviation of each coefficient.
-        vertices: Which vertices count: ``(N,)`` indices, the name of one of the model's regions, or all.
+        vertices: Vertices that count: ``(N,)`` indices, the name of one of the model's regions, or all.
 
     Raises:
         ShapeError: If whitening and model differ in the number of coefficients.

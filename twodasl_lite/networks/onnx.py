@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -70,19 +70,53 @@ def export_onnx(
         ValueRangeError: If the difference is larger.
         OSError: If the disk is full or the place not writable; no partial file is left.
     """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        require(package, "onnx", "exporting to ONNX")
     inner = unwrap(network)
     if whitening is not None and whitening.mean.shape[0] != inner.num_outputs:
         raise ShapeError(f"whitening: found {whitening.mean.shape[0]} entries; expected {inner.num_outputs}")
     model = copy.deepcopy(inner).float().cpu()
-    model = (model if whitening is None else _Unwhitened(model, whitening)).eval()
-    graph = _trace(model, WHITENED if whitening is None else RAW)
+    model = model if whitening is None else _Unwhitened(model, whitening)
+    names = INPUT, WHITENED if whitening is None else RAW
+    std = None if whitening is None else whitening.std
+    return write_graph(model, path, _examples, names, std=std, metadata=metadata, tolerance=tolerance)
+
+
+def write_graph(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    examples: Callable[[int], torch.Tensor],
+    names: tuple[str, str],
+    *,
+    std: torch.Tensor | None = None,
+    metadata: Mapping[str, object] | None = None,
+    tolerance: float = TOLERANCE,
+) -> float:
+    """Write a module with one input and one output as an ONNX file for any number of rows, checked with onnxruntime.
+
+    Args:
+        model: The module on the CPU; it is set to evaluation mode.
+        path: Where; missing folders are made.
+        examples: From a number of rows to inputs to try.
+        names: Of the input and of the output.
+        std: ``(D,)`` what a difference in each output is divided by; nothing by default.
+        metadata: As for :func:`export_onnx`.
+        tolerance: Likewise.
+
+    Returns:
+        The largest difference found for batches of 1 and 3.
+
+    Raises:
+        MissingDependencyError: Without the packages onnx, onnxscript and onnxruntime.
+        ValueRangeError: If the difference is larger than the tolerance.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        require(package, "onnx", "exporting to ONNX")
+    model = model.eval()
+    graph = _trace(model, examples(_TRACED_BATCH), names)
     if metadata is not None:
         entry = graph.metadata_props.add()
         entry.key, entry.value = "twodasl_lite", json.dumps(dict(metadata))
     content = graph.SerializeToString()
-    difference = _compare(model, content, None if whitening is None else whitening.std)
+    difference = _compare(model, content, examples, names[0], std)
     if not difference <= tolerance:
         raise ValueRangeError(
             f"onnxruntime: found results {difference:.2g} deviations from torch's; expected at most {tolerance}"
@@ -92,7 +126,7 @@ def export_onnx(
     return difference
 
 
-def _trace(model: nn.Module, output: str):
+def _trace(model: nn.Module, inputs: torch.Tensor, names: tuple[str, str]):
     """The graph as an ``onnx.ModelProto``, for any size of the batch."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -102,9 +136,9 @@ def _trace(model: nn.Module, output: str):
             warnings.simplefilter("ignore", FutureWarning)  # torch's, of torch's own internals
             program = torch.onnx.export(
                 model,
-                (_examples(_TRACED_BATCH),),
-                input_names=[INPUT],
-                output_names=[output],
+                (inputs,),
+                input_names=[names[0]],
+                output_names=[names[1]],
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
                 dynamo=True,
                 verbose=False,
@@ -122,16 +156,22 @@ def _examples(count: int) -> torch.Tensor:
     return picture
 
 
-def _compare(model: nn.Module, content: bytes, std: torch.Tensor | None) -> float:
+def _compare(
+    model: nn.Module,
+    content: bytes,
+    examples: Callable[[int], torch.Tensor],
+    name: str,
+    std: torch.Tensor | None,
+) -> float:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     worst = 0.0
     for count in _CHECKED_BATCHES:
-        inputs = _examples(count)
+        inputs = examples(count)
         with torch.inference_mode():
             expected = model(inputs)
-        (found,) = session.run(None, {INPUT: inputs.numpy()})
+        (found,) = session.run(None, {name: inputs.numpy()})
         difference = (torch.from_numpy(found) - expected).abs()
         worst = max(worst, float((difference if std is None else difference / std.cpu()).max()))
     return worst

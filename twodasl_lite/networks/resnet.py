@@ -38,7 +38,7 @@ class BasicBlock(nn.Module):
     Args:
         in_channels: Channels of the input.
         channels: Channels of the convolutions; the output has ``channels * expansion``.
-        stride: Of the first convolution.
+        stride: Stride of the first convolution.
         norm: Makes a normalisation layer for a number of channels.
     """
 

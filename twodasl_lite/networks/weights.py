@@ -4,6 +4,8 @@
 * :func:`load_imagenet`: ImageNet weights in torchvision's format as a start.
 * :func:`save_regressor`, :func:`load_regressor`: a trained network with its whitening and what it was trained for.
 
+The same weights and facts give the same bytes, so that a file's checksum says something (:func:`safetensors_bytes`).
+
 No file is ever unpickled freely: torch's restricted reader admits tensors and plain containers, safetensors holds no
 code at all. What does not fit is refused with the file's name, what was found and what was expected.
 """
@@ -22,6 +24,7 @@ import torch
 from torch import nn
 
 from twodasl_lite.archive import whole_file
+from twodasl_lite.camera import POSE_FORMS, PoseForm
 from twodasl_lite.coefficients import CoefficientLayout, Whitening
 from twodasl_lite.errors import FileFormatError, ShapeError, ValueRangeError, require
 from twodasl_lite.images import IMAGE_CENTRE, IMAGE_RANGE
@@ -196,8 +199,8 @@ class TrainedRegressor(NamedTuple):
     """A network that can be used.
 
     Attributes:
-        network: In evaluation mode.
-        whitening: From its outputs to raw coefficients.
+        network: Regressor in evaluation mode.
+        whitening: Whitening that maps its outputs to raw coefficients.
         metadata: What it was trained for: see :func:`save_regressor`.
     """
 
@@ -209,6 +212,11 @@ class TrainedRegressor(NamedTuple):
     def layout(self) -> CoefficientLayout:
         """The sizes of the coefficient vector's parts."""
         return CoefficientLayout(*self.metadata["layout"])
+
+    @property
+    def pose(self) -> PoseForm:
+        """How its 12 pose numbers are read."""
+        return self.metadata.get("pose", "free")
 
 
 def unwrap(network: nn.Module) -> nn.Module:
@@ -229,9 +237,10 @@ def save_regressor(
     Args:
         path: Where; missing folders are made.
         network: A regressor, wrapped or not.
-        whitening: Of its outputs.
+        whitening: Whitening of its outputs.
         metadata: Facts that JSON can hold. ``"map_kind"`` (which landmark map it was trained with) is needed;
-            ``"layout"`` (numbers of shape and expression coefficients) is the paper's 40 and 10 where absent;
+            ``"layout"`` (numbers of shape and expression coefficients) is the paper's 40 and 10 where absent, and
+            ``"pose"`` (how the 12 pose numbers are read) is ``"free"``;
             ``"face_model"`` is where :func:`twodasl_lite.morphable.fingerprint.face_fingerprint` belongs. ``"name"``,
             ``"norm"`` and ``"num_outputs"`` are added.
 
@@ -242,22 +251,45 @@ def save_regressor(
         OSError: If the disk is full or the place not writable; no partial file is left.
     """
     require("safetensors", "train", "saving weights")
-    from safetensors.torch import save
-
     inner = unwrap(network)
     facts = _check_metadata(
         {**metadata, "name": inner.name, "norm": inner.norm, "num_outputs": inner.num_outputs}, whitening
     )
     try:
-        text = json.dumps(facts, allow_nan=False)
+        text = json.dumps(facts, allow_nan=False, sort_keys=True)
     except (TypeError, ValueError) as error:
         raise ValueRangeError(f"metadata: found a value that JSON cannot hold ({error})") from error
     tensors = {_NETWORK + name: value for name, value in inner.state_dict().items()}
     tensors |= {_WHITENING + "mean": whitening.mean, _WHITENING + "std": whitening.std}
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    content = save(tensors, metadata={"format": _FORMAT, "version": _VERSION, "metadata": text})
+    content = safetensors_bytes(tensors, {"format": _FORMAT, "version": _VERSION, "metadata": text})
     with whole_file(path) as file:
         file.write(content)
+
+
+def safetensors_bytes(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Tensors as a safetensors file that is the same whenever names, numbers and metadata are.
+
+    The library writes the header in the order of a hash table that is seeded anew in every process. It is a JSON
+    object, whose order means nothing, so it is written again here with its keys sorted. The numbers behind it come in
+    the library's own order, which depends on types and names alone.
+
+    Args:
+        tensors: Name to tensor; contiguous, and none sharing memory with another.
+        metadata: Facts that go into the header.
+
+    Raises:
+        MissingDependencyError: Without the package safetensors.
+    """
+    content = require("safetensors.torch", "train", "saving weights").save(
+        dict(tensors), metadata=dict(metadata) if metadata else None
+    )
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(
+        json.loads(content[8:start]), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    ).encode()
+    header += b" " * (-len(header) % 8)  # the numbers begin at a multiple of 8, as the format asks
+    return len(header).to_bytes(8, "little") + header + content[start:]
 
 
 def load_regressor(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> TrainedRegressor:
@@ -265,7 +297,7 @@ def load_regressor(path: str | os.PathLike[str], device: torch.device | str = "c
 
     Args:
         path: The file.
-        device: Where network and whitening are to be.
+        device: Device for the network and its whitening.
 
     Returns:
         Network (in evaluation mode), whitening, metadata.
@@ -307,6 +339,8 @@ def _check_metadata(metadata: Mapping[str, object], whitening: Whitening) -> dic
     if facts.get("map_kind") not in MAP_KINDS:
         found = repr(facts["map_kind"]) if "map_kind" in facts else "none"
         raise ValueRangeError(f"metadata: found map_kind {found}; expected one of {', '.join(MAP_KINDS)}")
+    if facts.setdefault("pose", "free") not in POSE_FORMS:
+        raise ValueRangeError(f"metadata: found pose {facts['pose']!r}; expected one of {', '.join(POSE_FORMS)}")
     layout = facts.get("layout", CoefficientLayout())
     if not isinstance(layout, CoefficientLayout):
         try:
