@@ -97,3 +97,25 @@ def test_the_same_numbers_give_the_same_pictures_whoever_shares_them(head) -> No
     part = augment(batch.take(slice(2, 4)), Draws(0, torch.arange(2, 4)), MOVES[-1])
     assert torch.equal(whole.images[2:], part.images)
     torch.testing.assert_close(whole.coefficients[2:], part.coefficients)
+
+
+def test_borders_are_black_at_the_sides_of_some_pictures() -> None:
+    count = 400
+    images = torch.full((count, 3, CROP_SIZE, CROP_SIZE), 200, dtype=torch.uint8)
+    batch = FaceBatch(images, torch.zeros(count, 18, 2), torch.ones(count, 18, dtype=torch.bool))
+    changed = augment(batch, draws(count), AugmentConfig(border=0.5))
+    black = changed.images == 0
+    assert torch.equal(black, (changed.images != 200))  # a pixel is black or as it was
+    rows, columns = black.all(dim=1).all(dim=2), black.all(dim=1).all(dim=1)  # (B, S) wholly black lines
+    # Two sides of a corner overlap: a picture is exactly its black rows and its black columns.
+    assert torch.equal(black[:, 0], rows[:, :, None] | columns[:, None, :])
+    for lines in (rows, columns):
+        width = lines.sum(dim=1)
+        assert int(width.max()) <= 0.3 * CROP_SIZE
+        # From one side only, and without a gap.
+        jumps = (lines[:, 1:] != lines[:, :-1]).sum(dim=1)
+        assert bool((jumps[width > 0] == 1).all())
+    # Half of the pictures are chosen; of those, 1 - 0.4^2 get at least one border (some narrower than half a pixel).
+    share = float((rows | columns).any(dim=1).float().mean())
+    assert 0.3 < share < 0.5
+    assert torch.equal(changed.detected, batch.detected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -85,15 +86,24 @@ def test_cuda_that_is_not_there(tmp_path):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
-def test_training_on_a_gpu(tmp_path):
-    from training_runs import small_config, small_data, small_face
-
-    from twodasl_lite.training.loop import train
-
-    model = small_face()
-    changes = {"optimiser": {"precision": "bfloat16", "channels_last": True}, "network": {"norm": "batch"}}
-    result = train(
-        small_config(changes), tmp_path / "run", device="cuda", progress=False, model=model, data=small_data(model)
-    )
-    assert result.finished
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_two_gpus_are_like_one(tmp_path):
+    """The same over NCCL, each process with a card of its own."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for name, start in (("two", torchrun), ("one", [sys.executable])):
+        run = subprocess.run(
+            [*start, str(SCRIPT), "train", str(tmp_path / name)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            env=os.environ | {"TRAINING_DEVICE": "cuda"},
+        )
+        assert run.returncode == 0, run.stderr[-3000:]
+    gradients = [torch.load(tmp_path / f"{name}.gradients.pt", weights_only=True) for name in ("one", "two")]
+    for name, value in gradients[0].items():
+        other = gradients[1][name].to(value.device)
+        torch.testing.assert_close(other, value, rtol=1e-2, atol=1e-3 * float(value.abs().max()) + 1e-8)
+    start = next(row for row in read_log(tmp_path / "two") if row["kind"] == "start")
+    assert start["processes"] == 2
+    assert "cuda" in start

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
+import math
 import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from training_runs import small_data, small_face, small_run, small_train
+from training_runs import small_config, small_data, small_face, small_run, small_train
 
-from twodasl_lite.errors import FileFormatError, TwodaslError
+from twodasl_lite.errors import FileFormatError, TwodaslError, ValueRangeError
 from twodasl_lite.networks import load_regressor
 from twodasl_lite.training import checkpoint as checkpoints
+from twodasl_lite.training import loop, schedule
 from twodasl_lite.training.checkpoint import latest_checkpoint, load_checkpoint
 from twodasl_lite.training.log import read_log
-from twodasl_lite.training.loop import BEST_FILE, LAST_FILE, TrainingDiverged
+from twodasl_lite.training.loop import BEST_FILE, LAST_FILE, Run, TrainingDiverged
 
 SCRIPT = Path(__file__).with_name("training_runs.py")
-TIMES = ("pictures_per_second", "seconds")
+TIMES = ("pictures_per_second", "seconds", "prepared_seconds")
 
 
 def rows(folder: Path, *kinds: str) -> list[dict]:
@@ -87,6 +92,8 @@ def test_killed_run_goes_on_bit_for_bit(whole, tmp_path):
 
     assert small_train(folder, resume=True).finished
     assert same(state_of(folder), state_of(whole)), f"killed in step {step}"
+    files = [latest_checkpoint(run) / "networks.safetensors" for run in (folder, whole)]
+    assert files[0].read_bytes() == files[1].read_bytes()
     assert rows(folder, "train", "validation") == rows(whole, "train", "validation"), f"killed in step {step}"
     assert (folder / LAST_FILE).is_file()
 
@@ -100,9 +107,121 @@ def test_run_stops_in_time_and_goes_on(whole, tmp_path):
     assert same(state_of(tmp_path / "run"), state_of(whole))
 
 
-def test_terminated_run_saves_first(tmp_path, monkeypatch):
-    from twodasl_lite.training.loop import Run
+@pytest.mark.parametrize("minutes", [-1.0, float("nan")])
+def test_wrong_minutes(tmp_path, minutes):
+    with pytest.raises(ValueRangeError, match=f"minutes: found {minutes}; expected 0 or more"):
+        small_train(tmp_path / "run", minutes=minutes)
+    assert not (tmp_path / "run").exists()
 
+
+def test_minutes_count_from_the_start_of_the_command(tmp_path):
+    before = time.perf_counter() - 60
+    assert small_train(tmp_path / "run", minutes=0.99, started=before).step == 1
+    (first, *_) = read_log(tmp_path / "run")
+    assert 60 <= first["prepared_seconds"] < 120
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    """A clock that moves by 10 ms whenever someone looks at it."""
+    looks = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: next(looks) / 100)
+    for module in (loop, schedule):
+        monkeypatch.setattr(module, "time", clock)
+    return looks
+
+
+BY_TIME = {
+    "stages": [
+        {"name": "WPDC", "steps": 600, "learning_rate": 1e-3, "warmup": 20, "final": 0.02, "wpdc": 1.0},
+        {"name": "VDC", "steps": 300, "learning_rate": 3e-4, "warmup": 1, "final": 0.02, "vdc": 1.0},
+    ],
+    "run": {"log_every": 1, "validate_every": 100, "checkpoint_every": 10, "minutes": 0.02},
+}
+
+
+def test_a_run_by_the_clock_ends_with_its_rate_lowered(tmp_path, seconds):
+    result = small_train(tmp_path / "run", BY_TIME)
+    assert result.finished
+    train_rows = rows(tmp_path / "run", "train")
+    assert 10 < len(train_rows) < 100  # 1.2 s, and a few looks at the clock in a step
+    assert result.step == len(train_rows)
+    places = [row["place"] for row in train_rows]
+    assert places == sorted(places)
+    assert places[-1] == 900
+    wpdc = sum("wpdc" in row for row in train_rows)
+    assert wpdc / len(train_rows) == pytest.approx(2 / 3, abs=0.1)  # stages share the time as they share the steps
+    assert train_rows[-1]["rate"] < 0.1 * 3e-4
+    assert train_rows[wpdc - 1]["rate"] < 0.1 * 1e-3
+    assert [row["step"] for row in rows(tmp_path / "run", "validation")] == [result.step]
+    assert load_regressor(tmp_path / "run" / LAST_FILE).metadata["step"] == result.step
+
+
+def test_a_run_by_the_clock_goes_on_where_it_was(tmp_path, seconds, monkeypatch):
+    plain = Run.train_step
+
+    def train_step(self, *batches):
+        if self.step == 12:
+            signal.raise_signal(signal.SIGTERM)
+        return plain(self, *batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "train_step", train_step)
+        assert small_train(tmp_path / "run", BY_TIME).step == 13
+    before = rows(tmp_path / "run", "train")[-1]["place"]
+    next(seconds), [next(seconds) for _ in range(1000)]  # the time between the pieces does not count
+    result = small_train(tmp_path / "run", BY_TIME, resume=True)
+    train_rows = rows(tmp_path / "run", "train")
+    assert result.finished
+    assert result.step > 20
+    assert 0 <= train_rows[13]["place"] - before < 60
+    assert small_train(tmp_path / "run", BY_TIME, resume=True).step == result.step  # nothing left to do
+    with pytest.raises(TwodaslError, match=r"other values of run\.minutes"):
+        small_train(tmp_path / "run", {**BY_TIME, "run": BY_TIME["run"] | {"minutes": 2.0}}, resume=True)
+
+
+def test_a_run_whose_time_is_over_before_it_begins(tmp_path, seconds):
+    with pytest.raises(ValueRangeError, match=r"run\.minutes: found 0\.0001, but the first step was done after 0\.00 "):
+        small_train(tmp_path / "run", {"run": {"minutes": 0.0001}})
+
+
+def test_steps_and_places_are_one_without_minutes():
+    clock = schedule.Clock(10)
+    clock.tick(5.0)
+    assert [clock.place(step) for step in (0, 3, 10)] == [0, 3, 10]
+    clock = schedule.Clock(1000, minutes=1.0)
+    assert clock.place(3) == 3
+    clock.planned, clock.elapsed = 50.0, 25.0
+    assert [clock.place(step) for step in (3, 499, 700)] == [500, 500, 700]
+    clock.elapsed = 51.0
+    assert clock.place(3) == 1000
+
+
+def test_a_gpu_that_is_too_small(tmp_path, monkeypatch):
+    def train_step(self, *_):
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.25 GiB. GPU 0 has a total capacity of 7.79 GiB of which ..."
+        )
+
+    monkeypatch.setattr(Run, "train_step", train_step)
+    words = (
+        r"small: found a GPU of 7\.79 GiB; expected 2\.25 GiB more\. Lower data\.labelled\.batch_size = 4, "
+        r'data\.unlabelled\.batch_size = 4, data\.hold = "device" \(to "host"\), optimiser\.precision = "float32"'
+    )
+    with pytest.raises(TwodaslError, match=words):
+        small_train(tmp_path / "run", {"data": {"hold": "device"}})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="wants a machine without CUDA")
+def test_a_run_that_wants_a_gpu(tmp_path):
+    config = small_config({"run": {"device": "cuda"}})
+    with pytest.raises(ValueRangeError, match=r"found no CUDA device; expected one for small.*--device cpu"):
+        loop.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert small_train(tmp_path / "run", {"run": {"device": "cuda"}}, minutes=0).step == 1  # on the CPU, as it says
+
+
+def test_terminated_run_saves_first(tmp_path, monkeypatch):
     plain = Run.train_step
 
     def train_step(self, *batches):
@@ -136,8 +255,6 @@ def test_early_stop(tmp_path, monkeypatch):
 
 
 def test_not_a_number_stops_and_keeps_the_checkpoint(tmp_path, monkeypatch):
-    from twodasl_lite.training.loop import Run
-
     plain = Run.train_step
 
     def poison(self, labelled, unlabelled):
@@ -237,3 +354,22 @@ def test_half_precision_and_compile_options_are_used(tmp_path):
     report = run.train_step(*next(iter(run._batches())))
     assert set(seen) == {torch.bfloat16}
     assert report["total"].dtype == torch.float32
+
+
+def test_compiled_once_for_each_of_two_sizes(tmp_path, monkeypatch):
+    plain, compiled = torch.compile, []
+
+    def count(graph, inputs):
+        compiled.append(tuple(inputs[-1].shape) if isinstance(inputs[-1], torch.Tensor) else None)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda module, **options: plain(module, backend=count, **options))
+    torch.compiler.reset()
+    changes = {"optimiser": {"compile": True}, "run": {"validate_every": 2}, "data": {"unlabelled": {"batch_size": 6}}}
+    try:
+        folder = tmp_path / "run"
+        assert small_train(folder, changes, minutes=math.inf).finished  # validations and both stages included
+    finally:
+        torch.compiler.reset()
+    assert len(compiled) == 2
+    assert load_regressor(tmp_path / "run" / LAST_FILE).metadata["step"] == 10

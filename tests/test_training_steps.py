@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from training_runs import random_coefficients, random_faces, small_config, small_data, small_face
 
-from twodasl_lite.camera import matrix_to_euler, split_pose
+from twodasl_lite.camera import POSE_FORMS, matrix_to_euler, split_pose
 from twodasl_lite.coefficients import Coefficients
 from twodasl_lite.data.random import Draws
-from twodasl_lite.decode import decode_landmarks
+from twodasl_lite.decode import constrain, decode_landmarks
 from twodasl_lite.landmarks import landmark_map, subset_18, subset_21
 from twodasl_lite.losses import VDC, WPDC, CycleConsistency, LandmarkConsistency2D, LandmarkConsistency3D, SelfCritic
 from twodasl_lite.networks import Critic, make_regressor
@@ -54,23 +54,24 @@ def parts(model, whitening, changes, critic=None):
     return network, labelled, unlabelled, losses, pairs
 
 
-def test_losses_are_those_of_the_formulas(model, whitening):
+@pytest.mark.parametrize("form", POSE_FORMS)
+def test_losses_are_those_of_the_formulas(model, whitening, form):
     critic = Critic()
-    network, labelled, unlabelled, losses, pairs = parts(model, whitening, {}, critic)
+    network, labelled, unlabelled, losses, pairs = parts(model, whitening, {"network": {"pose": form}}, critic)
     g = network.inner
     x, m = unlabelled.detected, unlabelled.detected_visible
-    raw1 = whitening.unwhiten(g(unlabelled.inputs()))
+    raw1 = constrain(whitening.unwhiten(g(unlabelled.inputs())), form)
     first = decode_landmarks(raw1, model)
     x1 = subset_18(first[..., :2])
     drawn = torch.cat([unlabelled.inputs()[:, :3], landmark_map(x1)], dim=1)
-    second = decode_landmarks(whitening.unwhiten(g(drawn)), model)
+    second = decode_landmarks(constrain(whitening.unwhiten(g(drawn)), form), model)
     target = whitening.whiten(labelled.coefficients)
     expected = {
         "wpdc": WPDC(model, whitening)(g(labelled.inputs()), target),
         "landmarks_2d": LandmarkConsistency2D()(x1, x, m),
         "landmarks_3d": LandmarkConsistency3D()(second, first),
         "cycle": CycleConsistency()(subset_18(second[..., :2]), x, m),
-        "critic": SelfCritic().for_regressor(critic(*Pairs.of(g(unlabelled.inputs()), x, m))),
+        "critic": SelfCritic().for_regressor(critic(*Pairs.of(whitening.whiten(raw1), x, m))),
     }
     assert losses.keys() == expected.keys()
     for name, value in expected.items():
@@ -168,7 +169,8 @@ def test_vertices_that_vdc_measures(model, whitening):
     target, predicted = whitening.whiten(faces.coefficients), network.inner(shown.inputs)
     for stage, (where, root) in enumerate(choices):
         losses, _ = step(shown, None, stage, None)
-        squared = VDC(model, whitening, None if where == "all" else model.landmarks)(predicted, target)
+        measured = None if where == "all" else model.landmarks
+        squared = VDC(model, whitening, measured, pose=config.network.pose)(predicted, target)
         torch.testing.assert_close(losses["vdc"], squared.sqrt() if root else squared)
 
 

@@ -106,7 +106,8 @@ def small_train(folder: Path, changes: dict | None = None, **options):
         model = small_face()
         share = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         data = small_data(model, *share)
-        return train(small_config(changes), folder, device="cpu", progress=False, model=model, data=data, **options)
+        device = os.environ.get("TRAINING_DEVICE", "cpu")
+        return train(small_config(changes), folder, device=device, progress=False, model=model, data=data, **options)
     finally:
         torch.set_num_threads(threads)
 

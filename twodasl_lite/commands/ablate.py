@@ -21,6 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _ablate(options: argparse.Namespace) -> None:
+    from twodasl_lite.errors import ValueRangeError
+
+    for name in ("jobs", "threads"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueRangeError(f"--{name}: found {value}; expected 1 or more")
+
     from twodasl_lite.training.ablation import ablate, print_table
 
     folder = options.out or Path("runs") / f"ablation-{options.size}"

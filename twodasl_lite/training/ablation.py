@@ -141,8 +141,9 @@ def _draw(configs: Mapping[tuple[str, int], TrainConfig], wanted: Sequence[tuple
     model, done = load_face_model(CoefficientLayout()), set()
     for key in wanted:
         data = configs[key].data
-        sources = [data.labelled, data.validation, data.test]
-        sources += [data.unlabelled] if configs[key].self_supervision.weights else []
+        sources = [data.validation, data.test]
+        if data.hold != "stream":
+            sources += [data.labelled] + ([data.unlabelled] if configs[key].self_supervision.weights else [])
         for source in sources:
             if source not in done:
                 done.add(source)
@@ -165,7 +166,13 @@ def _make_run(settings: _Settings, task: tuple[tuple[str, int], TrainConfig]) ->
     columns = {"yaw": faces.yaw}
     for detector, ending in ((True, ""), (False, _ALONE)):
         found = evaluate_on(
-            regressor.network, regressor.whitening, model, faces, kind=config.network.map, detector=detector
+            regressor.network,
+            regressor.whitening,
+            model,
+            faces,
+            kind=config.network.map,
+            pose=config.network.pose,
+            detector=detector,
         )
         columns |= {name + ending: getattr(found, name) for name in MEASURES}
     write_archive(folder / _ERRORS_FILE, _FORMAT, _VERSION, columns)

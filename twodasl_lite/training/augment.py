@@ -36,7 +36,13 @@ def augment(batch: FaceBatch, draws: Draws, config: AugmentConfig) -> FaceBatch:
         batch = _move(batch, draws, config)
     if config.light:
         batch = batch._replace(images=_relight(batch.images, draws, config.light))
+    if config.border:
+        batch = batch._replace(images=_blacken(batch.images, draws, config.border))
     return batch
+
+
+_WIDEST_BORDER = 0.3
+"""Of a black border, over the picture's side: faces that reach farther beyond their photo are rarely detected."""
 
 
 def _uniform(draws: Draws, purpose: str, limit: float, *shape: int) -> torch.Tensor:
@@ -99,3 +105,18 @@ def _relight(images: torch.Tensor, draws: Draws, light: float) -> torch.Tensor:
     pixels = images.float()
     mean = pixels.mean(dim=(1, 2, 3), keepdim=True)
     return ((pixels - mean) * contrast + mean + brightness).clamp(0, 255).round().to(images.dtype)
+
+
+def _blacken(images: torch.Tensor, draws: Draws, share: float) -> torch.Tensor:
+    """Black borders: what a crop holds of the outside of its photo."""
+    size = images.shape[-1]
+    width = draws.uniform("augment border", 2) * _WIDEST_BORDER * size  # (B, 2) pixels, across and down
+    # One direction or both; a corner is rarer than an edge.
+    has = draws.chance("augment bordered", share)[:, None] & (draws.uniform("augment sides", 2) < 0.6)
+    width = torch.where(has, width, torch.zeros_like(width))
+    far = draws.uniform("augment which side", 2) < 0.5
+    place = torch.arange(size, device=width.device) + 0.5  # (S,)
+    distance = torch.where(far[..., None], size - place, place)  # (B, 2, S) from the side that is black
+    kept = distance >= width[..., None]
+    inside = kept[:, 1, :, None] & kept[:, 0, None, :]  # (B, S, S)
+    return images * inside[:, None].to(images)

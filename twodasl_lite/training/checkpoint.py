@@ -2,7 +2,7 @@
 
 A checkpoint is a folder ``checkpoints/step-00000400``, written under another name and then renamed:
 
-* ``networks.safetensors``: weights of the regressor, its average and the critic;
+* ``networks.safetensors``: weights of the regressor, its average and the critic; the same weights are the same bytes;
 * ``state.pt``: optimisers and random generators; loaded without running code (``weights_only``);
 * ``checkpoint.json``: step, configuration, code version, best validation so far.
 
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import torch
 
 from twodasl_lite.errors import FileFormatError, TwodaslError, require
+from twodasl_lite.networks.weights import safetensors_bytes
 
 FOLDER = "checkpoints"
 _NETWORKS, _STATE, _FACTS = "networks.safetensors", "state.pt", "checkpoint.json"
@@ -74,7 +75,6 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
     Raises:
         TwodaslError: If the disk is full or the place not writable; the checkpoints before stay as they are.
     """
-    safetensors = require("safetensors.torch", "train", "a checkpoint")
     folder = Path(run) / FOLDER
     final = folder / f"step-{checkpoint.step:08d}"
     part = folder / f".{final.name}.part"
@@ -87,7 +87,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        _write(part / _NETWORKS, safetensors.save(_unshared(tensors)))
+        _write(part / _NETWORKS, safetensors_bytes(_unshared(tensors)))
         with (part / _STATE).open("wb") as file:
             torch.save(checkpoint.state, file)
             file.flush()

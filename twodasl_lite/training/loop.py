@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import signal
 import threading
 import time
@@ -25,8 +26,8 @@ from torch import nn
 from twodasl_lite.archive import whole_file
 from twodasl_lite.coefficients import CoefficientLayout
 from twodasl_lite.data.random import Draws
-from twodasl_lite.data.stream import prefetch
-from twodasl_lite.errors import FileFormatError, TwodaslError, require
+from twodasl_lite.data.stream import SyntheticStream, drawn_beside, prefetch
+from twodasl_lite.errors import FileFormatError, TwodaslError, ValueRangeError, require
 from twodasl_lite.losses import WeightedSum
 from twodasl_lite.morphable import MorphableModel
 from twodasl_lite.morphable.fingerprint import face_fingerprint
@@ -44,8 +45,8 @@ from twodasl_lite.training.config import TrainConfig, config_from_dict, config_t
 from twodasl_lite.training.distributed import Processes, processes
 from twodasl_lite.training.ema import AveragedNetwork
 from twodasl_lite.training.log import RunLog, Speed, code_version, describe_device
-from twodasl_lite.training.pictures import RunData, face_model_of, prepare
-from twodasl_lite.training.schedule import learning_rate, ramp
+from twodasl_lite.training.pictures import Interrupted, MirroredStream, RunData, face_model_of, prepare
+from twodasl_lite.training.schedule import Clock, learning_rate, ramp
 from twodasl_lite.training.steps import CriticStep, Pairs, RegressorStep, Shown, real_pairs, show
 from twodasl_lite.training.validation import evaluate_on
 
@@ -55,7 +56,7 @@ _CRITIC_BETAS = (0.5, 0.99)
 
 
 class TrainingDiverged(TwodaslError):
-    """A loss or gradient is no number any more."""
+    """A loss or the gradient became NaN or infinite; the checkpoints before it are whole."""
 
 
 class RunResult(NamedTuple):
@@ -66,12 +67,15 @@ class RunResult(NamedTuple):
         step: Steps done.
         finished: Whether it is over; a run that was stopped goes on with ``resume``.
         best: Smallest balanced NME on the validation pictures.
+        preparing: What it was about when it was stopped before its first step (of this call), for instance
+            ``"unlabelled pictures: 3400 of 20000"``; these are kept, and ``resume`` goes on with the next.
     """
 
     folder: Path
     step: int
     finished: bool
     best: float
+    preparing: str = ""
 
 
 def train(
@@ -81,6 +85,7 @@ def train(
     resume: bool = False,
     device: str | torch.device | None = None,
     minutes: float = math.inf,
+    started: float | None = None,
     progress: bool = True,
     data: RunData | None = None,
     model: MorphableModel | None = None,
@@ -93,7 +98,8 @@ def train(
         folder: Where it goes.
         resume: Whether to go on with a run that is there; one that is not there is begun.
         device: Where to compute; a GPU where there is one by default.
-        minutes: Stop after so long, with a checkpoint.
+        minutes: Stop so long after the start, with a checkpoint; drawn pictures are kept too.
+        started: When the command was started, as ``time.perf_counter()`` told it; this call by default.
         progress: Whether to draw a progress bar.
         data: What to learn from, instead of what the configuration says.
         model: The face model; by default that of the configuration.
@@ -105,19 +111,52 @@ def train(
 
     Raises:
         TrainingDiverged: If a loss or gradient is NaN or infinite.
-        TwodaslError: If the folder holds another run, or the disk is full; the last checkpoint stays.
+        TwodaslError: If the folder holds another run, the configuration wants a GPU and there is none, its memory is
+            too small, or the disk is full; the last checkpoint stays.
+        ValueRangeError: If ``minutes`` is negative or NaN.
     """
+    if not minutes >= 0:
+        raise ValueRangeError(f"minutes: found {minutes}; expected 0 or more")
     folder = Path(folder)
-    with processes(device) as team, _on_terminate() as terminated:
+    started = time.perf_counter() if started is None else started
+    if device is None and config.run.device == "cuda" and not torch.cuda.is_available():
+        raise ValueRangeError(
+            f"device: found no CUDA device; expected one for {config.name}, which takes days without. "
+            "--device cpu begins it all the same, and lite-cpu is made for this machine"
+        )
+    with processes(device) as team, _on_terminate() as terminated, _out_of_memory(config, team):
+
+        def late(limit: float = minutes) -> bool:
+            return time.perf_counter() - started > 60 * limit or terminated.is_set()
+
+        def late_before_training() -> bool:
+            return late(min(minutes, config.run.minutes or math.inf))
+
         if team.first:
             _open_folder(folder, config, resume)
         team.wait()
-        model = (face_model_of(config) if model is None else model).to(team.device)
-        data = data or prepare(config, model.cpu(), team, _progress_bar if progress else None)
-        run = Run(config, folder, model.to(team.device), data, team)
+        model = face_model_of(config) if model is None else model
+        try:
+            shown = _progress_bar if progress else None
+            data = data or prepare(config, model.cpu(), team, shown, late_before_training)
+        except Interrupted as interruption:
+            return _paused(folder, str(interruption), started, team, watch)
+        run = Run(config, folder, model.to(team.device), data, team, started)
         if resume and (checkpoint := latest_checkpoint(folder)):
             run.restore(checkpoint)
-        return run.go(minutes, progress, terminated, watch)
+        return run.go(late, progress, watch)
+
+
+def _paused(folder: Path, preparing: str, started: float, team: Processes, watch) -> RunResult:
+    """How a run stands that was stopped while its pictures were made ready."""
+    checkpoint = latest_checkpoint(folder)
+    step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    if team.first:
+        log = RunLog(folder, step, watch=watch)
+        prepared = round(time.perf_counter() - started, 1)
+        log.write("pause", step, seconds=0.0, prepared_seconds=prepared, preparing=preparing)
+        log.close()
+    return RunResult(folder, step, False, math.inf, preparing)
 
 
 class Run:
@@ -129,11 +168,20 @@ class Run:
         model: The face model.
         data: What to learn from.
         team: The processes.
+        started: When the command was started, see :func:`train`.
     """
 
     def __init__(
-        self, config: TrainConfig, folder: Path, model: MorphableModel, data: RunData, team: Processes
+        self,
+        config: TrainConfig,
+        folder: Path,
+        model: MorphableModel,
+        data: RunData,
+        team: Processes,
+        started: float | None = None,
     ) -> None:
+        self.started = time.perf_counter() if started is None else started
+        self.clock = Clock(config.steps, config.run.minutes)
         self.config, self.folder, self.model, self.data, self.team = config, folder, model, data, team
         self.whitening = data.whitening
         self.step, self.best, self.waited = 0, math.inf, 0
@@ -142,7 +190,10 @@ class Run:
         if config.optimiser.channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.average = AveragedNetwork(self.network, config.optimiser.ema)
-        computed = torch.compile(self.network) if config.optimiser.compile else self.network
+        # Compiled for fixed sizes: a step's batches never change theirs, so there are two, that of all pictures and
+        # that of the second look. With sizes left open PyTorch would compile twice as well, the second time for any
+        # size. The averaged network, the critic and the losses stay as they are.
+        computed = torch.compile(self.network, dynamic=False) if config.optimiser.compile else self.network
         self.regressor_step = team.wrap(RegressorStep(computed, model, data.whitening, config))
         self.optimiser = torch.optim.AdamW(_decayed(self.network, config.optimiser.weight_decay), lr=0.0)
         self.scaler = torch.amp.GradScaler(team.device.type, enabled=config.optimiser.precision == "float16")
@@ -154,44 +205,53 @@ class Run:
             self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=rate, betas=_CRITIC_BETAS)
 
     # ------------------------------------------------------------------------------------------------ the loop
-    def go(self, minutes: float, progress: bool, terminated: threading.Event, watch=None) -> RunResult:
-        """Train from the present step to the last."""
+    @property
+    def place(self) -> int:
+        """Where the run stands in its schedule: at its step, unless it goes by the clock."""
+        return self.clock.place(self.step)
+
+    def go(self, late: Callable[[], bool], progress: bool, watch=None) -> RunResult:
+        """Train from the present step to the last, or until it is late."""
         config, team, every = self.config, self.team, self.config.run
-        started = time.perf_counter()
+        began = time.perf_counter()
         log = RunLog(self.folder, self.step, tensorboard=every.tensorboard, watch=watch) if team.first else None
-        bar = _bar(config, self.step, progress and team.first)
+        bar = _bar(config, self.place, progress and team.first)
         speed, finished = Speed(), False
         try:
             if log:
-                log.write("start", self.step, **describe_device(team.device), processes=team.count, **code_version())
+                about = {**describe_device(team.device), "processes": team.count, **code_version()}
+                log.write("start", self.step, **about, prepared_seconds=round(began - self.started, 1))
             for labelled, unlabelled in self._batches():
                 parts = self.train_step(labelled, unlabelled)
                 self.step += 1
                 speed.add((labelled.size + (unlabelled.size if unlabelled else 0)) * team.count)
-                bar.update()
 
-                late = time.perf_counter() - started > 60 * minutes or terminated.is_set()
+                ending = late()
+                if self._due(every.log_every) or team.count == 1:
+                    self._look_at_the_clock()
                 if self._due(every.log_every):
                     parts = team.mean({name: float(value) for name, value in parts.items()})
-                    late = team.any(late)
+                    ending = team.any(ending)
                     if log:
                         bar.set_postfix({name: f"{value:.3g}" for name, value in parts.items() if name != "rate"})
-                        log.write("train", self.step, **parts, pictures_per_second=round(speed.look(), 1))
+                        by_time = {"place": self.place} if every.minutes else {}
+                        log.write("train", self.step, **parts, **by_time, pictures_per_second=round(speed.look(), 1))
                 elif team.count > 1:
-                    late = False  # processes stop together, at a step where they talk
+                    ending = False  # processes stop together, at a step where they talk
+                bar.update(self.place - bar.n)
                 if self._due(every.validate_every):
                     self.validate(log)
-                finished = self.step == config.steps or 0 < every.patience <= self.waited
-                if self._due(every.checkpoint_every) or finished or late:
+                finished = self.place == config.steps or 0 < every.patience <= self.waited
+                if self._due(every.checkpoint_every) or finished or ending:
                     self.save()
-                if finished or late:
+                if finished or ending:
                     break
             else:
                 finished = True  # there was nothing left to do
             if finished and team.first:
                 self._write_network(LAST_FILE, self.average.network)
             if log:
-                seconds = round(time.perf_counter() - started, 1)
+                seconds = round(time.perf_counter() - began, 1)
                 log.write("end" if finished else "pause", self.step, seconds=seconds, best=self.best)
         except OSError as error:
             last = latest_checkpoint(self.folder)
@@ -205,14 +265,14 @@ class Run:
 
     def train_step(self, labelled, unlabelled) -> dict[str, torch.Tensor | float]:
         """One update of the regressor, one of the critic; returns what the log should say."""
-        config, step = self.config, self.step
-        stage, _ = config.stage_at(step)
+        config, place = self.config, self.place
+        stage, _ = config.stage_at(place)
         shown = self._show(labelled, "labelled")
         shown_unlabelled = None if unlabelled is None else self._show(unlabelled, "unlabelled")
         weights = self._weights(stage)
 
         # The regressor, judged by the critic as it is.
-        rate = learning_rate(config, step)
+        rate = learning_rate(config, place)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         if self.critic is not None:
@@ -250,9 +310,9 @@ class Run:
 
     def _weights(self, stage: int) -> dict[str, float]:
         """Weights of the losses at the present step."""
-        factor = ramp(self.config, self.step)
+        factor = ramp(self.config, self.place)
         weights = {name: factor * weight for name, weight in self.config.self_supervision.weights.items()}
-        if self.step < self.config.critic.start:
+        if self.place < self.config.critic.start:
             weights.pop("critic", None)
         return self.config.stages[stage].weights | weights
 
@@ -276,9 +336,12 @@ class Run:
                 streams.append(itertools.repeat(None))
             else:
                 batches = stream.batches(team.share(source.batch_size), self.step)
-                streams.append(prefetch(batches, ready, team.device))
+                drawn = isinstance(stream, SyntheticStream | MirroredStream)
+                streams.append(
+                    drawn_beside(batches, team.device, ready) if drawn else prefetch(batches, ready, team.device)
+                )
         try:
-            for _ in range(self.config.steps - self.step):
+            for _ in range(self.config.steps - self.place):
                 yield tuple(next(stream) for stream in streams)
         finally:
             for stream in streams:
@@ -300,7 +363,15 @@ class Run:
 
     # -------------------------------------------------------------------------------------------- what is kept
     def _due(self, every: int) -> bool:
-        return self.step % every == 0 or self.step == self.config.steps
+        return self.step % every == 0 or self.place == self.config.steps
+
+    def _look_at_the_clock(self) -> None:
+        """Find the place of the next step; all processes find the same."""
+        self.clock.tick(time.perf_counter() - self.started)
+        if self.team.count > 1 and self.clock.minutes:
+            times = {"elapsed": self.clock.elapsed, "planned": self.clock.planned}
+            times = self.team.mean(times)
+            self.clock.elapsed, self.clock.planned = times["elapsed"], times["planned"]
 
     def validate(self, log: RunLog | None) -> None:
         """Measure the averaged network; keep it if it is the best so far."""
@@ -311,6 +382,7 @@ class Run:
                 self.model,
                 self.data.validation,
                 kind=self.config.network.map,
+                pose=self.config.network.pose,
                 dense=False,
             )
             tables = result.tables()
@@ -331,6 +403,7 @@ class Run:
     def _write_network(self, name: str, network: nn.Module) -> None:
         metadata = {
             "map_kind": self.config.network.map,
+            "pose": self.config.network.pose,
             "layout": [self.model.num_shape, self.model.num_expression],
             "face_model": face_fingerprint(self.model),
             "step": self.step,
@@ -352,6 +425,7 @@ class Run:
                 "averaged": self.average.updates,
                 "best": self.best,
                 "waited": self.waited,
+                "clock": {"planned": self.clock.planned, "elapsed": self.clock.elapsed},
             }
             if self.critic is not None:
                 networks["critic"] = self.critic.state_dict()
@@ -384,6 +458,8 @@ class Run:
                 raise FileFormatError(path, "another whitening", "the one of this run's labelled pictures")
         self.average.updates, self.best, self.waited = state["averaged"], state["best"], state["waited"]
         self.step = checkpoint.step
+        clock = state.get("clock", {"planned": 0.0, "elapsed": 0.0})  # checkpoints of before have none
+        self.clock.planned, self.clock.elapsed = clock["planned"], clock["elapsed"]
         restore_random_state(state["random"])
 
 
@@ -421,7 +497,8 @@ def _open_folder(folder: Path, config: TrainConfig, resume: bool) -> None:
     except ValueError as error:
         raise FileFormatError(path, f"an unreadable configuration ({error})", "that of a run") from error
     now = config_to_dict(config)
-    changed = [key for key in _different(before, now) if not key.startswith("run.")]
+    free = {f"run.{entry}" for entry in now["run"]} - {"run.minutes"}  # what is written down, and how often
+    changed = [key for key in _different(before, now) if key not in free]
     if changed:
         raise TwodaslError(f"{folder}: found a run with other values of {', '.join(changed)}; expected the same run")
 
@@ -445,6 +522,36 @@ def _on_terminate() -> Iterator[threading.Event]:
         yield asked
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _out_of_memory(config: TrainConfig, team: Processes) -> Iterator[None]:
+    """Say how much memory a GPU lacks, and which values of the configuration lower the need."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        data = config.data
+        wanted = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))
+        size = re.search(r"total capacity of ([\d.]+ \w+)", str(error))
+        keys = [f"data.labelled.batch_size = {data.labelled.batch_size}"]
+        if config.self_supervision.weights:
+            keys.append(f"data.unlabelled.batch_size = {data.unlabelled.batch_size}")
+        if data.hold == "device":
+            keys.append('data.hold = "device" (to "host")')
+        if config.optimiser.precision == "float32":
+            keys.append('optimiser.precision = "float32" (to "bfloat16")')
+        raise TwodaslError(
+            f"{config.name}: found a GPU of {size[1] if size else 'too little memory'}{_in_use(team)}; expected "
+            f"{wanted[1] + ' more' if wanted else 'more'}. Lower {', '.join(keys)}, or network.name. A change of these "
+            "values begins another run (--out names its folder)"
+        ) from error
+
+
+def _in_use(team: Processes) -> str:
+    """How much of a GPU's memory this process has had in use."""
+    if team.device.type != "cuda":
+        return ""
+    return f", {torch.cuda.max_memory_reserved(team.device) / 2**30:.1f} GiB of it in use by this run"
 
 
 def _bar(config: TrainConfig, step: int, shown: bool):

@@ -24,7 +24,7 @@ from twodasl_lite.coefficients import Coefficients, Whitening
 from twodasl_lite.data.detector import REFERENCE_SIZE, detect
 from twodasl_lite.data.faces import FaceBatch
 from twodasl_lite.data.random import Draws
-from twodasl_lite.decode import decode_landmarks
+from twodasl_lite.decode import constrain, decode_landmarks
 from twodasl_lite.evaluation import bounding_box, box_size
 from twodasl_lite.landmarks import landmark_map, subset_18, subset_21
 from twodasl_lite.losses import (
@@ -115,7 +115,8 @@ class RegressorStep(nn.Module):
         self._precision = getattr(torch, config.optimiser.precision)
         supervision = config.self_supervision
         supervised = [
-            {name: _supervised(name, stage, model, whitening) for name in stage.weights} for stage in config.stages
+            {name: _supervised(name, stage, model, whitening, config) for name in stage.weights}
+            for stage in config.stages
         ]
         distance = (supervision.distance, supervision.huber_delta, supervision.smallest_face)
         # In a tuple, which hides their parts from state_dict and from DistributedDataParallel: nothing in them learns.
@@ -165,7 +166,10 @@ class RegressorStep(nn.Module):
         marked = unlabelled.batch.marked
         # Photographs are compared at all points that people marked, others at those that a detector found.
         seen, *known = (subset_18, x, visible) if marked is None else (subset_21, marked, None)
-        first = decode_landmarks(whitening.unwhiten(rest), model)  # (B, 68, 3)
+        # Losses without 3D labels see the pose that is decoded; only labelled ones see all 12 numbers of it.
+        form = self.config.network.pose
+        seen_face = constrain(whitening.unwhiten(rest), form)  # (B, D)
+        first = decode_landmarks(seen_face, model)  # (B, 68, 3)
         x1 = subset_18(first[..., :2])  # (B, 18, 2)
         if "landmarks_2d" in weights:
             losses["landmarks_2d"] = landmarks_2d(seen(first[..., :2]), *known)
@@ -174,24 +178,26 @@ class RegressorStep(nn.Module):
             again = torch.cat([unlabelled.inputs[:, :3], drawn], dim=1)
             if self.config.optimiser.channels_last:
                 again = again.contiguous(memory_format=torch.channels_last)
-            second = decode_landmarks(whitening.unwhiten(self._predict(again)), model)
+            second = decode_landmarks(constrain(whitening.unwhiten(self._predict(again)), form), model)
             if "landmarks_3d" in weights:
                 losses["landmarks_3d"] = landmarks_3d(second, first)
             if "cycle" in weights:
                 losses["cycle"] = cycle(seen(second[..., :2]), *known)
-        pairs = Pairs.of(rest, x, visible)
+        pairs = Pairs.of(whitening.whiten(seen_face), x, visible)
         if critic is not None:
             losses["critic"] = self_critic.for_regressor(critic(*pairs))
         return losses, pairs
 
 
-def _supervised(name: str, stage: StageConfig, model: MorphableModel, whitening: Whitening) -> PDC | WPDC | VDC:
+def _supervised(
+    name: str, stage: StageConfig, model: MorphableModel, whitening: Whitening, config: TrainConfig
+) -> PDC | WPDC | VDC:
     """One loss of labelled pictures, as a stage wants it."""
     vertices = model.landmarks if stage.vertices == "landmarks" else None
     makers = {
         "pdc": PDC,
         "wpdc": lambda: WPDC(model, whitening),
-        "vdc": lambda: VDC(model, whitening, vertices, root=stage.root),
+        "vdc": lambda: VDC(model, whitening, vertices, root=stage.root, pose=config.network.pose),
     }
     return makers[name]().to(model.mean.device)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from twodasl_lite.camera import PoseForm
 from twodasl_lite.coefficients import Whitening
 from twodasl_lite.data.faces import FaceBatch
 from twodasl_lite.decode import decode
@@ -50,6 +51,7 @@ def evaluate_on(
     faces: FaceBatch,
     *,
     kind: MapKind = "binary",
+    pose: PoseForm = "free",
     detector: bool = True,
     dense: bool = True,
     batch_size: int = 250,
@@ -62,6 +64,7 @@ def evaluate_on(
         model: The face model.
         faces: Pictures with landmarks and yaw, and with coefficients if ``dense``.
         kind: Form of the landmark map.
+        pose: How the network's 12 pose numbers are read.
         detector: Whether the network is given the detector's points; without, it draws its own
             (:func:`~twodasl_lite.prediction.predict`).
         dense: Whether to compare all vertices too.
@@ -77,7 +80,7 @@ def evaluate_on(
     for start in range(0, faces.size, batch_size):
         batch = faces.take(slice(start, start + batch_size)).to(device)
         points = (batch.detected, batch.detected_visible) if detector else (None, None)
-        answer = predict(network, whitening, batch.images, *points, model=model, kind=kind)
+        answer = predict(network, whitening, batch.images, *points, model=model, kind=kind, pose=pose)
         truth = batch.landmarks
         row = [
             batch.yaw,

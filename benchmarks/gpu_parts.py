@@ -1,0 +1,767 @@
+"""The parts of ``gpu_run.py``: each measures one thing within its seconds and reports as it goes.
+
+A part is a function of (:class:`Settings`, report): ``report(name=value, ...)`` adds to what the part has found and
+writes it to disk at once, so that a part that is ended early, or dies, keeps what it had.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import itertools
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from twodasl_lite.camera import CROP_SIZE, crop_to_image, image_to_crop
+from twodasl_lite.data.faces import FaceBatch
+from twodasl_lite.data.stream import MemoryStream
+from twodasl_lite.data.synthetic import SyntheticFaces, whitening_of
+from twodasl_lite.decode import decode
+from twodasl_lite.errors import TwodaslError
+from twodasl_lite.evaluation import nme, summarise
+from twodasl_lite.landmarks import flip_landmarks, subset_18
+from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.networks import TrainedRegressor, load_regressor, make_regressor, save_regressor
+from twodasl_lite.prediction import predict_with
+from twodasl_lite.render import Lamps, over, rasterize, render
+from twodasl_lite.render.rasterizer import Backend
+from twodasl_lite.training.checkpoint import latest_checkpoint
+from twodasl_lite.training.config import TrainConfig, config_to_dict, load_config
+from twodasl_lite.training.distributed import Processes
+from twodasl_lite.training.log import LOG_FILE, read_log
+from twodasl_lite.training.loop import BEST_FILE, LAST_FILE, Run, train
+from twodasl_lite.training.pictures import RunData, face_model_of, pictures
+from twodasl_lite.training.steps import RegressorStep
+
+Report = Callable[..., None]
+ROOT = Path(__file__).resolve().parents[1]
+RUN, NETWORK = "run", "network.safetensors"
+POINTS, ALONE, MIRRORED = "a detector's points", "no points", ", mirrored too"
+MAIN, DEPTH = "68 points, 2D", "68 points, 3D"
+JITTER = 0.1
+_BASEL = (53_215, 40, 10)  # vertices, shape and expression components of the Basel Face Model
+HELD_PER_SECOND = 20.0
+"""Pictures that a core draws, where nothing was measured; 16 cores drew 353 a second."""
+FOR_DRAWING = 0.15
+"""Share of the training's time that may go into drawing pictures that are held."""
+_DRAWN_AT_LEAST = {"labelled": 200, "unlabelled": 200, "validation": 100}
+
+
+class Settings(NamedTuple):
+    """What a part is to do.
+
+    Attributes:
+        device: ``"cuda"`` or ``"cpu"``.
+        seconds: How long it may take.
+        work: Folder for what is not kept.
+        config: Name or file of the configuration to train.
+        overrides: ``"key=value"`` words for it.
+        photos: File of photographs, see ``gpu_run.py --pack``.
+    """
+
+    device: str
+    seconds: float
+    work: Path
+    config: str
+    overrides: tuple[str, ...] = ()
+    photos: Path | None = None
+
+    def loaded(self) -> TrainConfig:
+        """The configuration."""
+        return load_config(self.config, list(self.overrides))
+
+
+# ------------------------------------------------------------------------------------------------------------- clocks
+def wait(device: str | torch.device) -> None:
+    """Until the device has done what it was told."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+
+
+def milliseconds(work: Callable[[], object], device: str, seconds: float) -> float:
+    """Median time of a call, after one that is not counted; as many calls as the seconds allow, two at least."""
+    end, most = time.perf_counter() + seconds, 200 if device == "cuda" else 10
+    times: list[float] = []
+    work()
+    while len(times) < 2 or (time.perf_counter() < end and len(times) < most):
+        wait(device)
+        start = time.perf_counter()
+        work()
+        wait(device)
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
+
+
+def about(error: BaseException) -> str:
+    """What a traceback ends with."""
+    return f"{type(error).__name__}: {error}".strip()[:1000]
+
+
+# -------------------------------------------------------------------------------------------------------------- ready
+def ready(settings: Settings, report: Report) -> None:
+    """What the machine has; the book's face, which is built once and kept (5 s)."""
+    found = {}
+    for name in ("numpy", "cv2", "scipy", "safetensors", "tqdm", "numba", "triton", "pytest", "matplotlib"):
+        if importlib.util.find_spec(name) is not None:
+            found[name] = str(getattr(importlib.import_module(name), "__version__", "there"))
+    report(packages=found)
+    model = face_model_of(settings.loaded())
+    report(vertices=model.num_vertices, triangles=model.num_triangles)
+
+
+# -------------------------------------------------------------------------------------------------------------- tests
+_RESULT = re.compile(r"^\S+::\S.* (PASSED|FAILED|ERROR|SKIPPED)\b", re.MULTILINE)
+
+
+def tests(settings: Settings, report: Report) -> None:
+    """``pytest -m gpu`` where pytest is there, else a few comparisons of CUDA with the CPU."""
+    if importlib.util.find_spec("pytest") is None:
+        report(by="comparisons of this script, as pytest is not there", **checks(settings.device))
+        return
+    log = settings.work / "pytest.txt"
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "--tb=line", "-p", "no:cacheprovider", "tests"]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'book'}"}
+    with log.open("w") as file:
+        try:
+            subprocess.run(
+                command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, timeout=settings.seconds - 2
+            )
+            over_time = False
+        except subprocess.TimeoutExpired:
+            over_time = True
+    text = log.read_text(errors="replace")
+    found = _RESULT.findall(text)
+    counts = {name: found.count(name.upper()) for name in ("passed", "failed", "error", "skipped")}
+    bad = [line for line in text.splitlines() if re.search(r"^(FAILED|ERROR|E  )| (FAILED|ERROR)\b", line)]
+    report(by="pytest -m gpu", **counts, complete=not over_time, bad=[line[:300] for line in bad[:20]])
+    report(last=text.splitlines()[-1][:200] if text.strip() else "")
+    if not found:
+        raise RuntimeError(f"pytest ran no test: {text[-300:]}")
+
+
+def checks(device: str) -> dict[str, Any]:
+    """Comparisons of a device with the CPU, without pytest: how far apart, and how far apart they may be."""
+    model = _random_model(600, 40, 10)
+    generator = torch.Generator().manual_seed(0)
+    shape, expression = (torch.randn(8, k, generator=generator) for k in (40, 10))
+    found: dict[str, tuple[float, float]] = {}
+
+    dense = model.decode(shape, expression)
+    moved = _random_model(600, 40, 10).to(device).decode(shape.to(device), expression.to(device)).cpu()
+    found["decoded vertices, share of the largest"] = (float((dense - moved).abs().max() / dense.abs().max()), 1e-3)
+
+    corners = 60 + 30 * torch.randn(4, 90, 3, generator=generator)
+    triangles = torch.arange(90).reshape(30, 3)
+    drawn = [
+        rasterize(corners.to(place), triangles.to(place), 120, 120, backend="torch").triangle.cpu()
+        for place in ("cpu", device)
+    ]
+    found["pixels with another triangle"] = (float((drawn[0] != drawn[1]).double().mean()), 1e-3)
+
+    network = make_regressor("resnet18").eval()
+    inputs = torch.randn(4, 4, CROP_SIZE, CROP_SIZE, generator=generator)
+    with torch.no_grad():
+        here, there = network(inputs), network.to(device)(inputs.to(device)).cpu()
+    found["outputs of ResNet-18, share of the largest"] = (float((here - there).abs().max() / here.abs().max()), 2e-2)
+    return {
+        "passed": sum(apart <= limit for apart, limit in found.values()),
+        "failed": sum(apart > limit for apart, limit in found.values()),
+        "differences": {name: {"found": apart, "limit": limit} for name, (apart, limit) in found.items()},
+    }
+
+
+def _random_model(vertices: int, shape: int, expression: int) -> MorphableModel:
+    generator = torch.Generator().manual_seed(0)
+    return MorphableModel(
+        torch.randn(vertices, 3, generator=generator),
+        torch.randn(vertices, 3, shape, generator=generator),
+        torch.randn(vertices, 3, expression, generator=generator),
+        torch.zeros(0, 3, dtype=torch.long),
+        torch.randint(vertices, (68,), generator=generator),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ drawing
+def drawing(settings: Settings, report: Report) -> None:
+    """Complete pictures a second, by world."""
+    model = face_model_of(settings.loaded())
+    if (Path(__file__).with_name("drawing_speed.py")).is_file():
+        from drawing_speed import measure
+
+        # It makes a few rounds at least, whatever its seconds: on a CPU, of small batches in one world.
+        shares, batch = ({"wild": 0.6, "labelled": 0.2}, None) if settings.device == "cuda" else ({"wild": 0.4}, 8)
+        for world, share in shares.items():
+            report(**{world: measure(settings.device, share * settings.seconds, batch=batch, world=world, model=model)})
+        return
+    batch = 256 if settings.device == "cuda" else 16
+    worlds = ("wild", "labelled")
+    for name in worlds:
+        faces = SyntheticFaces(model, name, device=torch.device(settings.device))
+        start = time.perf_counter()
+        faces.batch(0, batch)
+        wait(settings.device)
+        first = time.perf_counter() - start
+        numbers = itertools.count(batch, batch)
+        allowed = max(1.0, settings.seconds / len(worlds) - first - 2)
+        took = milliseconds(lambda faces=faces, at=numbers: faces.batch(next(at), batch), settings.device, allowed)
+        report(**{name: {"pictures_per_second": round(1000 * batch / took, 1), "first_batch_seconds": round(first, 2)}})
+    report(batch=batch, triangles=model.num_triangles)
+
+
+def drawing_rate(found: dict[str, Any], world: str) -> float | None:
+    """Pictures a second of a world, from what :func:`drawing` reported."""
+    rate = (found.get("worlds", found).get(world) or {}) if isinstance(found, dict) else {}
+    return rate.get("pictures_per_second") if isinstance(rate, dict) else None
+
+
+# ------------------------------------------------------------------------------------------------------------ kernels
+def kernels(settings: Settings, report: Report) -> None:
+    """Decoding a model of Basel's size, and finding the nearest triangle, by backend."""
+    device, batch = settings.device, 256 if settings.device == "cuda" else 8
+    model = _random_model(*_BASEL).to(device)
+    weights = torch.randn(batch, sum(_BASEL[1:]), device=device)
+    shape, expression = weights.split(_BASEL[1:], dim=1)
+    matrix = model.basis.flatten(0, 1).T
+    sizes = (CROP_SIZE, 450) if device == "cuda" else (CROP_SIZE,)
+    backends = [name for name in typing.get_args(Backend) if name != "auto"]
+    piece = max(0.2, (settings.seconds - 3) / (3 + len(sizes) * len(backends)) / 2)
+    with torch.inference_mode():
+        calls = {
+            "bare product": lambda: weights @ matrix,
+            "decode": lambda: model.decode(shape, expression),
+            "decode_landmarks": lambda: model.decode_landmarks(shape, expression),
+        }
+        report(batch=batch, vertices=_BASEL[0])
+        report(decode_ms={name: round(milliseconds(call, device, piece), 3) for name, call in calls.items()})
+
+    face = face_model_of(settings.loaded())
+    rates: dict[str, dict[str, Any]] = {}
+    count = 64 if device == "cuda" else 4
+    for size in sizes:
+        corners = _posed(face, size, count)
+        for backend in backends:
+            # numba draws on the CPU whatever the device.
+            place = "cpu" if backend == "numba" else device
+            vertices, triangles = corners.to(place), face.triangles.to(place)
+
+            def call(vertices=vertices, triangles=triangles, size=size, backend=backend) -> object:
+                return rasterize(vertices, triangles, size, size, backend=backend)
+
+            try:
+                took = milliseconds(call, place, piece)
+                rates.setdefault(str(size), {})[backend] = round(1000 * count / took, 1)
+            except (RuntimeError, TwodaslError, ImportError) as error:
+                rates.setdefault(str(size), {})[backend] = about(error)[:200]
+            report(rasterised_per_second=rates, triangles=face.num_triangles, pictures=count)
+
+
+def _posed(model: MorphableModel, size: int, count: int) -> torch.Tensor:
+    """The mean face turned by -60 to 60 degrees, ``(count, V, 3)`` pixels."""
+    mean = model.mean.float()
+    mean = mean - (mean.amax(dim=0) + mean.amin(dim=0)) / 2
+    yaw = torch.deg2rad(torch.linspace(-60, 60, count))
+    turn = torch.zeros(count, 3, 3)
+    turn[:, 0, 0], turn[:, 0, 2], turn[:, 1, 1] = yaw.cos(), yaw.sin(), 1.0
+    turn[:, 2, 0], turn[:, 2, 2] = -yaw.sin(), yaw.cos()
+    points = 0.9 * size / float((mean.amax(dim=0) - mean.amin(dim=0)).max()) * mean @ turn.mT
+    return torch.stack([points[..., 0] + size / 2, size / 2 - points[..., 1], points[..., 2]], dim=-1).contiguous()
+
+
+# ------------------------------------------------------------------------------------------------------------ profile
+class _Answer(nn.Module):
+    """In place of a network: answers that are there already, so that a loss can be timed alone."""
+
+    def __init__(self, answers: torch.Tensor) -> None:
+        super().__init__()
+        self.answers = nn.Parameter(answers)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.answers[: len(inputs)]
+
+
+def profile(settings: Settings, report: Report) -> None:
+    """Where a training step's milliseconds go.
+
+    ``"step"`` is the whole, measured by itself; the rows are measured one by one, with the device brought to rest
+    before and after, so that their sum is more than the step where work overlaps. Each loss is forward and backward,
+    alone, from the network's output, with the decoding of landmarks that it needs. Drawn pictures stand in for
+    photographs.
+    """
+    config, device = settings.loaded(), torch.device(settings.device)
+    config = replace(config, optimiser=replace(config.optimiser, compile=False))
+    model = face_model_of(config).to(device)
+    sizes = {name: getattr(config.data, name).batch_size for name in ("labelled", "unlabelled")}
+    end = time.perf_counter() + settings.seconds - 3
+    start = time.perf_counter()
+    drawn = SyntheticFaces(model, config.data.labelled.world or "wild", device=device)
+    labelled = _draw(drawn, sizes["labelled"], True).to(device)
+    first = time.perf_counter() - start
+    unlabelled = _draw(drawn, min(sizes["unlabelled"], 64 if device.type == "cpu" else 1024), True).to(device)
+    unlabelled = unlabelled.without_truth()._replace(yaw=unlabelled.yaw)
+    used = {"labelled": labelled.size, "unlabelled": unlabelled.size}
+    data = RunData(
+        MemoryStream(labelled),
+        MemoryStream(unlabelled) if config.self_supervision.weights else None,
+        labelled,
+        whitening_of(model, config.data.whitening or "wild"),
+    )
+    run = Run(config, settings.work / "profiled", model, data, Processes(device=device))
+    report(pictures=used, first_batch_seconds=round(first, 2), precision=config.optimiser.precision)
+    rows = dict(_pieces(run, labelled, unlabelled if data.unlabelled else None, drawn))
+    piece = max(0.3, (end - time.perf_counter()) / (len(rows) + 1))
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    step = milliseconds(rows.pop("step"), settings.device, piece)
+    together = used["labelled"] + (used["unlabelled"] if data.unlabelled else 0)
+    report(step_ms=round(step, 3), pictures_per_second=round(1000 * together / step, 1))
+    if device.type == "cuda":
+        report(peak_memory_gib=round(torch.cuda.max_memory_allocated() / 2**30, 2))
+    table: dict[str, float] = {}
+    for name, call in rows.items():
+        table[name] = round(milliseconds(call, settings.device, piece), 3)
+        report(ms=table)
+
+
+def _draw(faces: SyntheticFaces, count: int, truth: bool, first: int = 0) -> FaceBatch:
+    return FaceBatch.cat([faces.batch(first + at, min(256, count - at), truth=truth) for at in range(0, count, 256)])
+
+
+def _pieces(
+    run: Run, labelled: FaceBatch, unlabelled: FaceBatch | None, drawn: SyntheticFaces
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    """The pieces of a step, each as a call."""
+    config, network = run.config, run.network
+    yield "step", lambda: run.train_step(labelled, unlabelled)
+    numbers = itertools.count(1)
+    yield (
+        "drawing the labelled pictures (where they are streamed)",
+        lambda: _draw(drawn, labelled.size, True, next(numbers) * labelled.size),
+    )
+    streams = [iter(_endless(run.data.labelled, labelled.size))]
+    if unlabelled is not None:
+        streams.append(iter(_endless(run.data.unlabelled, unlabelled.size)))
+    yield "data: taking batches that are held", lambda: [next(stream) for stream in streams]
+
+    def shown() -> list:
+        pair = [run._show(labelled, "labelled")]
+        return pair if unlabelled is None else [*pair, run._show(unlabelled, "unlabelled")]
+
+    yield "inputs: augmentation and landmark maps", shown
+    seen = shown()
+    inputs = torch.cat([part.inputs for part in seen])
+    step = run.regressor_step
+    yield "network, forward", lambda: step._predict(inputs)
+    answers = step._predict(inputs)
+    pull = torch.randn_like(answers)
+    yield (
+        "network, forward and backward",
+        lambda: torch.autograd.grad(step._predict(inputs), list(network.parameters()), pull),
+    )
+    fixed, judge = answers.detach(), run.critic
+    for number, stage in enumerate(config.stages):
+        for name, weight in stage.weights.items():
+            alone = replace(stage, **dict.fromkeys(stage.weights, 0.0) | {name: weight})
+            yield f"loss {name}, {stage.name}", _alone(run, fixed, seen, number, stage=alone)
+    if unlabelled is not None:
+        for name, weight in config.self_supervision.weights.items():
+            others = dict.fromkeys(config.self_supervision.weights, 0.0)
+            alone = replace(config.self_supervision, **others | {name: weight})
+            again = ", without its second look" if name in ("landmarks_3d", "cycle") else ""
+            wanted = judge if name == "critic" else None
+            yield f"loss {name}{again}", _alone(run, fixed, seen, 0, supervision=alone, judge=wanted)
+
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+
+    def optimiser() -> None:
+        nn.utils.clip_grad_norm_(network.parameters(), config.optimiser.clip)
+        run.optimiser.step()
+        run.average.update(network)
+
+    yield "optimiser: clip, AdamW, average", optimiser
+
+
+def _endless(stream: MemoryStream, size: int) -> Iterator[FaceBatch]:
+    yield from stream.batches(size)
+
+
+def _alone(run: Run, answers, seen, number, *, stage=None, supervision=None, judge=None) -> Callable[[], object]:
+    """One loss, forward and backward, from answers that are there."""
+    config = run.config
+    if supervision is None:
+        config = replace(config, stages=tuple(stage if k == number else s for k, s in enumerate(config.stages)))
+        seen, answers = [seen[0], None], answers[: seen[0].batch.size]
+    else:
+        none = dict.fromkeys(("pdc", "wpdc", "vdc"), 0.0)
+        stages = tuple(replace(one, **none) for one in config.stages)
+        config = replace(config, stages=stages, self_supervision=supervision)
+    known = _Answer(answers)
+    step = RegressorStep(known, run.model, run.whitening, config)
+
+    def call() -> None:
+        known.answers.grad = None
+        losses, _ = step(seen[0], seen[1], number, judge)
+        sum(value.mean() for value in losses.values()).backward()
+
+    return call
+
+
+# ----------------------------------------------------------------------------------------------------------- training
+def fitted(config: TrainConfig, seconds: float, rates: dict[str, float | None]) -> list[str]:
+    """``"key=value"`` words that make a run fit into the seconds: fewer drawn pictures, a schedule by the clock.
+
+    Args:
+        config: As it is.
+        seconds: Of the training, drawing included.
+        rates: World to pictures a second that the machine draws into memory, where known.
+    """
+    words = []
+    if hasattr(config.run, "minutes"):  # the schedule follows the clock
+        words.append(f"run.minutes={0.97 * seconds / 60:.4f}")
+    sources = {"labelled": config.data.labelled, "validation": config.data.validation}
+    if config.self_supervision.weights:
+        sources["unlabelled"] = config.data.unlabelled
+    held = {
+        name: source
+        for name, source in sources.items()
+        if source.kind == "synthetic" and (name == "validation" or config.data.hold != "stream")
+    }
+    needed = sum(source.count / (rates.get(source.world) or HELD_PER_SECOND) for source in held.values())
+    factor = FOR_DRAWING * seconds / max(needed, 1e-6)
+    if factor < 1:
+        for name, source in held.items():
+            count = max(_DRAWN_AT_LEAST[name], int(source.count * factor))
+            words.append(f"data.{name}.count={min(source.count, count)}")
+    return words
+
+
+def training(settings: Settings, report: Report) -> None:
+    """One run of the configuration, which ends in time."""
+    started = time.perf_counter()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = _read(settings.work / "drawing.json").get("result", {})
+    config = settings.loaded()
+    workers = min(cores, config.data.processes)
+    worlds = {getattr(config.data, name).world for name in ("labelled", "unlabelled", "validation")}
+    # Processes on the CPU draw the pictures that are held; what CUDA draws says nothing about them.
+    on_cpu = settings.device == "cpu"
+    rates = {world: drawing_rate(found, world) if on_cpu else HELD_PER_SECOND * workers for world in worlds}
+    seconds = settings.seconds - 4
+    words = [f"data.processes={workers}", *fitted(config, seconds, rates)]
+    if config.run.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        words.append("run.tensorboard=false")
+    config = load_config(settings.config, [*words, *settings.overrides])
+    folder = settings.work / RUN
+    report(configuration=settings.config, changed=words, config=config_to_dict(config), planned=config.steps)
+    watching = _watched(report, started, settings.device)
+    options = {"device": settings.device, "progress": False, "minutes": seconds / 60, "watch": watching}
+    result = train(config, folder, **options)
+    # A run by the clock plans more steps than it makes.
+    report(step=result.step, finished=result.finished, log=LOG_FILE)
+    if result.finished:
+        report(planned=result.step)
+    network, step = keep_network(folder, settings.work / NETWORK, result.finished)
+    report(network=network, network_step=step)
+    if not result.step:
+        raise RuntimeError(f"the time was over before the first step ({getattr(result, 'preparing', '')})")
+
+
+def _watched(report: Report, started: float, device: str) -> Callable[[dict], None]:
+    """Reports of a run that goes on: seconds before the first step, memory."""
+    first = True
+
+    def watch(row: dict[str, Any]) -> None:
+        nonlocal first
+        if row["kind"] == "start":
+            report(start_seconds=round(time.perf_counter() - started, 1))
+        if row["kind"] == "train":
+            report(step=row["step"], seconds=round(time.perf_counter() - started, 1))
+            if first:
+                report(first_row={"step": row["step"], "seconds": round(time.perf_counter() - started, 1)})
+                first = False
+            if device == "cuda":
+                report(peak_memory_gib=round(torch.cuda.max_memory_allocated() / 2**30, 2))
+
+    return watch
+
+
+def keep_network(folder: Path, path: Path, finished: bool) -> tuple[str, int]:
+    """Write the network that a run has come to: its last, or the average in the last checkpoint of one that stopped.
+
+    Returns:
+        What it is, and its step.
+
+    Raises:
+        RuntimeError: If there is neither.
+    """
+    if finished and (folder / LAST_FILE).is_file():
+        path.write_bytes((folder / LAST_FILE).read_bytes())
+        return LAST_FILE, int(load_regressor(path).metadata["step"])
+    if checkpoint := latest_checkpoint(folder):
+        from twodasl_lite.viz.snapshots import read_snapshot
+
+        facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        snapshot = read_snapshot(checkpoint, average=True)
+        pose = facts["network"].get("pose", "free")
+        metadata = {"map_kind": snapshot.map_kind, "pose": pose, "step": snapshot.step, "config": facts}
+        save_regressor(path, snapshot.regressor, snapshot.whitening, metadata)
+        return f"the average in {checkpoint.name}", snapshot.step
+    if (folder / BEST_FILE).is_file():
+        path.write_bytes((folder / BEST_FILE).read_bytes())
+        return BEST_FILE, int(load_regressor(path).metadata["step"])
+    raise RuntimeError(f"{folder}: found neither a finished network nor a checkpoint")
+
+
+# --------------------------------------------------------------------------------------------------------- evaluation
+def evaluation(settings: Settings, report: Report) -> None:
+    """AFLW2000-3D where the photographs are there, else the validation pictures of the run."""
+    config, trained, model = _trained(settings)
+    report(step=int(trained.metadata.get("step", 0)))
+    test = None if settings.photos is None else _test_set(settings.photos)
+    if test is None:
+        if settings.photos is not None:
+            report(problem=f"{settings.photos}: found no test photographs in it")
+        _on_pictures(settings, config, trained, model, report)
+    else:
+        _on_photographs(settings, test, trained, model, report)
+
+
+def _trained(settings: Settings) -> tuple[TrainConfig, TrainedRegressor, MorphableModel]:
+    """The run's configuration, network and face model, on the device."""
+    from twodasl_lite.training.config import config_from_dict
+
+    if not (settings.work / NETWORK).is_file():
+        network, step = keep_network(settings.work / RUN, settings.work / NETWORK, False)
+        print(f"{network}, step {step}", file=sys.stderr)
+    facts = json.loads((settings.work / RUN / "config.json").read_text(encoding="utf-8"))
+    config = config_from_dict(facts)
+    model = face_model_of(config).float().to(settings.device)
+    return config, load_regressor(settings.work / NETWORK, settings.device), model
+
+
+def _test_set(path: Path) -> Any | None:
+    """The test photographs of a file or a clone."""
+    try:
+        from twodasl_lite.data import packed
+    except ImportError:
+        packed = None
+    if packed is not None and path.is_file():
+        return packed.read_test(path)
+    from twodasl_lite.data.aflw2000 import read_aflw2000
+
+    return read_aflw2000(path)
+
+
+def _looks(trained: TrainedRegressor, model: MorphableModel, images: torch.Tensor, points) -> dict[str, torch.Tensor]:
+    """Landmarks ``(B, 68, 3)`` in the crop, by what the network was shown."""
+    other = None if points is None else flip_landmarks(points, CROP_SIZE)
+    found = {}
+    for name, shown, mirrored in ((POINTS, points, other), (ALONE, None, None)):
+        if name == POINTS and points is None:
+            continue
+        options = [None if p is None else subset_18(p).to(images.device) for p in (shown, mirrored)]
+        plain = predict_with(trained, images, options[0], model=model).landmarks.double().cpu()
+        turned = predict_with(trained, images.flip(-1), options[1], model=model).landmarks.double().cpu()
+        back = flip_landmarks(turned[..., :2], CROP_SIZE)
+        depth = turned[:, _mirrored_order(), 2:]
+        found[name] = plain
+        found[name + MIRRORED] = (plain + torch.cat([back, depth], dim=-1)) / 2
+    return found
+
+
+def _mirrored_order() -> torch.Tensor:
+    """Which landmark of a mirrored face is which of the face: found by mirroring their numbers."""
+    numbers = torch.arange(68, dtype=torch.float64)
+    return flip_landmarks(torch.stack([torch.zeros(68), numbers], dim=-1)[None].double(), CROP_SIZE)[0, :, 1].long()
+
+
+def _on_photographs(settings: Settings, dataset: Any, trained: TrainedRegressor, model, report: Report) -> None:
+    from twodasl_lite.benchmark import jittered_boxes
+
+    end = time.perf_counter() + settings.seconds - 3
+    report(dataset="AFLW2000-3D", faces=len(dataset), mapping="exact", photographs=settings.photos.name)
+    if getattr(dataset, "crops", None) is not None:
+        report(moved_boxes="cut from the crops, the colours at their edge repeated beyond it: there are no photos")
+    boxes = {"": dataset.boxes, f", boxes moved by up to {JITTER:.0%}": jittered_boxes(dataset.boxes, JITTER, 0)}
+    rows: dict[str, dict[str, Any]] = {}
+    true, yaw = dataset.landmarks, dataset.yaw
+    for moved, cut in boxes.items():
+        parts: dict[str, list[torch.Tensor]] = {}
+        done = 0
+        try:
+            for first in range(0, len(dataset), 250):
+                part = slice(first, min(first + 250, len(dataset)))
+                crops = [_crop(dataset, k, cut[k] if moved else None) for k in range(part.start, part.stop)]
+                images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous().to(settings.device)
+                points = dataset.detected[part]
+                if moved:
+                    points = image_to_crop(crop_to_image(points, dataset.boxes[part]), cut[part])
+                for name, landmarks in _looks(trained, model, images, points).items():
+                    parts.setdefault(name, []).append(crop_to_image(landmarks, cut[part]))
+                done = part.stop
+                if time.perf_counter() > end and done < len(dataset):
+                    report(**{"cut off" + moved: f"after {done} of {len(dataset)} faces, as the time was over"})
+                    break
+        except TwodaslError as error:
+            report(**{"left out" + moved: about(error)})
+            continue
+        for name, placed in parts.items():
+            found = torch.cat(placed)
+            rows[name + moved] = {
+                MAIN: summarise(nme(found[..., :2], true[:done, :, :2]), yaw[:done]).to_dict(),
+                DEPTH: summarise(nme(found, true[:done]), yaw[:done]).to_dict(),
+            }
+        report(rows=rows)
+    if not rows:
+        raise RuntimeError("no test photograph could be evaluated: see the reasons above")
+
+
+def _crop(dataset: Any, index: int, box: torch.Tensor | None) -> np.ndarray:
+    """A test face, ``(120, 120, 3)``; in another box cut from the photo, or from the crop where there is no photo."""
+    name = dataset.names[index]
+    if box is None or getattr(dataset, "crops", None) is None:
+        return dataset.crop(name, box)
+    corners = torch.tensor([[[0.0, 0.0], [CROP_SIZE - 1.0, CROP_SIZE - 1.0]]], dtype=torch.float64)
+    own = dataset.boxes[index : index + 1].double()
+    (x, y), (right, _) = image_to_crop(crop_to_image(corners, box[None].double()), own)[0].tolist()
+    scale = (right - x) / (CROP_SIZE - 1)
+    return cv2.warpAffine(
+        np.ascontiguousarray(dataset.crop(name)),
+        np.array([[scale, 0.0, x], [0.0, scale, y]]),
+        (CROP_SIZE, CROP_SIZE),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+
+
+def _on_pictures(settings: Settings, config: TrainConfig, trained: TrainedRegressor, model, report: Report) -> None:
+    faces = pictures(config.data.validation, model.cpu(), processes=config.data.processes).to(settings.device)
+    model = model.to(settings.device)
+    world = config.data.validation.world
+    report(dataset=f"validation pictures of the world {world!r}", faces=faces.size)
+    parts: dict[str, list[torch.Tensor]] = {}
+    for first in range(0, faces.size, 250):
+        batch = faces.take(slice(first, first + 250))
+        points = _spread(batch)
+        found = _looks_18(trained, model, batch.images, points)
+        for name, landmarks in found.items():
+            parts.setdefault(name, []).append(landmarks)
+    true, yaw = faces.landmarks.double().cpu(), faces.yaw.double().cpu()
+    rows = {}
+    for name, placed in parts.items():
+        landmarks = torch.cat(placed)
+        rows[name] = {
+            MAIN: summarise(nme(landmarks[..., :2], true[..., :2]), yaw).to_dict(),
+            DEPTH: summarise(nme(landmarks, true), yaw).to_dict(),
+        }
+    report(rows=rows)
+
+
+def _spread(batch: FaceBatch) -> torch.Tensor:
+    """The detector's 18 points, NaN where it reported none."""
+    return torch.where(batch.detected_visible[..., None], batch.detected, torch.nan)
+
+
+def _looks_18(
+    trained: TrainedRegressor, model: MorphableModel, images, points: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """As :func:`_looks`, with 18 points given."""
+    found = {}
+    mirrored = FaceBatch(images, points, torch.isfinite(points).all(dim=-1)).flip()
+    for name, shown, other in ((POINTS, points, _spread(mirrored)), (ALONE, None, None)):
+        plain = predict_with(trained, images, shown, model=model).landmarks.double().cpu()
+        turned = predict_with(trained, mirrored.images, other, model=model).landmarks.double().cpu()
+        back = torch.cat([flip_landmarks(turned[..., :2], CROP_SIZE), turned[:, _mirrored_order(), 2:]], dim=-1)
+        found[name], found[name + MIRRORED] = plain, (plain + back) / 2
+    return found
+
+
+# -------------------------------------------------------------------------------------------------------------- faces
+SHEET, CELL = (4, 4), 240
+
+
+def faces(settings: Settings, report: Report) -> None:
+    """A sheet of 16 faces: what the network makes of test photographs, or of validation pictures."""
+    config, trained, model = _trained(settings)
+    count = SHEET[0] * SHEET[1]
+    test = None if settings.photos is None else _test_set(settings.photos)
+    if test is not None:
+        chosen = test.yaw.abs().clamp(max=90).argsort()[torch.linspace(0, len(test) - 1, count).long()].tolist()
+        names = [test.names[k] for k in chosen]
+        images = torch.from_numpy(np.stack([test.crop(name) for name in names])).permute(0, 3, 1, 2).contiguous()
+        points, yaw, source = subset_18(test.detected[chosen]), test.yaw[chosen], names
+    else:
+        batch = pictures(config.data.validation, model.cpu(), processes=1)
+        index = batch.yaw.abs().argsort()[torch.linspace(0, batch.size - 1, count).long()]
+        batch = batch.take(index)
+        images, points, yaw, source = batch.images, _spread(batch), batch.yaw, index.tolist()
+    model = model.to(settings.device)
+    images, points = images.to(settings.device), points.to(settings.device)
+    answer = predict_with(trained, images, points, model=model)
+    sheet = draw_sheet(images.cpu(), answer.coefficients.cpu().float(), model.cpu(), yaw)
+    path = settings.work / "faces.png"
+    if not cv2.imwrite(str(path), sheet[..., ::-1]):
+        raise RuntimeError(f"{path}: could not be written")
+    report(faces=source, yaw=[round(float(value), 1) for value in yaw], points=True)
+
+
+def draw_sheet(images: torch.Tensor, coefficients: torch.Tensor, model: MorphableModel, yaw) -> np.ndarray:
+    """Each picture beside itself with the face that was found in it, ``(H, W, 3)`` uint8."""
+    factor = CELL // CROP_SIZE
+    photos = torch.nn.functional.interpolate(images.float() / 255, scale_factor=factor, mode="bilinear")
+    photos = photos.permute(0, 2, 3, 1).contiguous()
+    vertices = decode(coefficients, model, CROP_SIZE) * factor
+    vertices = vertices + vertices.new_tensor([(factor - 1) / 2, (factor - 1) / 2, 0.0])
+    light = Lamps(
+        torch.full((3,), 0.12), torch.tensor([[-0.4, 0.5, 0.8], [0.8, 0.1, 0.4]]), torch.tensor([[0.55] * 3, [0.2] * 3])
+    )
+    colour = torch.tensor([0.45, 0.66, 0.92]).expand(model.num_vertices, 3)
+    picture = render(vertices, model.triangles, colour, CELL, CELL, light=light, supersample=2)
+    drawn = over(picture._replace(alpha=0.85 * picture.alpha), photos)
+    pairs = torch.cat([photos, drawn], dim=2).clamp(0, 1)  # (16, CELL, 2 CELL, 3)
+    cells = (255 * pairs).round().to(torch.uint8).numpy()
+    for cell, degrees in zip(cells, yaw, strict=True):
+        label = f"yaw {float(degrees):+.0f}"
+        for colour, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+            cv2.putText(cell, label, (6, CELL - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, width, cv2.LINE_AA)
+    edged = np.pad(cells, ((0, 0), (3, 3), (3, 3), (0, 0)), constant_values=255)
+    rows = edged.reshape(*SHEET, *edged.shape[1:])
+    return np.ascontiguousarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def last_rows(folder: Path) -> list[dict[str, Any]]:
+    """Rows of the run's log; empty without one."""
+    return read_log(folder) if (folder / LOG_FILE).is_file() else []
+
+
+PARTS: dict[str, tuple[float, Callable[[Settings, Report], None]]] = {
+    "ready": (0.01, ready),
+    "tests": (0.12, tests),
+    "drawing": (0.07, drawing),
+    "kernels": (0.05, kernels),
+    "profile": (0.08, profile),
+    "training": (0.49, training),
+    "evaluation": (0.12, evaluation),
+    "faces": (0.03, faces),
+}
+"""Name to the share of the time (the rest is for starting and writing) and the function. What a part leaves goes to
+the training, if it comes before, and is gained otherwise."""
