@@ -24,7 +24,10 @@ from tests.face_quality import (
 )
 from twodasl_lite.landmarks import GROUPS, MIRROR
 from twodasl_lite.morphable import MorphableModel, load_face_model
+from twodasl_lite.morphable.build import align
 from twodasl_lite.morphable.embedded import generate_face_model
+from twodasl_lite.morphable.readers.ict import BASEL_JAW
+from twodasl_lite.morphable.register import matching_landmarks
 
 MILLIMETRES_PER_CENTIMETRE = 10.0
 NUM_RANDOM_FACES = 1000
@@ -80,6 +83,7 @@ def ruler(data_root: Path) -> Ruler:
         vertices = torch.from_numpy(content["mean"]).double() * MILLIMETRES_PER_CENTIMETRE
         triangles = torch.from_numpy(content["triangles"]).long()
         landmarks = torch.from_numpy(content["landmarks68"]).long()
+    landmarks[: len(BASEL_JAW)] = torch.tensor(BASEL_JAW)  # along the jaw both have the points of the Basel Face Model
     skin = torch.cat([region["face"], region["head_and_neck"]])
     return Ruler(vertices, triangles_of(triangles, skin), region["face"], vertices[landmarks])
 
@@ -218,6 +222,23 @@ def test_landmarks_lie_where_they_do_on_people(face_model: MorphableModel, ruler
     distance = (align_similarity(points, ruler.landmarks)(points) - ruler.landmarks).norm(dim=1)
     worst = {name: round(float(distance[index].mean()), 1) for name, index in GROUPS.items()}
     assert float(distance.mean()) <= 5.0, f"mm by group: {worst}"
+
+
+def test_the_jaw_is_where_the_basel_face_model_has_it(face_model: MorphableModel, data_root: Path) -> None:
+    """The landmarks are those that registering the two average faces finds."""
+    with np.load(data_root / "aflw2000-3d" / "bfm_68_landmarks.npz", allow_pickle=False) as content:
+        basel = torch.from_numpy(content["mean"]).double()
+    regions = face_model.regions
+    outside = torch.cat([regions["face"], regions["head"], regions["neck"]]).unique()
+    outside = outside[~torch.isin(outside, torch.cat([regions["ears"], regions["mouth_interior"]]))]
+    found = matching_landmarks(face_model, basel, among=outside)
+    apart = (face_model.mean[found] - face_model.mean[face_model.landmarks]).norm(dim=1)
+    assert float(apart.max()) < 1.0, "mm, a neighbouring vertex at most"
+    # As they are, without bending either face:
+    points = face_model.mean[face_model.landmarks]
+    kept = list(range(17, 68))
+    laid = align(basel[kept], points[kept], with_scale=True).apply(basel)
+    assert float((laid - points)[:17].norm(dim=1).median()) < 3.0  # mm; of points on the outline 15
 
 
 def test_the_surface_is_close_to_that_of_people(face_model: MorphableModel, ruler: Ruler) -> None:

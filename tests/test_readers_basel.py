@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import h5py
 import numpy as np
 import pytest
-import scipy.io
 import torch
 
 from tests.reader_files import (
@@ -23,6 +21,9 @@ from tests.reader_files import (
 from twodasl_lite.errors import FileFormatError, InputTypeError, ValueRangeError
 from twodasl_lite.morphable import read_face_model
 from twodasl_lite.morphable.readers import basel_h5, recognise
+
+h5py = pytest.importorskip("h5py", reason="h5py comes with the extra models")
+scipy = pytest.importorskip("scipy", reason="scipy comes with the extra models")
 
 LANDMARKS = list(range(20, 88))
 # Two rows of the mesh play the neck; the front lacks a column too.
@@ -286,6 +287,12 @@ def test_options_and_kinds_are_checked(tmp_path, face: SmallFace) -> None:
         read_face_model(tmp_path / "gone.h5")
     with pytest.raises(FileFormatError, match="found a folder of another kind"):
         read_face_model(tmp_path)
+    (tmp_path / "train.configs").mkdir()
+    for name in ("u_shp.npy", "u_exp.npy", "keypoints_sim.npy"):
+        (tmp_path / "train.configs" / name).touch()
+    wanted = r"an incomplete folder of 3ddfa, without w_shp_sim.npy, w_exp_sim.npy, param_whitening.pkl"
+    with pytest.raises(FileFormatError, match=wanted):
+        read_face_model(tmp_path / "train.configs")
     with pytest.raises(ValueRangeError, match="landmarks: found vertices from 32 to 103; expected 0 to 99"):
         read_face_model(path, landmarks=[*range(32, 99), 103])
     with pytest.raises(ValueRangeError, match="landmarks: found 3 of int64"):

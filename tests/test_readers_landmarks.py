@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-import scipy.io
 import torch
 
 from tests.reader_files import SmallFace
@@ -16,6 +15,8 @@ from twodasl_lite.morphable.embedded import embedded_face_model
 from twodasl_lite.morphable.readers.markup import read_landmark_file, resolve_landmarks
 from twodasl_lite.morphable.readers.parts import outward
 from twodasl_lite.morphable.readers.registration import derive_landmarks
+
+scipy = pytest.importorskip("scipy", reason="scipy comes with the extra models")
 
 INDICES = np.random.default_rng(0).permutation(100)[:68]
 

@@ -12,11 +12,12 @@ import time
 
 import numpy as np
 import pytest
-import scipy.sparse
 
 from tests.reader_files import fake_chumpy
 from twodasl_lite.errors import FileFormatError
 from twodasl_lite.morphable.readers.safe_pickle import CHUMPY, SPARSE, TORCH, load_pickle
+
+scipy = pytest.importorskip("scipy", reason="scipy comes with the extra models")
 
 
 def written(tmp_path, content: object, protocol: int = 4):

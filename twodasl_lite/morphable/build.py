@@ -159,7 +159,7 @@ def principal_components(scans: torch.Tensor, num_components: int | None = None)
 
     Args:
         scans: ``(N, V, 3)`` aligned scans.
-        num_components: How many components to keep; all with variance (at most N - 1) by default.
+        num_components: Number of components to keep; all with variance (at most N - 1) by default.
 
     Returns:
         The components, sigma-scaled: coefficients of the scans have variance 1. The sign of an eigenvector is

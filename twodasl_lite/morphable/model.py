@@ -89,7 +89,7 @@ class MorphableModel(nn.Module):
         name: Name of the model.
         units: Unit of length.
         license: Licence of the data.
-        source: Where it comes from.
+        source: Origin of the model, for people to read.
 
     Raises:
         ShapeError: If shapes do not fit together.
@@ -307,7 +307,7 @@ class MorphableModel(nn.Module):
         """Draw random faces.
 
         Args:
-            num: How many.
+            num: Number of faces.
             generator: Source of randomness on the CPU; the global one by default.
             clip: Draws are clipped to this many standard deviations.
             expression: Whether faces also get a random expression; neutral otherwise.
@@ -351,8 +351,8 @@ class MorphableModel(nn.Module):
         """Keep the first components of each kind.
 
         Args:
-            num_shape: How many shape components; all if omitted.
-            num_expression: How many expression components; all if omitted.
+            num_shape: Number of shape components; all if omitted.
+            num_expression: Number of expression components; all if omitted.
 
         Raises:
             ValueRangeError: If more are asked for than there are.
@@ -382,8 +382,8 @@ class MorphableModel(nn.Module):
         kept, so that a zero coefficient still means a neutral face.
 
         Args:
-            num_expression: How many components to keep.
-            num_samples: How many random expressions to draw.
+            num_expression: Number of components to keep.
+            num_samples: Number of random expressions to draw.
             seed: Seed of the draw.
 
         Returns:
@@ -484,7 +484,7 @@ class MorphableModel(nn.Module):
 
         Args:
             path: The file.
-            device: Where to put the model.
+            device: Device for the model.
 
         Raises:
             FileFormatError: If the file is missing, truncated, of another kind or version, holds a pickle, or its

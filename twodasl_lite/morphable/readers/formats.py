@@ -166,7 +166,33 @@ def recognise(path: str | os.PathLike[str]) -> FaceModelFormat:
             return entry
     if path.suffix == ".npz" and path.is_file():
         return FORMATS[0]  # perhaps a damaged one: its reader says what is wrong
-    raise FileFormatError(path, f"a {'folder' if path.is_dir() else 'file'} of another kind", expected)
+    if path.is_dir():
+        raise FileFormatError(path, _incomplete(path) or "a folder of another kind", expected)
+    raise FileFormatError(path, "a file of another kind", expected)
+
+
+# Files by which folders are told: a folder with some of them, and not all, is an incomplete one.
+_FOLDERS: dict[str, tuple[str, ...]] = {
+    "3ddfa": ("u_shp.npy", "u_exp.npy", "w_shp_sim.npy", "w_exp_sim.npy", "keypoints_sim.npy", "param_whitening.pkl"),
+    "3ddfa-v2": ("bfm_noneck_v3.pkl", "tri.pkl", "param_mean_std_62d_120x120.pkl"),
+    "bfm2009": ("01_MorphableModel.mat", "BFM_exp_idx.mat", "Exp_Pca.bin", "std_exp.txt"),
+    "model-shape": ("Model_Shape.mat", "Model_Exp.mat"),
+    "ict": ("FaceXModel/generic_neutral_mesh.obj", "FaceXModel/vertex_indices.json"),
+}
+
+
+def _incomplete(folder: Path) -> str | None:
+    """What a folder lacks that has a part of the files of a kind; of several kinds, the one it has most of."""
+    shares = {}
+    for kind, names in _FOLDERS.items():
+        present = sum((folder / name).exists() for name in names)
+        if present:
+            shares[kind] = present / len(names)
+    if not shares:
+        return None
+    kind = max(shares, key=shares.__getitem__)
+    missing = [name for name in _FOLDERS[kind] if not (folder / name).exists()]
+    return f"an incomplete folder of {kind}, without {', '.join(missing)}" if missing else None
 
 
 def format_of(kind: str) -> FaceModelFormat:
