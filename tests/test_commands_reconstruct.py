@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -11,10 +17,11 @@ import pytest
 import torch
 from training_runs import random_coefficients, small_face
 
+from twodasl_lite.camera import euler_to_matrix
 from twodasl_lite.cli import main
 from twodasl_lite.coefficients import Whitening
 from twodasl_lite.commands import reconstruct as module
-from twodasl_lite.decode import decode_landmarks
+from twodasl_lite.decode import decode, decode_landmarks
 from twodasl_lite.images import landmarks_box, read_photo, write_photo
 from twodasl_lite.landmarks import read_landmarks, write_landmarks
 from twodasl_lite.morphable.fingerprint import face_fingerprint
@@ -24,7 +31,7 @@ from twodasl_lite.viz import alignment
 pytest.importorskip("safetensors")
 
 WRITTEN = ["coefficients.json", "dense.png", "depth.png", "face-1.csv", "face-1.ply", "overlay.png", "pncc.png"]
-WRITTEN += ["pose.json"]
+WRITTEN += ["files.json", "pose.json", "viewer.html"]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +88,7 @@ def numbers(place: Path) -> dict:
 
 def test_everything_about_a_photo(files, photo, model, truth, tmp_path, capsys):
     assert run(files, photo, *BOX, "--box", 200, 100, 300, 220, "--out", tmp_path / "out") == 0
-    place = tmp_path / "out" / "photo.png"
+    place = tmp_path / "out" / "photo"
     assert sorted(p.name for p in place.iterdir()) == sorted([*WRITTEN, "face-2.csv", "face-2.ply"])
     content = numbers(place)
     assert (content["width"], content["height"], content["layout"]) == (400, 300, [40, 10])
@@ -98,10 +105,30 @@ def test_everything_about_a_photo(files, photo, model, truth, tmp_path, capsys):
     assert len(pose) == 2
     assert abs(pose[0]["yaw_degrees"]) <= 90
     assert read_photo(place / "depth.png").shape == (300, 400, 3)
+    check_depth(place, model, raw)
     assert "face 2: pitch" in capsys.readouterr().out
     # A second run with one face leaves nothing of the other behind.
     assert run(files, photo, *BOX, "--out", tmp_path / "out") == 0
     assert sorted(p.name for p in place.iterdir()) == sorted(WRITTEN)
+
+
+def check_depth(place: Path, model, raw: torch.Tensor) -> None:
+    """A vertex that is seen has its depth in the picture, by the scale of the JSON."""
+    values = cv2.imread(str(place / "depth.png"), cv2.IMREAD_UNCHANGED)
+    meaning = json.loads((place / "pose.json").read_text())["depth"]
+    assert values.dtype == np.uint16
+    assert values.max() == 65535
+    vertices = decode(raw[None], model, 300)[0]
+    depth = meaning["offset"] + meaning["scale"] * values.astype(np.float64)
+    low, high = float(vertices[:, 2].min()) - 1, float(vertices[:, 2].max()) + 1
+    seen = values > 0
+    assert seen.any()
+    assert not seen.all()
+    assert low <= depth[seen].min()
+    nearest = vertices[vertices[:, 2].argmax()]
+    x, y = nearest[:2].round().int().tolist()
+    around = depth[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+    assert around.max() <= high + 1e-3 or depth.max() <= 2 * high  # another face may be nearer
 
 
 def exif(orientation: int) -> bytes:
@@ -121,10 +148,10 @@ def test_exif(files, photo, tmp_path, orientation):
     (tmp_path / "turned.jpg").write_bytes(data[:2] + exif(orientation) + data[2:])
     for file in (photo, tmp_path / "turned.jpg"):
         assert run(files, file, *BOX, "--out", tmp_path / "out") == 0
-    plain, turned = numbers(tmp_path / "out" / "photo.png"), numbers(tmp_path / "out" / "turned.jpg")
+    plain, turned = numbers(tmp_path / "out" / "photo"), numbers(tmp_path / "out" / "turned")
     assert (turned["width"], turned["height"]) == (400, 300)
     assert turned["faces"] == plain["faces"]
-    pictures = [read_photo(tmp_path / "out" / name / "overlay.png") for name in ("photo.png", "turned.jpg")]
+    pictures = [read_photo(tmp_path / "out" / name / "overlay.png") for name in ("photo", "turned")]
     assert np.abs(pictures[0].astype(int) - pictures[1]).mean() < 3
 
 
@@ -159,8 +186,8 @@ def test_a_folder_with_all_that_can_be_wrong(files, photo, model, truth, tmp_pat
         assert reason in line
     assert "cut.png: face 1 is cut by the border" in words.err
     assert "4 of 6 files could not be reconstructed" in words.err
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["cut.png", "good.png"]
-    face = numbers(tmp_path / "out" / "good.png")["faces"][0]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["cut", "good"]
+    face = numbers(tmp_path / "out" / "good")["faces"][0]
     assert face["crop_box"] == landmarks_box(points).int().tolist()
 
 
@@ -177,14 +204,19 @@ def test_nothing_half_written(files, photo, tmp_path, monkeypatch, capsys):
 def test_a_large_photo(files, tmp_path, capsys):
     write_photo(tmp_path / "large.jpg", np.full((6000, 8400, 3), 128, np.uint8))  # 50 megapixels
     assert run(files, tmp_path / "large.jpg", "--box", 3000, 2000, 5000, 4000, "--out", tmp_path / "out") == 0
-    place = tmp_path / "out" / "large.jpg"
+    place = tmp_path / "out" / "large"
     assert read_photo(place / "overlay.png").shape[1] == alignment.LARGEST
     assert numbers(place)["width"] == 8400
     assert "a large photo, drawn at 24%" in capsys.readouterr().err
 
 
+def nothing(_photo: np.ndarray) -> torch.Tensor:
+    """A detector that finds nothing."""
+    return torch.zeros(0, 5)
+
+
 def test_no_face(files, photo, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(module, "YuNet", lambda path, score: lambda photo: torch.zeros(0, 5))
+    monkeypatch.setattr(module, "YuNet", lambda path, score: nothing)
     assert run(files, photo, "--detector", "some.onnx", "--out", tmp_path / "out") == 1
     assert "photo.png: found no face" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*"))
@@ -193,7 +225,9 @@ def test_no_face(files, photo, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "found none; expected one of --box"),
+        ([*BOX, "--refine"], "--refine: found without --landmarks"),
+        (["--box", "0", "0", "1", "1"], "parts of the photo's size"),
+        (["--box", "-100000", "-100000", "100000", "100000"], "at most 4 times"),
         ([*BOX, "--whole"], "found --box, --whole"),
         ([*BOX, "--smoothing", "1"], "--smoothing: found 1.0"),
         (["--detector", "missing.onnx"], "missing.onnx: found no such file"),
@@ -213,7 +247,7 @@ def test_wrong_places(files, photo, tmp_path, capsys):
     for words, message in [
         ([tmp_path / "missing.jpg", *BOX], "missing.jpg: found no such file"),
         ([tmp_path / "bare", "--whole"], "a folder without pictures"),
-        ([photo, photo, "--whole"], "2 files named photo.png"),
+        ([photo, photo, "--whole"], "photo.png 2 times; expected each file once"),
         ([photo, tmp_path / "other.png", *BOX], "--box: found with 2 files"),
     ]:
         assert run(files, *words, "--out", tmp_path / "out") == 1
@@ -224,15 +258,22 @@ def write_video(path: Path, frames: int) -> None:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (400, 300))
     assert writer.isOpened()
     for k in range(frames):
-        writer.write(np.full((300, 400, 3), 60 + 60 * k, np.uint8))
+        noise = np.random.default_rng(0).integers(-30, 30, (300, 400, 3))
+        noise[260:, 360:] = 0
+        writer.write(np.clip(noise + 60 + 60 * k, 0, 255).astype(np.uint8))
     writer.release()
 
 
 def test_a_video(files, tmp_path, capsys):
     write_video(tmp_path / "film.avi", 3)
     assert run(files, tmp_path / "film.avi", *BOX, "--out", tmp_path / "out") == 0
-    place = tmp_path / "out" / "film.avi"
-    assert sorted(p.name for p in place.iterdir()) == ["coefficients.jsonl", "overlay.mp4"]
+    place = tmp_path / "out" / "film"
+    assert sorted(p.name for p in place.iterdir()) == [
+        "coefficients.csv",
+        "coefficients.jsonl",
+        "files.json",
+        "overlay.mp4",
+    ]
     lines = [json.loads(line) for line in (place / "coefficients.jsonl").read_text().splitlines()]
     assert lines[0]["frames"] == 3
     assert lines[0]["frames_per_second"] == 10
@@ -252,9 +293,177 @@ def test_a_video(files, tmp_path, capsys):
 def test_a_video_as_pictures_and_no_video(files, tmp_path, capsys):
     write_video(tmp_path / "film.avi", 2)
     assert run(files, tmp_path / "film.avi", *BOX, "--frames", "--out", tmp_path / "out") == 0
-    names = sorted(p.name for p in (tmp_path / "out" / "film.avi").iterdir())
-    assert names == ["coefficients.jsonl", "frame-000000.png", "frame-000001.png"]
+    names = sorted(p.name for p in (tmp_path / "out" / "film").iterdir())
+    assert names == ["coefficients.csv", "coefficients.jsonl", "files.json", "frame-000000.png", "frame-000001.png"]
     (tmp_path / "text.mp4").write_text("no video")
     assert run(files, tmp_path / "text.mp4", *BOX, "--out", tmp_path / "out") == 1
     assert "no video" in capsys.readouterr().err
-    assert not (tmp_path / "out" / "text.mp4").exists()
+    assert not (tmp_path / "out" / "text").exists()
+
+
+# -------------------------------------------------------------------------------------------------- without a word more
+def test_a_photo_and_nothing_else(files, photo, tmp_path, monkeypatch, capsys):
+    """With the detector in the cache the faces are found; without, the one command to type is said."""
+    monkeypatch.setenv("TWODASL_CACHE", str(tmp_path / "cache"))
+    assert run(files, photo, "--out", tmp_path / "out") == 1
+    words = capsys.readouterr().err
+    assert "twodasl models get yunet" in words
+    assert words.count("found no face") == 1
+    assert not list((tmp_path / "out").glob("*"))  # no face, no mesh
+    monkeypatch.setattr(module, "cached_detector", lambda score: lambda _: torch.tensor([[100.0, 60, 219, 179, 0.83]]))
+    assert run(files, photo, "--out", tmp_path / "out") == 0
+    words = capsys.readouterr()
+    assert "confidence 0.83" in words.out
+    assert words.err == ""
+    (face,) = json.loads((tmp_path / "out" / "photo" / "pose.json").read_text())["faces"]
+    assert face["confidence"] == pytest.approx(0.83)
+
+
+def test_what_the_angles_mean(files, photo, tmp_path):
+    assert run(files, photo, *BOX, "--out", tmp_path / "out") == 0
+    content = json.loads((tmp_path / "out" / "photo" / "pose.json").read_text())
+    assert set(content["conventions"]) >= {"angles", "pitch", "yaw", "roll", "scale", "translation"}
+    assert "degrees" in content["conventions"]["angles"]
+    # The signs that the file states, on the axes of a turned face: x right, y up, z towards the viewer.
+    nose, top = torch.tensor([0.0, 0, 1]), torch.tensor([0.0, 1, 0])
+    pitch, yaw, roll = (
+        euler_to_matrix(torch.deg2rad(torch.tensor(a))) for a in ([20.0, 0, 0], [0, 20.0, 0], [0, 0, 20.0])
+    )
+    assert float((pitch @ nose)[1]) > 0  # looks up
+    assert float((yaw @ nose)[0]) < 0  # to the left of the picture
+    assert float((roll @ top)[0]) > 0  # leans to the right
+
+
+def test_errors_are_said_once(files, photo, tmp_path, capsys):
+    assert run(files, tmp_path / "missing.jpg", *BOX, "--out", tmp_path / "out") == 1
+    words = capsys.readouterr().err
+    assert words.count("no such file") == 1
+    assert len(words.splitlines()) == 1
+
+
+def test_what_a_folder_leaves_out_is_said(files, photo, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    write_photo(folder / "good.png", read_photo(photo))
+    for name in ("phone.heic", "notes.txt", ".hidden"):
+        (folder / name).write_text("x")
+    (folder / "link.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    assert run(files, folder, "--whole", "--out", tmp_path / "out") == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("skipped: ")]
+    assert len(lines) == 4
+    for name, reason in {
+        "link.jpg": "a link to nothing",
+        "more": "a folder; name it",
+        "notes.txt": "no kind of picture",
+        "phone.heic": "export it as JPEG",
+    }.items():
+        assert any(name in line and reason in line for line in lines)
+
+
+def test_names_of_results(tmp_path):
+    place = Path("a")
+    found = module.result_names([place / "me.jpg", place / "me.png", place / "you.jpg", Path("b/you.jpg")])
+    assert list(found.values()) == ["me-jpg", "me-png", "a-you-jpg", "b-you-jpg"]
+    assert module.result_names([place / "größe.tar.jpg"]) == {place / "größe.tar.jpg": "größe.tar"}
+
+
+def test_only_files_of_an_earlier_run_are_removed(files, photo, tmp_path, capsys):
+    place = tmp_path / "out" / "photo"
+    assert run(files, photo, *BOX, "--box", 200, 100, 300, 220, "--out", tmp_path / "out") == 0
+    (place / "face-1.blend").write_text("hours of work")
+    (place / "face-7.csv").write_text("mine")
+    assert run(files, photo, *BOX, "--out", tmp_path / "out") == 0
+    assert (place / "face-1.blend").read_text() == "hours of work"
+    assert (place / "face-7.csv").read_text() == "mine"
+    assert not (place / "face-2.csv").exists()
+    (tmp_path / "other" / "photo").mkdir(parents=True)
+    (tmp_path / "other" / "photo" / "overlay.png").write_text("mine")
+    assert run(files, photo, *BOX, "--out", tmp_path / "other") == 1
+    assert "a file that no earlier run wrote" in capsys.readouterr().err
+    assert [p.name for p in (tmp_path / "other" / "photo").iterdir()] == ["overlay.png"]
+
+
+def test_what_a_killed_run_left_goes(files, photo, tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left, other = tmp_path / "out" / f".photo.{dead.pid}.part", tmp_path / "out" / f".photo.{os.getppid()}.part"
+    for folder in (left, other):
+        folder.mkdir(parents=True)
+        (folder / "overlay.mp4").write_text("half")
+    assert run(files, photo, *BOX, "--out", tmp_path / "out") == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [other.name, "photo"]  # that process still runs
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_terminated_run_leaves_nothing(files, photo, tmp_path, monkeypatch):
+    def end(*_arguments, **_options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr(module, "depth_map", end)
+    with pytest.raises(SystemExit) as caught:
+        run(files, photo, *BOX, "--out", tmp_path / "out")
+    assert caught.value.code == 143
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------------------- landmark files
+def test_landmarks_of_all_kinds_and_what_is_wrong_with_them(files, photo, model, truth, tmp_path, capsys):
+    points = decode_landmarks(truth, model)[0, :, :2] * 1.5 + 60
+    plain = tmp_path / "marks.csv"
+    plain.write_text("".join(f"{x:.3f},{y:.3f}\n" for x, y in points.tolist()))
+    assert run(files, photo, "--landmarks", plain, "--out", tmp_path / "out") == 0
+    words = capsys.readouterr().out
+    assert "taken for 68 points, a table" in words
+    assert "of its size from the landmarks" in words
+    np.save(tmp_path / "marks.npy", (points * 3).numpy())
+    assert run(files, photo, "--landmarks", tmp_path / "marks.npy", "--out", tmp_path / "out") == 1
+    assert "outside the 400x300 photo" in capsys.readouterr().err
+    np.save(tmp_path / "marks.npy", (points / 400).numpy())
+    assert run(files, photo, "--landmarks", tmp_path / "marks.npy", "--out", tmp_path / "out") == 1
+    assert "between 0 and 1" in capsys.readouterr().err
+
+
+def test_refine_fits_the_landmarks(files, photo, model, truth, tmp_path, capsys):
+    changed = truth.clone()
+    changed[:, 12:52] += 0.8 * model.shape_std
+    changed[:, 52:] -= 0.8 * model.expression_std
+    points = decode_landmarks(changed, model)[0, :, :2] * 1.5 + 60
+    np.save(tmp_path / "marks.npy", points.numpy())
+    assert run(files, photo, "--landmarks", tmp_path / "marks.npy", "--refine", "--out", tmp_path / "out") == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "after refining" in line)
+    before, after = (float(part.split("%")[0].split()[-1]) for part in line.split(","))
+    assert after < 0.4 * before
+    found = torch.tensor(numbers(tmp_path / "out" / "photo")["faces"][0]["landmarks"])[:, :2]
+    size = float((points.amax(dim=0) - points.amin(dim=0)).prod().sqrt())
+    assert 100 * float((found - points).norm(dim=1).mean()) / size == pytest.approx(after, abs=0.06)
+
+
+# --------------------------------------------------------------------------------------------------------------- videos
+def test_the_table_of_a_video(files, tmp_path):
+    write_video(tmp_path / "film.avi", 3)
+    assert run(files, tmp_path / "film.avi", *BOX, "--smoothing", 0, "--out", tmp_path / "out") == 0
+    with (tmp_path / "out" / "film" / "coefficients.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["frame"] for row in rows] == ["0", "1", "2"]
+    assert [float(row["seconds"]) for row in rows] == pytest.approx([0, 0.1, 0.2], abs=0.01)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "film" / "coefficients.jsonl").read_text().splitlines()]
+    pose = np.array(lines[1]["pose"]).ravel()
+    np.testing.assert_allclose([float(rows[0][f"pose_{k}"]) for k in range(12)], pose, rtol=1e-5)
+    assert sum(name.startswith("shape_") for name in rows[0]) == 40
+    assert sum(name.startswith("expression_") for name in rows[0]) == 10
+
+
+def test_a_track_that_ends_is_said(files, tmp_path, capsys):
+    path = tmp_path / "cut.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (400, 300))
+    spots = cv2.GaussianBlur(np.random.default_rng(0).normal(size=(300, 400, 3)), (0, 0), 4) * 800 + 128
+    for k in range(6):
+        writer.write(np.clip(spots, 0, 255).astype(np.uint8) if k < 4 else np.full((300, 400, 3), 128, np.uint8))
+    writer.release()
+    assert run(files, path, *BOX, "--out", tmp_path / "out") == 0
+    words = capsys.readouterr()
+    assert "face 1 ends before frame 4: " in words.err
+    assert "6 frames, 1 face, in 4 of the frames" in words.out
+    head = json.loads((tmp_path / "out" / "cut" / "coefficients.jsonl").read_text().splitlines()[0])
+    assert len(head["ended"]) == 1

@@ -149,3 +149,95 @@ def test_colours_between_pixels() -> None:
     colours = 255 * images.sample_colours(photo, points)
     expected = [[40, 30, 30], [42, 30, 30], [40, 31.5, 30], [0, 0, 30], [236, 234, 30]]
     torch.testing.assert_close(colours, torch.tensor(expected, dtype=torch.float64), atol=1e-9, rtol=0)
+
+
+# ------------------------------------------------------------------------------------------------- kinds of files
+def corners(width: int = 30, height: int = 20) -> np.ndarray:
+    """A picture that tells which way up it is: a red, a green, a blue and a white quarter."""
+    photo = np.zeros((height, width, 3), np.uint8)
+    photo[: height // 2, : width // 2, 0] = 255
+    photo[: height // 2, width // 2 :, 1] = 255
+    photo[height // 2 :, : width // 2, 2] = 255
+    photo[height // 2 :, width // 2 :] = 255
+    return photo
+
+
+def stored(photo: np.ndarray, orientation: int) -> np.ndarray:
+    """How a camera stores it with this orientation: the definition of EXIF (row 0 is the visual top, right, ...)."""
+    return {
+        1: lambda p: p,
+        2: lambda p: p[:, ::-1],
+        3: lambda p: np.rot90(p, 2),
+        4: lambda p: p[::-1],
+        5: lambda p: p.swapaxes(0, 1),
+        6: lambda p: np.rot90(p, 1),
+        7: lambda p: np.rot90(p, 2).swapaxes(0, 1),
+        8: lambda p: np.rot90(p, -1),
+    }[orientation](photo)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["png", "png with alpha", "webp", "webp with alpha", "jpg"])
+def test_all_orientations_of_all_kinds(tmp_path, kind, orientation) -> None:
+    image = pytest.importorskip("PIL.Image")
+    photo = corners()
+    pixels = stored(photo, orientation)
+    if "alpha" in kind:
+        pixels = np.concatenate([pixels, np.full((*pixels.shape[:2], 1), 255, np.uint8)], axis=2)
+    exif = image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"photo.{kind.split()[0]}"
+    options = {"lossless": True} if "webp" in kind else {"quality": 100, "subsampling": 0} if kind == "jpg" else {}
+    image.fromarray(np.ascontiguousarray(pixels)).save(path, exif=exif, **options)
+    read = images.read_photo(path)
+    assert read.shape == photo.shape
+    assert np.abs(read.astype(int) - photo).mean() < (12 if kind == "jpg" else 1)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_few_bits_in_a_16_bit_file(tmp_path, bits, channels) -> None:
+    photo = np.linspace(0, 2**bits - 1, 400).round().astype(np.uint16).reshape(20, 20)
+    pixels = photo if channels == 1 else np.repeat(photo[..., None], channels, axis=2)
+    if channels == 4:
+        pixels[..., 3] = 65535
+    (tmp_path / "deep.png").write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    read = images.read_photo(tmp_path / "deep.png")
+    expected = (photo / (2**bits - 1) * 255)[..., None]
+    assert np.abs(read - expected).max() <= 1
+
+
+def test_kinds_that_people_have(tmp_path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    photo = corners(64, 48)
+    picture = image.fromarray(photo)
+    second = image.fromarray(255 - photo)
+    picture.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100, subsampling=0)
+    picture.convert("P").save(tmp_path / "palette.png")
+    picture.save(tmp_path / "still.gif")
+    picture.save(tmp_path / "moves.gif", save_all=True, append_images=[second], duration=100)
+    picture.save(tmp_path / "still.webp", lossless=True)
+    picture.save(tmp_path / "moves.webp", save_all=True, append_images=[second], lossless=True, duration=100)
+    picture.save(tmp_path / "flat.tiff")
+    picture.convert("L").save(tmp_path / "grey.bmp")
+    picture.save(tmp_path / "smörgås 写真 📷.png")
+    for path in sorted(tmp_path.iterdir()):
+        read = images.read_photo(path)
+        expected = np.asarray(picture.convert("L"))[..., None] if path.stem == "grey" else photo
+        assert read.shape == photo.shape, path
+        away = np.abs(read.astype(int) - expected)
+        assert np.median(away) <= 3, path  # edges differ where colours were compressed
+        assert away.mean() < 12, path
+
+
+def test_heic_and_its_kin_are_named(tmp_path) -> None:
+    for brand, found, wanted in (
+        (b"heic", "a HEIC picture", "export it as JPEG"),
+        (b"mif1", "a HEIC picture", "export it as JPEG"),
+        (b"avif", "an AVIF picture", "convert it to JPEG or PNG"),
+        (b"isom", "a video", "a picture file"),
+    ):
+        (tmp_path / "photo.jpg").write_bytes(bytes([0, 0, 0, 24]) + b"ftyp" + brand + bytes(40))
+        with pytest.raises(FileFormatError, match=found) as caught:
+            images.read_photo(tmp_path / "photo.jpg")
+        assert wanted in str(caught.value)

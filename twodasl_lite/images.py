@@ -24,6 +24,7 @@ IMAGE_RANGE = 128.0
 """Grey values per unit of the network's input; the released weights were trained with these two numbers."""
 BOX_MARGIN = 2**0.5
 """Side of the crop box over the longer side of the landmarks' box."""
+_ORIENTATION = 0x0112  # the tag of EXIF
 MAX_SIDE = 20_000
 """Longest side of a photo that is read; more is most likely a mistake, and fills the memory."""
 
@@ -75,14 +76,17 @@ def as_photo(image: np.ndarray, name: str = "image") -> np.ndarray:
 def read_photo(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a picture file, upright (EXIF rotation applied).
 
+    Of an animation the first picture is read. Data of 8, 10 or 12 bits that lies in 16-bit files without having been
+    scaled, as scientific cameras write it, is recognised by its largest value, which a photo that was scaled exceeds.
+
     Args:
-        path: JPEG, PNG, WebP or another format that OpenCV reads; grey, colour, with alpha, 8 or 16 bit.
+        path: JPEG, PNG, WebP, GIF or another format that OpenCV reads; grey, colour, with alpha, 8 or 16 bit.
 
     Returns:
         ``(H, W, 3)`` RGB ``uint8``.
 
     Raises:
-        FileFormatError: If the file is missing, empty, damaged or no picture.
+        FileFormatError: If the file is missing, empty, damaged, no picture, or of a kind that OpenCV cannot read.
     """
     path, expected = Path(path), "a picture file (JPEG, PNG, ...)"
     if not path.is_file():
@@ -93,15 +97,94 @@ def read_photo(path: str | os.PathLike[str]) -> np.ndarray:
     # IMREAD_UNCHANGED keeps alpha but ignores EXIF, so pictures without alpha are read in the way that heeds it.
     try:
         image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-        if image is not None and not (image.ndim == 3 and image.shape[2] == 4):
+        if image is not None and image.ndim == 3 and image.shape[2] == 4:
+            image = _upright(image, _exif_orientation(data.tobytes()))
+        elif image is not None:
             image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:
         raise FileFormatError(path, f"an unreadable picture ({error.err})", expected) from error
     if image is None:
-        raise FileFormatError(path, "a file that is no picture, or a damaged one", expected)
+        raise FileFormatError(path, *_unreadable(data[:32].tobytes(), expected))
     if image.ndim == 3:
         image = image[..., [2, 1, 0, 3][: image.shape[2]]]
+    if image.dtype == np.uint16:
+        image = _scaled(image)
     return np.ascontiguousarray(as_photo(image, os.fspath(path)))
+
+
+def _unreadable(start: bytes, expected: str) -> tuple[str, str]:
+    """What a file is that OpenCV does not decode, and what to do."""
+    if start[4:8] == b"ftyp":
+        brand = start[8:12]
+        if brand in (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"):
+            return (
+                "a HEIC picture, which OpenCV cannot read",
+                f"{expected}: export it as JPEG (a phone does so under Settings, Camera, Formats, Most Compatible)",
+            )
+        if brand in (b"avif", b"avis"):
+            return "an AVIF picture, which this OpenCV cannot read", f"{expected}: convert it to JPEG or PNG"
+        return "a video", expected
+    return "a file that is no picture, or a damaged one", expected
+
+
+def _scaled(image: np.ndarray) -> np.ndarray:
+    """16-bit values; those that fill only 8, 10 or 12 bits are stretched over all 16."""
+    colours = image[..., :3] if image.ndim == 3 else image
+    largest = int(colours.max())
+    bits = next((bits for bits in (8, 10, 12) if 0 < largest < 2**bits), 16)
+    if bits == 16:
+        return image
+    stretched = np.round(image.astype(np.float32) * (65535 / (2**bits - 1))).clip(0, 65535).astype(np.uint16)
+    if image.ndim == 3 and image.shape[2] == 4 and int(image[..., 3].max()) >= 2**bits:
+        stretched[..., 3] = image[..., 3]
+    return stretched
+
+
+def _exif_orientation(data: bytes) -> int:
+    """EXIF's orientation, 1 to 8, of a PNG or WebP; 1 where there is none."""
+    block = b""
+    if data.startswith(b"\x89PNG"):
+        place = 8
+        while place + 8 <= len(data):
+            length, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+            if kind == b"eXIf":
+                block = data[place + 8 : place + 8 + length]
+                break
+            place += 12 + length
+    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        place = 12
+        while place + 8 <= len(data):
+            kind, length = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
+            if kind == b"EXIF":
+                block = data[place + 8 : place + 8 + length]
+                break
+            place += 8 + length + length % 2
+    block = block.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "little", b"MM\0*": "big"}.get(block[:4])
+    if order is None:
+        return 1
+
+    def number(place: int, size: int) -> int:
+        return int.from_bytes(block[place : place + size], order)
+
+    first = number(4, 4)
+    for k in range(min(number(first, 2), 500)):
+        entry = first + 2 + 12 * k
+        if number(entry, 2) == _ORIENTATION:
+            value = number(entry + 8, 2)
+            return value if 1 <= value <= 8 else 1
+    return 1
+
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """A stored picture as it is meant to be seen."""
+    if orientation in (5, 6, 7, 8):
+        image = image.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)
 
 
 def write_photo(path: str | os.PathLike[str], image: np.ndarray) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from twodasl_lite.benchmark import (
     release_predictions,
 )
 from twodasl_lite.camera import MAPPINGS
-from twodasl_lite.coefficients import Whitening
+from twodasl_lite.coefficients import CoefficientLayout, Whitening
 from twodasl_lite.commands.progress import ProgressBar
 from twodasl_lite.data.aflw2000 import AFLW2000, read_aflw2000, read_basel_landmarks, read_names
 from twodasl_lite.data.predictions import Predictions, read_predictions, write_predictions
@@ -105,7 +106,7 @@ def _run(options: argparse.Namespace) -> None:
             write_predictions(options.out / "predictions.npz", predictions)
     else:
         predictions = _from_file(options, dataset)
-        model, whitening = (None, None) if predictions.kind == "landmarks" else _basel_model(options, dataset)
+        model, whitening = (None, None) if predictions.kind == "landmarks" else _face_model(options, dataset)
     report = evaluate(
         predictions,
         dataset,
@@ -191,6 +192,7 @@ def _from_checkpoint(options: argparse.Namespace, dataset: AFLW2000) -> tuple[Pr
         boxes=boxes,
         detected=not options.no_detector,
         kind=regressor.metadata["map_kind"],
+        pose=regressor.pose,
         source=source,
         device=options.device,
         progress=ProgressBar("predicting"),
@@ -198,8 +200,12 @@ def _from_checkpoint(options: argparse.Namespace, dataset: AFLW2000) -> tuple[Pr
     return predictions, model.to("cpu"), problems
 
 
-def _basel_model(options: argparse.Namespace, dataset: AFLW2000) -> tuple[MorphableModel, Whitening]:
-    """The Basel Face Model and its whitening: given, of the clone, or beside an archive of annotations."""
+def _face_model(options: argparse.Namespace, dataset: AFLW2000) -> tuple[MorphableModel, Whitening | None]:
+    """The face model of coefficients, with its whitening where there is one.
+
+    A file in the package's own format, as ``twodasl models convert`` writes it; else the Basel Face Model: given, of
+    the clone, or beside an archive of annotations.
+    """
     path = options.face_model or dataset.face_model_path()
     if path is None and (dataset.root.parent / _BASEL_FILE).is_file():
         path = dataset.root.parent / _BASEL_FILE
@@ -208,7 +214,9 @@ def _basel_model(options: argparse.Namespace, dataset: AFLW2000) -> tuple[Morpha
             options.root, "no face model", "--face-model FILE, the Basel Face Model as published with 3DDFA or 2DASL"
         )
     if path.suffix == ".npz":
-        return read_basel_landmarks(path)
+        if not path.is_file() or _has_array(path, "coefficient_mean"):
+            return read_basel_landmarks(path)
+        return read_face_model(path).with_layout(CoefficientLayout()).to(torch.float64), None
     try:
         model = read_face_model(path, kind="3ddfa" if options.face_model is None else None)
     except FileFormatError as error:
@@ -216,6 +224,15 @@ def _basel_model(options: argparse.Namespace, dataset: AFLW2000) -> tuple[Morpha
             raise FileFormatError(error.path, error.found, f"{error.expected}; or --face-model FILE") from error
         raise
     return model.to(torch.float64), read_whitening(path, units=model.units)
+
+
+def _has_array(path: Path, name: str) -> bool:
+    """Whether an ``.npz`` has an array of that name."""
+    try:
+        with zipfile.ZipFile(path) as content:
+            return f"{name}.npy" in content.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return False
 
 
 # -------------------------------------------------------------------------------------------------------------- output
@@ -249,7 +266,7 @@ def _draw(report: Report, dataset: AFLW2000, folder: Path, worst: int) -> list[P
         files.append(_draw_curve(report, folder / "ced.png"))
     except MissingDependencyError as error:
         print(f"note: no error curve: {error}", file=sys.stderr)
-    if worst and dataset.layout != "archive":
+    if worst and dataset.layout in ("clone", "folder"):
         files.append(_draw_worst(report, dataset, folder / "worst.png", worst))
     return files
 

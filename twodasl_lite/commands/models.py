@@ -57,15 +57,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action.set_defaults(run=_convert)
 
     action = actions.add_parser("get", help="fetch a free model from its public repository")
-    action.add_argument("model", choices=["ict"], help="ict: ICT Face Model Light (MIT)")
     action.add_argument(
-        "--out", type=Path, metavar="FILE", help=f"the .npz to write (default: {ICT_FILE} in the cache)"
-    )
+        "model", choices=["ict", "yunet"],
+        help="ict: the face model ICT Face Model Light (MIT); yunet: OpenCV's face detector (MIT, 0.2 MB), with which "
+        "twodasl reconstruct finds faces by itself",
+    )  # fmt: skip
+    action.add_argument("--out", type=Path, metavar="FILE", help="the file to write (default: in the cache)")
     action.add_argument(
-        "--source", metavar="PLACE", help="a copy of the repository: folder, or anything git can fetch from"
-    )
-    action.add_argument("--jaw", choices=JAWS, default=JAWS[0], help="which of the published jaw lines")
-    action.add_argument("--force", action="store_true", help="fetch and convert again")
+        "--source", metavar="PLACE",
+        help="a copy; ict: of the repository, a folder or anything git can fetch from; yunet: a file or an address",
+    )  # fmt: skip
+    action.add_argument("--jaw", choices=JAWS, default=JAWS[0], help="ict: which of the published jaw lines")
+    action.add_argument("--force", action="store_true", help="fetch again")
     action.set_defaults(run=_get)
 
 
@@ -143,6 +146,7 @@ def _list(_: argparse.Namespace) -> None:
     )
     print('What is needed comes with: pip install "twodasl_lite[models]"')
     print("The free one is fetched with: twodasl models get ict")
+    print("A face detector is fetched with: twodasl models get yunet")
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -201,7 +205,23 @@ def _say_how_to_use(path: Path) -> None:
     print(f"To read the whole book with it, set the environment variable:  {MODEL_VARIABLE}={path.resolve()}")
 
 
+def _get_yunet(options: argparse.Namespace) -> None:
+    from twodasl_lite.detection import fetch_yunet, yunet_path
+
+    out = options.out or yunet_path()
+    if out.exists() and not options.force:
+        print(f"there already: {out}")
+        return
+    fetch_yunet(options.source, out, ProgressBar("downloading"))
+    print(f"written: {out}")
+    use = "" if out == yunet_path() else f" --detector {out}"
+    print(f"To find faces with it:  twodasl reconstruct me.jpg{use}")
+
+
 def _get(options: argparse.Namespace) -> None:
+    if options.model == "yunet":
+        _get_yunet(options)
+        return
     from twodasl_lite.morphable.readers import ict_download
 
     out = options.out or cache_folder() / ICT_FILE

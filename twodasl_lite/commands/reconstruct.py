@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import json
 import math
 import os
 import shutil
+import signal
 import sys
-import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ import torch
 from twodasl_lite.archive import whole_file
 from twodasl_lite.camera import split_pose
 from twodasl_lite.commands.progress import ProgressBar
+from twodasl_lite.detection import MIN_SCORE, YuNet, cached_detector
 from twodasl_lite.errors import (
     FileFormatError,
     InputTypeError,
@@ -27,38 +30,78 @@ from twodasl_lite.errors import (
     TwodaslError,
     ValueRangeError,
 )
-from twodasl_lite.export import FORMATS, export_mesh
+from twodasl_lite.export import FORMATS, export_mesh, export_textured_mesh
+from twodasl_lite.face_search import search_faces
 from twodasl_lite.images import as_photo, read_photo, write_photo
-from twodasl_lite.landmarks import read_landmarks, write_landmarks
+from twodasl_lite.landmark_files import SUFFIXES, LandmarkFile, check_landmarks, read_landmark_file
+from twodasl_lite.landmarks import write_landmarks
 from twodasl_lite.morphable import MorphableModel, load_face_model, read_face_model
 from twodasl_lite.networks import TrainedRegressor, load_regressor
-from twodasl_lite.reconstruct import Reconstruction, Track, Tracker, YuNet, reconstruct
-from twodasl_lite.texture import photo_colours
-from twodasl_lite.viz.alignment import LARGEST, dense_picture, depth_and_coordinates, overlay_picture
+from twodasl_lite.reconstruction import Reconstruction, reconstruct, refine
+from twodasl_lite.render import rasterize
+from twodasl_lite.texture import face_triangles, photo_colours, photo_texture
+from twodasl_lite.tracking import Track, Tracker
+from twodasl_lite.unwrap import Unwrapped, unwrap
+from twodasl_lite.viz.alignment import (
+    LARGEST,
+    Canvas,
+    dense_picture,
+    depth_and_coordinates,
+    face_windows,
+    overlay_picture,
+)
+from twodasl_lite.viz.viewer import face_viewer_html
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
+_PHONES = (".heic", ".heif")  # OpenCV cannot read them; read_photo says what to do
 _FORMAT, _VERSION = "twodasl_lite.reconstruction", 1
-_LANDMARK_FILES = (".csv", ".pts")
+_MANIFEST, _MANIFEST_FORMAT = "files.json", "twodasl_lite.files"
 _DEFAULT_FPS = 25.0
+_OPACITY = 0.6  # of the surface over the photo
+_CLOSE, _FAR = 0.02, 0.2  # mean distance of an answer from given landmarks, over the face's size
+_TERMINATED = 143
+CONVENTIONS = {
+    "angles": "degrees; rotation = Rx(pitch) Ry(yaw) Rz(roll), which maps the face's axes (x to the right of the "
+    "picture, y up, z towards the viewer) to the picture's",
+    "pitch": "positive: the face looks up",
+    "yaw": "positive: the nose points to the left of the picture",
+    "roll": "positive: the top of the head leans to the right of the picture",
+    "scale": "pixels of the photo per unit of the face model",
+    "translation": "pixels from (1, 1) at the lower left pixel of the photo, x right, y up; z is a convention, as weak "
+    "perspective sees no depth",
+}
+"""What the numbers of ``pose.json`` mean."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the subcommand takes."""
+    parser.description = (
+        "Faces from your own photos and videos. With nothing but PHOTO, the face detector of `twodasl models get "
+        "yunet` finds the faces; without it, the network searches the picture itself, which is slow and finds less."
+    )
     parser.add_argument("photo", type=Path, nargs="+", metavar="PHOTO", help="a picture, a folder of them, or a video")
     parser.add_argument("--out", type=Path, default=Path("reconstructed"), metavar="DIR", help="default: reconstructed")
-    where = parser.add_argument_group("where the faces are (one of these)")
+    where = parser.add_argument_group("where the faces are (at most one of these; default: they are looked for)")
     where.add_argument(
         "--box", type=float, nargs=4, action="append", metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"),
-        help="around a face, in pixels of the upright photo (of a video: of its first frame); once for each face",
+        help="around a face, from the brows to the chin and from ear to ear, in pixels of the upright photo (of a "
+        "video: of its first frame); need not be exact; once for each face",
     )  # fmt: skip
     where.add_argument(
         "--landmarks", type=Path, action="append", metavar="FILE",
-        help="68 landmarks, .csv or .pts, once for each face; or a folder with one file per picture, named like it",
+        help=f"68 or 98 landmarks ({', '.join(SUFFIXES)}), once for each face; or a folder with one file per "
+        "picture, named like it",
     )  # fmt: skip
-    where.add_argument("--detector", type=Path, metavar="FILE", help="OpenCV's YuNet (.onnx) finds the faces")
+    where.add_argument("--detector", type=Path, metavar="FILE", help="a copy of OpenCV's YuNet (.onnx)")
     where.add_argument("--whole", action="store_true", help="each picture is a face cut out already")
-    parser.add_argument("--min-score", type=float, default=0.7, metavar="S", help="of the detector (default: 0.7)")
+    parser.add_argument(
+        "--min-score", type=float, default=MIN_SCORE, metavar="S", help=f"of the detector (default: {MIN_SCORE:g})"
+    )
+    parser.add_argument(
+        "--refine", action="store_true",
+        help="with --landmarks: fit the network's answer to all of them (it sees 18 and leaves some distance)",
+    )  # fmt: skip
     parser.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="a trained network (default: the one that comes along)"
     )
@@ -69,8 +112,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mesh", choices=[*(suffix[1:] for suffix in FORMATS), "none"], help="kind of the mesh file (default: obj)"
     )
     parser.add_argument(
+        "--texture", action="store_true",
+        help="write the photo's colours as a picture beside the mesh, with UVs (obj or glb), instead of a colour for "
+        "each vertex",
+    )  # fmt: skip
+    parser.add_argument(
         "--smoothing", type=float, default=0.5, metavar="S",
-        help="of a video's coefficients: the part of the old in the new, 0 to below 1 (default: 0.5)",
+        help="of a video: the part of the old in the new while a face rests, less while it moves; 0 to below 1 "
+        "(default: 0.5)",
     )  # fmt: skip
     parser.add_argument("--frames", action="store_true", help="write a video's frames as pictures, not as a video")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
@@ -79,20 +128,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     given = [name for name in ("box", "landmarks", "detector", "whole") if getattr(options, name)]
-    if len(given) != 1:
-        found = ", ".join(f"--{name}" for name in given) or "none"
-        raise InputTypeError(f"found {found}; expected one of --box, --landmarks, --detector, --whole")
+    if len(given) > 1:
+        found = ", ".join(f"--{name}" for name in given)
+        raise InputTypeError(f"found {found}; expected at most one of --box, --landmarks, --detector, --whole")
+    if options.refine and not options.landmarks:
+        raise InputTypeError("--refine: found without --landmarks; expected the landmarks that it fits")
+    if options.texture and options.mesh not in (None, "obj", "glb"):
+        raise InputTypeError(f"--texture: found with --mesh {options.mesh}; expected obj or glb, which hold a picture")
     if not 0 <= options.smoothing < 1:
         raise ValueRangeError(f"--smoothing: found {options.smoothing}; expected 0 or more and below 1")
-    files = _files(options.photo)
+    files, skipped = _files(options.photo)
     landmark_folder = bool(options.landmarks) and options.landmarks[0].is_dir()
     if len(files) > 1 and (options.box or (options.landmarks and not landmark_folder)):
         raise InputTypeError(f"--{given[0]}: found with {len(files)} files; expected one file, or --detector")
     for file in files:
         if options.whole and file.suffix.lower() in VIDEOS:
             raise InputTypeError(f"--whole: found with the video {file}; expected pictures")
-    work = _Work(options)
-    problems = _Problems()
+    with _cleaning_up():
+        _reconstruct_all(options, files)
+    for line in skipped:
+        print(f"skipped: {line}", file=sys.stderr)
+
+
+def _reconstruct_all(options: argparse.Namespace, files: list[Path]) -> None:
+    work = _Work(options, result_names(files))
+    problems = _Problems(len(files) > 1)
     bar = ProgressBar("reconstructing")
     for done, file in enumerate(files):
         if len(files) > 1:
@@ -108,29 +168,81 @@ def _run(options: argparse.Namespace) -> None:
         raise TwodaslError(f"{problems.count} of {len(files)} files could not be reconstructed, see above")
 
 
-def _files(places: Sequence[Path]) -> list[Path]:
-    """Pictures and videos, those of folders in the order of their names."""
+@contextmanager
+def _cleaning_up() -> Iterator[None]:
+    """End in an orderly way, with what is half written removed, when the system asks for an end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _files(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Pictures and videos, those of folders in the order of their names; and what is left out of folders, and why."""
     files: list[Path] = []
+    skipped: list[str] = []
     for place in places:
-        if place.is_dir():
-            inside = sorted(p for p in place.iterdir() if p.suffix.lower() in (*PICTURES, *VIDEOS) and p.is_file())
-            if not inside:
-                raise FileFormatError(place, "a folder without pictures", f"files {', '.join(PICTURES + VIDEOS)}")
-            files += inside
-        else:
+        if not place.is_dir():
             files.append(place)
-    names = [file.name for file in files]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputTypeError(f"found {names.count(name)} files named {name}; expected different names")
-    return files
+            continue
+        inside = []
+        for path in sorted(place.iterdir()):
+            if path.suffix.lower() in (*PICTURES, *VIDEOS) and path.is_file():
+                inside.append(path)
+            elif not path.name.startswith("."):
+                skipped.append(f"{path}: {_why_not(path)}")
+        if not inside:
+            left = f" ({len(skipped)} left out: {'; '.join(skipped[:3])})" if skipped else ""
+            raise FileFormatError(place, f"a folder without pictures{left}", f"files {', '.join(PICTURES + VIDEOS)}")
+        files += inside
+    resolved = [os.path.normcase(file.absolute()) for file in files]
+    for file, place in zip(files, resolved, strict=True):
+        if resolved.count(place) > 1:
+            raise InputTypeError(f"found {file} {resolved.count(place)} times; expected each file once")
+    return files, skipped
+
+
+def _why_not(path: Path) -> str:
+    if path.is_symlink() and not path.exists():
+        return "a link to nothing"
+    if path.is_dir():
+        return "a folder; name it to have it done"
+    if path.suffix.lower() in _PHONES:
+        return "a HEIC picture, which OpenCV cannot read; export it as JPEG"
+    return "no kind of picture or video that is read"
+
+
+def result_names(files: Sequence[Path]) -> dict[Path, str]:
+    """Names of the folders of results: that of ``me.jpg`` is ``me``; where several would be one, their kinds stay."""
+    stems = [file.stem.casefold() for file in files]
+    names = [
+        file.stem if stems.count(stem) == 1 else f"{file.stem}-{file.suffix[1:]}"
+        for file, stem in zip(files, stems, strict=True)
+    ]
+    folded = [name.casefold() for name in names]
+    names = [
+        name if folded.count(name.casefold()) == 1 else f"{file.parent.name}-{name}"
+        for file, name in zip(files, names, strict=True)
+    ]
+    for number, name in enumerate(names):
+        if names.index(name) != number:
+            raise InputTypeError(f"found two files whose results would be {name}; expected different names")
+    return dict(zip(files, names, strict=True))
 
 
 class _Problems:
-    """Keeps count of files that failed, and says why, without ending the run."""
+    """Keeps count of files that failed, and says why, without ending the run.
 
-    def __init__(self) -> None:
-        self.count, self.last = 0, None
+    Args:
+        several: Whether there are several files: then each problem is said when it comes up.
+    """
+
+    def __init__(self, several: bool) -> None:
+        self.count, self.last, self._several = 0, None, several
 
     @contextmanager
     def of(self, file: Path) -> Iterator[None]:
@@ -140,26 +252,64 @@ class _Problems:
             raise
         except (TwodaslError, OSError, MemoryError) as error:
             text = str(error) or type(error).__name__
-            if not isinstance(error, TwodaslError):
-                error = TwodaslError(text)
-            self.count, self.last = self.count + 1, error
-            print(f"problem: {text if str(file) in text else f'{file}: {text}'}", file=sys.stderr)
+            text = text if str(file) in text else f"{file}: {text}"
+            self.count, self.last = self.count + 1, TwodaslError(text)
+            if self._several:
+                print(f"problem: {text}", file=sys.stderr)
 
 
 class _Work:
     """What is loaded once."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
+    def __init__(self, options: argparse.Namespace, names: dict[Path, str]) -> None:
+        self.options, self._names = options, names
+        self._layout: Unwrapped | None = None  # of textures, made at the first need
         device = options.device
         if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
             raise ValueRangeError(f"--device: found {device!r}; expected cpu, or cuda on a machine that has it")
         self.detector = YuNet(options.detector, options.min_score) if options.detector else None
+        self.searches = not (options.detector or options.box or options.landmarks or options.whole)
+        if self.searches:
+            self.detector = cached_detector(options.min_score)
+            self.searches = self.detector is None
+        if self.searches:
+            print(
+                "note: no face detector; the network searches the picture, which is slow and finds less.\n"
+                "      For a detector (0.2 MB, once), type:  twodasl models get yunet",
+                file=sys.stderr,
+            )
         self.trained, self.network_name = _network(options)
-        model = load_face_model() if options.face_model is None else read_face_model(options.face_model)
-        self.model: MorphableModel = model.with_layout(self.trained.layout).to(torch.float32)
+        layout = self.trained.layout
+        model = load_face_model(layout) if options.face_model is None else read_face_model(options.face_model)
+        self.model: MorphableModel = model.with_layout(layout).to(torch.float32)
+
+    def place_of(self, file: Path) -> Path:
+        """The folder of a file's results."""
+        return self.options.out / self._names[file]
 
     # ------------------------------------------------------------------------------------------------------ where
+    def landmarks(self, file: Path, photo: np.ndarray) -> LandmarkFile:
+        """The landmarks that were given for a file, if they can be of it."""
+        paths = self.options.landmarks
+        if paths[0].is_dir():
+            paths = [paths[0] / f"{file.stem}{suffix}" for suffix in SUFFIXES]
+            paths = [path for path in paths if path.is_file()][:1]
+            if not paths:
+                wanted = f"{file.stem}{' or '.join(SUFFIXES)}"
+                raise FileFormatError(self.options.landmarks[0], f"no landmarks of {file.name}", wanted)
+        read = []
+        for path in paths:
+            found = read_landmark_file(path)
+            if self.options.photo == [file]:
+                print(f"landmarks: {path}: taken for {found.taken_for}")
+            check_landmarks(path, found, *photo.shape[:2], self.model)
+            read.append(found)
+        return LandmarkFile(
+            torch.cat([r.points for r in read]),
+            torch.cat([r.visible for r in read]),
+            "; ".join(r.taken_for for r in read),
+        )
+
     def places(self, file: Path, photo: np.ndarray) -> dict[str, object]:
         """Arguments of ``reconstruct`` that say where the faces are."""
         if self.detector is not None:
@@ -168,32 +318,54 @@ class _Work:
             return {"boxes": torch.tensor(self.options.box)}
         if self.options.whole:
             return {"crop_boxes": torch.tensor([0.0, 0.0, photo.shape[1] - 1, photo.shape[0] - 1])}
-        paths = self.options.landmarks
-        if paths[0].is_dir():
-            paths = [paths[0] / f"{file.stem}{suffix}" for suffix in _LANDMARK_FILES]
-            paths = [path for path in paths if path.is_file()][:1]
-            if not paths:
-                wanted = f"{file.stem}{' or '.join(_LANDMARK_FILES)}"
-                raise FileFormatError(self.options.landmarks[0], f"no landmarks of {file.name}", wanted)
-        read = [read_landmarks(path) for path in paths]
-        return {"landmarks": torch.stack([r.points for r in read]), "visible": torch.stack([r.visible for r in read])}
+        if self.options.landmarks:
+            given = self.landmarks(file, photo)
+            return {"landmarks": given.points, "visible": given.visible}
+        return {}
+
+    def faces(self, file: Path, photo: np.ndarray) -> list[Reconstruction]:
+        """The faces of a photo."""
+        places = self.places(file, photo)
+        if not places:
+            return list(search_faces(photo, self.trained, self.model))
+        faces = list(reconstruct(photo, self.trained, self.model, **places))
+        if "landmarks" in places:
+            for number, (points, visible) in enumerate(zip(places["landmarks"], places["visible"], strict=True), 1):
+                before = _distance(faces[number - 1], points, visible)
+                words = f"face {number}: {before:.1%} of its size from the landmarks"
+                if self.options.refine:
+                    faces[number - 1] = refine(faces[number - 1], points, visible, self.model)
+                    words += f", {_distance(faces[number - 1], points, visible):.1%} after refining"
+                elif before > _FAR:
+                    words += ", which is far: see whether they are of this photo"
+                elif before > _CLOSE:
+                    words += "; --refine fits them more closely"
+                if self.options.photo == [file] or before > _FAR:
+                    print(words if self.options.photo == [file] else f"note: {file}: {words}")
+        return faces
 
     # ----------------------------------------------------------------------------------------------------- a photo
     def photo(self, file: Path) -> None:
         """Reconstruct one picture and write everything about it, all or nothing."""
         photo = read_photo(file)
-        faces = reconstruct(photo, self.trained, self.model, **self.places(file, photo))
+        faces = self.faces(file, photo)
         if not faces:
-            raise ValueRangeError(f"{file}: found no face; expected one with a score of {self.options.min_score:g}")
+            raise ValueRangeError(f"{file}: found no face{self._how_to_help()}")
         for number, face in enumerate(faces, 1):
             _note_border(file, number, face)
             pitch, yaw, roll = face.angles.tolist()
             if len(self.options.photo) == 1 and self.options.photo[0] == file:
-                print(f"face {number}: pitch {pitch:.0f}, yaw {yaw:.0f}, roll {roll:.0f} degrees")
-        with _whole_folder(self.options.out / file.name) as folder:
+                sure = "" if math.isnan(face.confidence) else f", confidence {face.confidence:.2f}"
+                print(f"face {number}: pitch {pitch:.0f}, yaw {yaw:.0f}, roll {roll:.0f} degrees{sure}")
+        with _whole_folder(self.place_of(file)) as folder:
             self._write(folder, file, photo, faces)
         if self.options.photo == [file]:
-            print(f"written: {self.options.out / file.name}")
+            print(f"written: {self.place_of(file)}")
+
+    def _how_to_help(self) -> str:
+        if self.searches:
+            return "; expected one of which the network is sure. Try: twodasl models get yunet, or give a --box"
+        return f"; expected one with a score of {self.options.min_score:g} (--min-score), or give a --box"
 
     def _write(self, folder: Path, file: Path, photo: np.ndarray, faces: list[Reconstruction]) -> None:
         vertices = [face.vertices for face in faces]
@@ -201,23 +373,43 @@ class _Work:
         if largest > LARGEST:
             print(f"note: {file}: a large photo, drawn at {LARGEST / largest:.0%} of its size", file=sys.stderr)
         landmarks = [face.landmarks for face in faces]
-        write_photo(folder / "overlay.png", overlay_picture(photo, vertices, self.model, landmarks=landmarks))
+        overlay = overlay_picture(photo, vertices, self.model, landmarks=landmarks, opacity=_OPACITY)
+        write_photo(folder / "overlay.png", overlay)
         write_photo(folder / "dense.png", dense_picture(photo, vertices, self.model))
-        depth, coordinates = depth_and_coordinates(photo, vertices, self.model)
-        write_photo(folder / "depth.png", depth)
+        _, coordinates = depth_and_coordinates(photo, vertices, self.model)
         write_photo(folder / "pncc.png", coordinates)
+        depth, meaning = depth_map(photo, vertices, self.model)
+        write_depth(folder / "depth.png", depth)
         head = self._head(file, photo.shape[1], photo.shape[0])
-        _write_json(folder / "pose.json", {**head, "faces": [_pose(face) for face in faces]})
+        poses = [_pose(face) for face in faces]
+        _write_json(folder / "pose.json", {**head, "conventions": CONVENTIONS, "depth": meaning, "faces": poses})
         _write_json(folder / "coefficients.json", {**head, "faces": [self._numbers(face) for face in faces]})
         for number, face in enumerate(faces, 1):
             write_landmarks(folder / f"face-{number}.csv", face.landmarks[:, :2])
             self._write_mesh(folder / f"face-{number}", file, photo, face)
+        self._write_viewer(folder / "viewer.html", file, photo, faces)
+
+    def _write_viewer(self, path: Path, file: Path, photo: np.ndarray, faces: list[Reconstruction]) -> None:
+        """A page that shows the photo and its faces, to turn; it needs no other file and no network."""
+        try:
+            page = face_viewer_html(photo, [face.coefficients for face in faces], self.model, title=file.stem)
+        except ValueRangeError as error:
+            print(f"note: {file}: no viewer: {error}", file=sys.stderr)
+            return
+        with whole_file(path) as output:
+            output.write(page.encode())
 
     def _write_mesh(self, stem: Path, file: Path, photo: np.ndarray, face: Reconstruction) -> None:
         if self.options.mesh == "none":
             return
         _, shape, expression = face.unpack(self.model)
         surface = self.model.decode(shape[None], expression[None])[0]
+        if self.options.texture:
+            self._layout = self._layout or unwrap(self.model)
+            picture = photo_texture(photo, face.vertices, self.model, self._layout)
+            path = stem.with_name(f"{stem.name}.{self.options.mesh or 'obj'}")
+            export_textured_mesh(path, surface, self._layout, picture, units=self.model.units)
+            return
         try:
             colours = photo_colours(photo, face.vertices, self.model)
         except ValueRangeError as error:
@@ -237,42 +429,62 @@ class _Work:
         """Follow the faces of a video and write it with them drawn over it, all or nothing."""
         frames, total, fps = _open_video(file)
         bar = ProgressBar(file.name)
-        tracker, lines, numbers = None, [], set()
-        with _whole_folder(self.options.out / file.name) as folder:
+        tracker, lines, rows, numbers, shown = None, [], [], set(), 0
+        ended: dict[int, str] = {}
+        with _whole_folder(self.place_of(file)) as folder:
             writer = _Frames(folder) if self.options.frames else _Video(folder / "overlay.mp4", fps)
             try:
-                for index, frame in enumerate(frames):
+                for index, (frame, seconds) in enumerate(frames):
                     if tracker is None:
-                        places = self.places(file, frame)
-                        start = None if self.detector is not None else places
                         tracker = Tracker(
                             self.trained, self.model, smoothing=self.options.smoothing, detector=self.detector,
-                            start=start,
+                            start=None if self.detector is not None else self.places(file, frame), fps=fps,
                         )  # fmt: skip
                     tracks = tracker.step(frame)
                     lines += [{"frame": index, "face": t.number, **self._numbers(t.face)} for t in tracks]
+                    rows += [self._row(index, seconds, track) for track in tracks]
                     numbers |= {track.number for track in tracks}
+                    shown += bool(tracks)
+                    for number in tracker.ended.keys() - ended.keys():
+                        ended[number] = f"face {number} ends before frame {index}: {tracker.ended[number]}"
                     writer.add(self._draw(frame, tracks))
                     bar(index + 1, max(total, index + 1))
+                bar(index + 1 if tracker else 1, index + 1 if tracker else 1)
             finally:
                 writer.close()
             if tracker is None:
                 raise FileFormatError(file, "a video without a frame that can be read", "a video")
             if not numbers:
-                raise ValueRangeError(f"{file}: found no face in any frame; expected one")
+                raise ValueRangeError(f"{file}: found no face in any frame{self._how_to_help()}")
             head = self._head(file, frame.shape[1], frame.shape[0]) | {"frames": index + 1, "frames_per_second": fps}
-            head["smoothing"] = self.options.smoothing
+            head |= {"smoothing": self.options.smoothing, "ended": list(ended.values()), "conventions": CONVENTIONS}
             text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in [head, *lines])
             with whole_file(folder / "coefficients.jsonl") as output:
                 output.write(text.encode())
-        print(f"{file}: {index + 1} frames, {len(numbers)} face{'' if len(numbers) == 1 else 's'}")
+            with whole_file(folder / "coefficients.csv") as output:
+                output.write("\n".join([",".join(self._columns()), *rows, ""]).encode())
+        for line in ended.values():
+            print(f"note: {file}: {line}", file=sys.stderr)
+        faces = f"{len(numbers)} face{'' if len(numbers) == 1 else 's'}"
+        print(f"{file}: {index + 1} frames, {faces}, in {shown} of the frames")
         if self.options.photo == [file]:
-            print(f"written: {self.options.out / file.name}")
+            print(f"written: {self.place_of(file)}")
+
+    def _columns(self) -> list[str]:
+        parts = {"pose": 12, "shape": self.model.num_shape, "expression": self.model.num_expression}
+        names = ["frame", "seconds", "face", "confidence", "pitch_degrees", "yaw_degrees", "roll_degrees", "scale"]
+        return names + [f"{name}_{k}" for name, count in parts.items() for k in range(count)]
+
+    def _row(self, index: int, seconds: float, track: Track) -> str:
+        face = track.face
+        sure = "" if math.isnan(face.confidence) else f"{face.confidence:.3f}"
+        numbers = [*face.angles.tolist(), face.scale, *face.coefficients.tolist()]
+        return ",".join([str(index), f"{seconds:.4f}", str(track.number), sure, *(f"{value:.7g}" for value in numbers)])
 
     def _draw(self, frame: np.ndarray, tracks: list[Track]) -> np.ndarray:
         faces = [track.face.vertices for track in tracks]
         # The video keeps the size of its frames.
-        return overlay_picture(frame, faces, self.model, largest=max(frame.shape), smallest=1)
+        return overlay_picture(frame, faces, self.model, opacity=_OPACITY, largest=max(frame.shape), smallest=1)
 
     # ------------------------------------------------------------------------------------------------- as numbers
     def _head(self, file: Path, width: int, height: int) -> dict[str, object]:
@@ -312,7 +524,61 @@ def _pose(face: Reconstruction) -> dict[str, object]:
         "rotation": rotation.tolist(),
         "translation": translation.tolist(),
         "inside_photo": face.inside,
+        "confidence": None if math.isnan(face.confidence) else face.confidence,
     }
+
+
+def _distance(face: Reconstruction, points: torch.Tensor, visible: torch.Tensor) -> float:
+    """Mean distance of a face's landmarks from given ones, over the root of the area of their box."""
+    known = visible & torch.isfinite(points).all(dim=1)
+    used = points[known]
+    size = (used.amax(dim=0) - used.amin(dim=0)).prod().sqrt().clamp(min=1e-6)
+    return float((face.landmarks[known, :2] - used).norm(dim=1).mean() / size)
+
+
+def depth_map(
+    photo: np.ndarray, faces: Sequence[torch.Tensor], model: MorphableModel
+) -> tuple[np.ndarray, dict[str, object]]:
+    """The depth of all faces of a photo on one scale.
+
+    Args:
+        photo: ``(H, W, 3)``.
+        faces: Vertices ``(V, 3)`` of each face in pixels of the photo.
+        model: The face model.
+
+    Returns:
+        ``(h, w)`` uint16, 0 where there is no face; and what the values mean.
+    """
+    canvas, triangles = Canvas(photo, LARGEST), face_triangles(model)
+    height, width = canvas.photo.shape[:2]
+    stretch = float(canvas.stretch.mean())
+    depth = np.full((height, width), np.nan, np.float32)
+    for window, vertices, rows, columns in face_windows(canvas, faces):  # small ones first: a large one is nearer
+        fragments = rasterize(vertices, triangles, rows, columns, cull="back")
+        covered = fragments.covered[0].numpy()
+        depth[window][covered] = fragments.depth[0].numpy()[covered] / stretch
+    known = np.isfinite(depth)
+    low, high = (float(depth[known].min()), float(depth[known].max())) if known.any() else (0.0, 1.0)
+    scale = max(high - low, 1e-6) / (2**16 - 2)
+    values = np.zeros((height, width), np.uint16)
+    values[known] = 1 + np.round((depth[known] - low) / scale).astype(np.uint16)
+    meaning = {
+        "file": "depth.png",
+        "depth": "offset + scale * value, in pixels of the photo, towards the viewer; 0 is the mean depth of a face's "
+        "landmarks; value 0: no face",
+        "offset": low - scale,
+        "scale": scale,
+    }
+    return values, meaning
+
+
+def write_depth(path: Path, depth: np.ndarray) -> None:
+    """Write ``(h, w)`` uint16 as PNG, whole or not at all."""
+    done, data = cv2.imencode(".png", depth)
+    if not done:
+        raise OSError(f"{path.name}: OpenCV could not write it")
+    with whole_file(path) as file:
+        file.write(data.tobytes())
 
 
 def _network(options: argparse.Namespace) -> tuple[TrainedRegressor, str]:
@@ -341,24 +607,69 @@ def _write_json(path: Path, content: object) -> None:
 # --------------------------------------------------------------------------------------------- folders and videos
 @contextmanager
 def _whole_folder(place: Path) -> Iterator[Path]:
-    """A folder to write in whose files move to their place when all are there; older ones of their kind go."""
+    """A folder to write in whose files move to their place when all are there; those of an earlier run go, no others.
+
+    Raises:
+        FileFormatError: If a file would replace one that no earlier run wrote.
+    """
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.exists() and not place.is_dir():
         raise FileFormatError(place, "a file", "a folder, or nothing yet")
-    temporary = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.", suffix=".part"))
+    _remove_leftovers(place)
+    temporary = place.parent / f".{place.name}.{os.getpid()}.part"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
     try:
         yield temporary
+        old, new = _written_before(place), {file.name for file in temporary.iterdir()} | {_MANIFEST}
+        for name in sorted(new - old):
+            if (place / name).exists():
+                raise FileFormatError(place / name, "a file that no earlier run wrote", "another --out")
         place.mkdir(exist_ok=True)
-        for stale in (*place.glob("face-[0-9]*.*"), *place.glob("frame-[0-9]*.png")):
-            stale.unlink()
+        _write_json(place / _MANIFEST, {"format": _MANIFEST_FORMAT, "files": sorted(old | new)})
+        for name in sorted(old - new):
+            (place / name).unlink(missing_ok=True)
         for file in sorted(temporary.iterdir()):
             os.replace(file, place / file.name)
+        _write_json(place / _MANIFEST, {"format": _MANIFEST_FORMAT, "files": sorted(new)})
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _open_video(file: Path) -> tuple[Iterator[np.ndarray], int, float]:
-    """RGB frames, their number (0 if unknown) and how many a second."""
+def _written_before(place: Path) -> set[str]:
+    """Names of the files that an earlier run wrote."""
+    try:
+        content = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
+        if content["format"] != _MANIFEST_FORMAT:
+            return set()
+        return {name for name in content["files"] if isinstance(name, str) and Path(name).name == name} | {_MANIFEST}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def _remove_leftovers(place: Path) -> None:
+    """Remove what runs left that were killed while they wrote to a place."""
+    for part in place.parent.glob(f".{glob.escape(place.name)}.*.part"):
+        number = part.name.removeprefix(f".{place.name}.").removesuffix(".part")
+        if number.isdecimal() and not _runs(int(number)):
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process with this number runs; where that cannot be told, yes."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _open_video(file: Path) -> tuple[Iterator[tuple[np.ndarray, float]], int, float]:
+    """RGB frames with their times in seconds, their number (0 if unknown) and how many a second."""
     expected = "a video that OpenCV reads"
     if not file.is_file():
         raise FileFormatError(file, "no such file", expected)
@@ -366,20 +677,24 @@ def _open_video(file: Path) -> tuple[Iterator[np.ndarray], int, float]:
     if not capture.isOpened():
         raise FileFormatError(file, "a file that is no video, or one of an unknown kind", expected)
     fps = float(capture.get(cv2.CAP_PROP_FPS))
+    fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else _DEFAULT_FPS
     total = capture.get(cv2.CAP_PROP_FRAME_COUNT)
 
-    def frames() -> Iterator[np.ndarray]:
+    def frames() -> Iterator[tuple[np.ndarray, float]]:
+        index = 0
         try:
             while True:
                 done, frame = capture.read()
                 if not done:
                     return
-                yield np.ascontiguousarray(as_photo(frame)[..., ::-1])
+                seconds = float(capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000  # its own, where the rate varies
+                known = math.isfinite(seconds) and (seconds > 0 or index == 0)
+                yield np.ascontiguousarray(as_photo(frame)[..., ::-1]), seconds if known else index / fps
+                index += 1
         finally:
             capture.release()
 
-    known = math.isfinite(fps) and 0 < fps <= 1000
-    return frames(), int(total) if math.isfinite(total) and total > 0 else 0, fps if known else _DEFAULT_FPS
+    return frames(), int(total) if math.isfinite(total) and total > 0 else 0, fps
 
 
 class _Video:

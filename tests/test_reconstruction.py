@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from training_runs import random_coefficients, small_face
 
-from twodasl_lite import reconstruct as module
-from twodasl_lite.camera import matrix_to_euler, split_pose
+import twodasl_lite
+from twodasl_lite import reconstruction as module
+from twodasl_lite.camera import image_pose_to_crop, matrix_to_euler, split_pose
 from twodasl_lite.coefficients import CoefficientLayout, Whitening
 from twodasl_lite.data.synthetic import SyntheticFaces
 from twodasl_lite.decode import decode
-from twodasl_lite.errors import FileFormatError, InputTypeError, ShapeError, ValueRangeError
-from twodasl_lite.images import landmarks_box
+from twodasl_lite.detection import Detections
+from twodasl_lite.errors import InputTypeError, ShapeError, ValueRangeError
+from twodasl_lite.images import landmarks_box, write_photo
 from twodasl_lite.landmarks import landmark_map, subset_18
 from twodasl_lite.morphable import load_face_model
 from twodasl_lite.morphable.fingerprint import face_fingerprint
 from twodasl_lite.networks import TrainedRegressor
-from twodasl_lite.reconstruct import Reconstruction, Tracker, YuNet, face_box_to_crop, overlap, reconstruct
+from twodasl_lite.reconstruction import face_box_to_crop, overlap, reconstruct
 
 
 class Knows(nn.Module):
@@ -45,6 +45,36 @@ def knows(coefficients: torch.Tensor, **metadata) -> TrainedRegressor:
     whitening = Whitening(torch.zeros(size), torch.ones(size))
     facts = {"map_kind": "binary", "layout": [size - 22, 10], **metadata}
     return TrainedRegressor(Knows(coefficients), whitening, facts)
+
+
+SIDE = 250
+
+
+def ramp() -> np.ndarray:
+    """A photo whose red is x and whose green is y, so that a crop tells where it was cut."""
+    y, x = np.mgrid[:SIDE, :SIDE].astype(np.uint8)
+    return np.stack([x, y, np.zeros_like(x)], axis=2)
+
+
+class Sees(Knows):
+    """Finds one face of the photo :func:`ramp`, wherever the crop is."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        super().forward(inputs)
+        rows = []
+        for crop in inputs:
+            values = (crop[0, 60, [10, 110]] * 128 + 127.5, crop[1, [10, 110], 60] * 128 + 127.5)
+            slope = max(0.05, float((values[0][1] - values[0][0]) / 100))  # photo pixels per crop pixel
+            left, top = (float(value[0]) - 10.5 * slope + 0.5 for value in values)
+            box = torch.tensor([left, top, left + 120 * slope - 1, top + 120 * slope - 1])
+            pose = image_pose_to_crop(self.answer[:12].detach().reshape(1, 3, 4), box[None], SIDE)[0]
+            rows.append(torch.cat([pose.flatten(), self.answer[12:].detach()]))
+        return torch.stack(rows)
+
+
+def sees(coefficients: torch.Tensor) -> TrainedRegressor:
+    """A trained network that finds the face of these coefficients, which refer to the photo."""
+    return knows(coefficients)._replace(network=Sees(coefficients))
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +124,7 @@ def test_the_network_sees_the_crop_and_the_landmarks_in_it(model, truth, photo):
     assert bool((trained.network.shown[0][0, 3] == -1).all())  # an empty map
 
     marked = in_photo(decode(truth[None], model)[0])[model.landmarks, :2]
+    marked[48:68, 1] += 300  # the model's points are no face: put the mouth below the eyes
     marked[33] = torch.nan  # not one of the 18, nor of the box
     visible = torch.ones(68, dtype=torch.bool)
     visible[36] = False
@@ -114,7 +145,7 @@ def test_a_box_is_cut_twice(model, truth, photo):
     assert once.crop_box.tolist() == face_box_to_crop(box).tolist()
     assert float(once.crop_box[2] - once.crop_box[0]) == round(149 * 2**0.5)
     trained = knows(truth)
-    (twice,) = reconstruct(photo, trained, model, boxes=box)
+    (twice,) = reconstruct(photo, trained, model, boxes=box, recrops=1)
     assert twice.crop_box.tolist() == landmarks_box(once.landmarks).tolist()
     assert len(trained.network.shown) == 4  # two crops, two looks each
     (exact,) = reconstruct(photo, knows(truth), model, crop_boxes=twice.crop_box)
@@ -164,11 +195,94 @@ def test_detectors_faces(model, truth, photo):
     assert reconstruct(photo, knows(truth), model, detector=lambda _: boxes[:0]) == []
 
 
+def test_faces_that_do_not_stand_upright(model, truth, photo):
+    """A photo on its side or on its head gives the same face, in its own pixels."""
+    points = torch.rand(68, 2, generator=torch.Generator().manual_seed(1)) * 40
+    points[36:48, 1] -= 60  # eyes above the mouth
+    points = points + torch.tensor([200.0, 200])
+    (upright,) = reconstruct(photo, knows(truth), model, landmarks=points)
+    for turns in (1, 2, 3):
+        turned = np.ascontiguousarray(np.rot90(photo, turns))
+
+        def move(xy, turns=turns):
+            for k in range(turns):  # by hand, one quarter turn counter-clockwise after another
+                width = (photo.shape[1], photo.shape[0])[k % 2]
+                xy = torch.stack([xy[:, 1], width - 1 - xy[:, 0]], dim=1)
+            return xy
+
+        (face,) = reconstruct(turned, knows(truth), model, landmarks=move(points))
+        torch.testing.assert_close(face.landmarks[:, :2], move(upright.landmarks[:, :2]), rtol=0, atol=0.01)
+        torch.testing.assert_close(face.vertices[:, 2], upright.vertices[:, 2], rtol=1e-4, atol=0.01)
+        torch.testing.assert_close(face.coefficients[12:], upright.coefficients[12:])
+        assert face.scale == pytest.approx(upright.scale, rel=1e-4)
+        # The pose is the upright one, turned about the line of sight (counter-clockwise by so many quarter turns).
+        linear = [f.coefficients[:12].reshape(3, 4)[:, :3] for f in (face, upright)]
+        spin = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]).matrix_power(turns)
+        torch.testing.assert_close(linear[0], spin @ linear[1], rtol=1e-4, atol=1e-5)
+
+
+def test_quarter_turns_are_told_by_the_detector(model, truth, photo):
+    box = torch.tensor([[50.0, 60, 150, 170, 0.9]])
+    detector = SimpleNamespace(find=lambda *_: Detections(box, torch.tensor([2])))
+    (face,) = reconstruct(photo, knows(truth), model, detector=detector)
+    turned = torch.tensor([[499.0 - 150, 399 - 170, 499 - 50, 399 - 60]])
+    (straight,) = reconstruct(np.ascontiguousarray(photo[::-1, ::-1]), knows(truth), model, boxes=turned)
+    expected = torch.tensor([499.0, 399]) - straight.landmarks[:, :2]
+    torch.testing.assert_close(face.landmarks[:, :2], expected, rtol=0, atol=0.01)
+    assert face.confidence == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        ([-100000, -100000, 100000, 100000], "200000 pixels a side; expected at most 4 times"),
+        ([-9000, -9000, 9000, 9000], "18000 pixels a side"),
+        ([0, 0, 1, 1], "parts of the photo's size"),
+        ([0.2, 0.1, 0.8, 0.9], "parts of the photo's size"),
+        ([600, 20, 700, 90], "overlaps the 500x400 photo"),
+        ([50, 50, 20, 90], "left < right"),
+        ([float("nan"), 50, 20, 90], "NaN"),
+    ],
+)
+def test_absurd_boxes_are_refused_before_anything_is_cut(model, truth, photo, box, message, monkeypatch):
+    monkeypatch.setattr(module, "crop_photo", lambda *_: pytest.fail("cut"))
+    for name in ("boxes", "crop_boxes"):
+        with pytest.raises(ValueRangeError, match=message):
+            reconstruct(photo, knows(truth), model, **{name: torch.tensor([box])})
+
+
+def test_a_crop_is_cut_again_until_it_stays(model, truth, photo):
+    trained = knows(truth)
+    reconstruct(photo, trained, model, boxes=BOX, recrops=5)
+    assert len(trained.network.shown) == 2 * 6  # a face that is always in the same place of the crop never stays
+    (exact,) = reconstruct(ramp(), knows(truth), model, crop_boxes=torch.tensor([60.0, 70, 179, 189]))
+    wanted = landmarks_box(exact.landmarks)
+    start = wanted + torch.tensor([-20.0, 5, 20, 45])
+    trained = sees(exact.coefficients)
+    (face,) = reconstruct(ramp(), trained, model, crop_boxes=start)
+    torch.testing.assert_close(face.landmarks, exact.landmarks, rtol=0, atol=2)
+    trained = sees(exact.coefficients)
+    box = torch.cat([exact.landmarks[:, :2].amin(dim=0), exact.landmarks[:, :2].amax(dim=0)])
+    (face,) = reconstruct(ramp(), trained, model, boxes=box + torch.tensor([-9.0, 5, 9, 8]), recrops=5)
+    assert len(trained.network.shown) <= 2 * 3  # the first box, the answer's own, and perhaps one to see that it stays
+    assert float((face.crop_box - wanted).abs().max()) <= 0.02 * float(wanted[2] - wanted[0]) + 1
+
+
+def test_a_name_and_a_network_that_comes_along(tmp_path, photo, monkeypatch):
+    write_photo(tmp_path / "größe.png", photo)
+    monkeypatch.setattr(module, "cached_detector", lambda: lambda _: torch.tensor([[100.0, 100, 200, 200, 0.8]]))
+    faces = twodasl_lite.reconstruct(tmp_path / "größe.png")
+    assert faces.found_by == "detector"
+    assert faces[0].confidence == pytest.approx(0.8)
+    assert faces[0].vertices.shape == (faces.model.num_vertices, 3)
+    np.testing.assert_array_equal(faces.photo, photo)
+    with pytest.raises(AttributeError, match="no attribute 'reconstructed'"):
+        twodasl_lite.reconstructed  # noqa: B018
+
+
 def test_wrong_arguments(model, truth, photo):
     trained = knows(truth)
-    with pytest.raises(InputTypeError, match="nothing; expected exactly one"):
-        reconstruct(photo, trained, model)
-    with pytest.raises(InputTypeError, match="boxes, crop_boxes; expected exactly one"):
+    with pytest.raises(InputTypeError, match="boxes, crop_boxes; expected at most one"):
         reconstruct(photo, trained, model, boxes=BOX, crop_boxes=BOX)
     with pytest.raises(InputTypeError, match="visible: found without"):
         reconstruct(photo, trained, model, boxes=BOX, visible=torch.ones(68))
@@ -184,113 +298,8 @@ def test_wrong_arguments(model, truth, photo):
         reconstruct(photo, trained, model, boxes=BOX, recrops=-1)
 
 
-# --------------------------------------------------------------------------------------------------- the detector
-class FakeYuNet:
-    """In OpenCV's place: reports one face in the small picture."""
-
-    def __init__(self) -> None:
-        self.size = self.seen = None
-
-    def setInputSize(self, size) -> None:
-        self.size = size
-
-    def detect(self, picture):
-        self.seen = picture
-        width, height = self.size
-        rows = [
-            [0.1 * width, 0.2 * height, 0.3 * width, 0.4 * height, *[0.0] * 10, 0.5],
-            [1, 1, 2, 2, *[0.0] * 10, 0.9],
-        ]
-        return 1, np.array(rows, np.float32)
-
-
-def test_yunet_boxes_are_in_the_photos_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    fake = FakeYuNet()
-    monkeypatch.setattr(module.cv2, "FaceDetectorYN", SimpleNamespace(create=lambda *arguments: fake))
-    (tmp_path / "model.onnx").write_bytes(b"some")
-    detector = YuNet(tmp_path / "model.onnx")
-    photo = np.zeros((960, 1280, 3), np.uint8)
-    photo[..., 0] = 200
-    boxes = detector(photo)
-    assert fake.size == (640, 480)
-    assert fake.seen.shape == (480, 640, 3)
-    assert fake.seen[0, 0].tolist() == [0, 0, 200]  # BGR
-    # The surest first; squares, because YuNet's boxes hold the forehead: the middle comes down by 0.145 of the side.
-    for row, (left, top, size, score) in enumerate(((1.5, 1.5, 4.0, 0.9), (127.5, 191.5, 384.0, 0.5))):
-        side = size / 1.1
-        x, y = left + size / 2, top + size / 2 + 0.145 * side
-        expected = torch.tensor([x - side / 2, y - side / 2, x + side / 2, y + side / 2, score])
-        torch.testing.assert_close(boxes[row], expected)
-    monkeypatch.setattr(fake, "detect", lambda picture: (1, None))
-    assert detector(photo).shape == (0, 5)
-
-
-def test_yunet_needs_its_file(tmp_path: Path):
-    with pytest.raises(FileFormatError, match="no such file"):
-        YuNet(tmp_path / "missing.onnx")
-    (tmp_path / "text.onnx").write_text("hello")
-    with pytest.raises(FileFormatError, match="OpenCV cannot use"):
-        YuNet(tmp_path / "text.onnx")
-    with pytest.raises(ValueRangeError, match="min_score"):
-        YuNet(tmp_path / "text.onnx", min_score=2)
-
-
-# ---------------------------------------------------------------------------------------------------------- video
-def test_a_track_is_smoothed(model, truth, photo):
-    trained = knows(truth)
-    tracker = Tracker(trained, model, smoothing=0.75, start={"crop_boxes": BOX})
-    (first,) = tracker.step(photo)
-    (expected,) = reconstruct(photo, trained, model, crop_boxes=BOX)
-    torch.testing.assert_close(first.face.vertices, expected.vertices)
-    (second,) = tracker.step(photo)
-    box = landmarks_box(expected.landmarks)
-    (alone,) = reconstruct(photo, trained, model, crop_boxes=box)
-    mixed = 0.75 * expected.coefficients + 0.25 * alone.coefficients
-    torch.testing.assert_close(second.face.coefficients, mixed)
-    again = Reconstruction.of(mixed, box, *photo.shape[:2], model)
-    torch.testing.assert_close(second.face.vertices, again.vertices)
-    assert (first.number, second.number) == (1, 1)
-
-
-def test_a_track_ends_where_the_face_leaves(model, truth, photo):
-    gone = truth.clone()
-    gone[3] += 5000
-    tracker = Tracker(knows(gone), model, start={"crop_boxes": BOX})
-    assert len(tracker.step(photo)) == 1
-    assert tracker.step(photo) == []
-    assert tracker.step(photo) == []
-
-
-def test_faces_come_and_go(model, truth, photo):
-    near, far = [60.0, 60, 160, 170, 0.9], [300.0, 200, 400, 310, 0.9]
-    moved = [306.0, 203, 406, 313, 0.9]
-    frames = iter([[near, far], [moved], [near, moved]])
-    tracker = Tracker(knows(truth), model, detector=lambda _: torch.tensor(next(frames)))
-    numbers = [[track.number for track in tracker.step(photo)] for _ in range(3)]
-    assert numbers == [[1, 2], [2], [3, 2]]
-
-
-def test_a_jump_is_not_smoothed(model, truth, photo):
-    trained = knows(truth)
-    (one,) = reconstruct(photo, trained, model, crop_boxes=BOX)
-    (other,) = reconstruct(photo, trained, model, crop_boxes=BOX + torch.tensor([200.0, 0, 200, 0]))
-    tracker = Tracker(trained, model, start={"crop_boxes": BOX})
-    assert tracker._smoothed(other, one) is other
-
-
-def test_tracker_arguments(model, truth):
-    with pytest.raises(ValueRangeError, match="smoothing"):
-        Tracker(knows(truth), model, smoothing=1.0, start={"crop_boxes": BOX})
-    with pytest.raises(InputTypeError, match="both or neither"):
-        Tracker(knows(truth), model)
-
-
 def test_overlap():
     box = torch.tensor([0.0, 0, 9, 9])
     assert overlap(box, box) == 1
     assert overlap(box, box + torch.tensor([5.0, 0, 5, 0])) == pytest.approx(50 / 150)
     assert overlap(box, box + 10) == 0
-
-
-def test_opencv_has_the_detector():
-    assert hasattr(cv2, "FaceDetectorYN")
