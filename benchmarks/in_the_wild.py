@@ -5,11 +5,13 @@ Basel Face Model at its 68 landmarks, the ICT-FaceKit Light model), and a clone 
 network). Only errors and yaws are kept: numbers about pictures, no pictures and no landmarks.
 
     python benchmarks/in_the_wild.py CLONE DATA --tddfa 3DDFA_V2 --run synthetic=FOLDER --run all=FOLDER ...
+    python benchmarks/in_the_wild.py CLONE DATA --only-shipped
 
 A ``--run`` is a folder of ``twodasl train``: its ``last.safetensors`` and ``config.json`` are read. The same name may
 be given to several folders, of runs that differ in their seed alone: their errors are averaged, and their spread enters
 the intervals. The network that comes with the package is always measured, as ``shipped``. A ``--choice`` is a short run
-that differs from the first one in a single decision.
+that differs from the first one in a single decision. ``--only-shipped`` measures the package's network again, after
+it has been replaced, and leaves everything else in the file as it was measured.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ from twodasl_lite.morphable.build import align
 from twodasl_lite.morphable.readers.ict import read_ict_npz
 from twodasl_lite.networks import TrainedRegressor, load_regressor
 from twodasl_lite.prediction import predict_with
-from twodasl_lite.trained import trained_regressor
+from twodasl_lite.trained import DEFAULT, trained_regressor
 
 UNIT = 1e-5
 AMOUNTS = (0.0, 0.025, 0.05, 0.1, 0.15, 0.2)
@@ -190,6 +192,18 @@ def on_other_boxes(methods: dict[str, Landmarks], dataset: AFLW2000, boxes: dict
     return {key: {name: torch.cat(parts) for name, parts in kind.items()} for key, kind in found.items()}
 
 
+def other_boxes(dataset: AFLW2000) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Boxes off by several amounts, and around a detector's landmarks; the latter also on their own."""
+    boxes = {f"{a:g}/{s}": jittered_boxes(dataset.boxes, a, s) for a in AMOUNTS for s in (SEEDS if a else (0,))}
+    seen = torch.isfinite(dataset.detected).flatten(1).all(dim=1)
+    in_photo = torch.where(
+        seen[:, None, None], crop_to_image(dataset.detected, dataset.boxes), dataset.landmarks[..., :2]
+    )
+    around = landmarks_box(in_photo)
+    boxes["detector"] = around
+    return boxes, around
+
+
 def boxes_compared(boxes: torch.Tensor, detected: torch.Tensor) -> dict[str, float]:
     """How far boxes around a detector's landmarks are from those around the true ones, in sides of the true box."""
     side = boxes[:, 2] - boxes[:, 0]
@@ -301,7 +315,7 @@ def main(options: argparse.Namespace) -> None:
     basel, whitening = read_basel_landmarks(options.data / "aflw2000-3d" / "bfm_68_landmarks.npz")
     release = evaluate(release_predictions(dataset), dataset, model=basel, whitening=whitening, resamples=100)
     published = Published(options.tddfa, options.data / "aflw2000-3d" / "bfm_68_landmarks.npz")
-    shipped = Ours(trained_regressor("all"), load_face_model(CoefficientLayout()))
+    shipped = Ours(trained_regressor(DEFAULT), load_face_model(CoefficientLayout()))
     methods: dict[str, Landmarks] = {OTHER: lambda images, _: published.landmarks(images)[..., :2].double()}
     methods[SHIPPED] = shipped
     members, facts = {OTHER: [OTHER], SHIPPED: [SHIPPED]}, {}
@@ -325,13 +339,7 @@ def main(options: argparse.Namespace) -> None:
     common = {name: errors[:, answered] for name, errors in exact.items()} | {AUTHORS: release.errors[MAIN][None]}
     own = yaw[answered]
 
-    boxes = {f"{a:g}/{s}": jittered_boxes(dataset.boxes, a, s) for a in AMOUNTS for s in (SEEDS if a else (0,))}
-    seen = torch.isfinite(dataset.detected).flatten(1).all(dim=1)
-    in_photo = torch.where(
-        seen[:, None, None], crop_to_image(dataset.detected, dataset.boxes), dataset.landmarks[..., :2]
-    )
-    around = landmarks_box(in_photo)
-    boxes["detector"] = around
+    boxes, around = other_boxes(dataset)
     moved = {key: averaged(found, members) for key, found in on_other_boxes(methods, dataset, boxes).items()}
 
     extent = (image_to_crop(true, dataset.boxes).amax(dim=1) - image_to_crop(true, dataset.boxes).amin(dim=1)).amax(
@@ -405,6 +413,59 @@ def main(options: argparse.Namespace) -> None:
     print(f"{options.out}: {options.out.stat().st_size} bytes")
 
 
+def only_shipped(options: argparse.Namespace) -> None:
+    """Measure the package's network again and put its numbers into the file."""
+    torch.set_num_threads(1)
+    content = json.loads(options.out.read_text("utf-8"))
+    dataset = read_aflw2000(options.clone)
+    names = [int(name.removeprefix("image")) for name in dataset.names]
+    if names != content["names"]:
+        raise SystemExit(f"{options.out}: found errors of other pictures than those of {options.clone}")
+    basel, whitening = read_basel_landmarks(options.data / "aflw2000-3d" / "bfm_68_landmarks.npz")
+    release = evaluate(release_predictions(dataset), dataset, model=basel, whitening=whitening, resamples=100)
+    answered = [dataset.names.index(name) for name in release.names]
+    shipped = Ours(trained_regressor(DEFAULT), load_face_model(CoefficientLayout()))
+    true, yaw, own = dataset.landmarks[..., :2], dataset.yaw, dataset.yaw[answered]
+
+    points, swapped, times = on_release_crops({SHIPPED: shipped}, dataset)
+
+    def measured(found: dict[str, torch.Tensor], mapping: str) -> dict[str, torch.Tensor]:
+        boxes = dataset.boxes_for(mapping)
+        return {name: nme(crop_to_image(value, boxes, mapping), true) for name, value in found.items()}
+
+    exact, bench, colours = measured(points, "exact"), measured(points, "bench"), measured(swapped, "exact")
+    content["errors"] |= {name: [whole(errors)] for name, errors in exact.items()}
+    content["tables"] |= {name: table(errors[answered], own) for name, errors in exact.items()}
+    content["bench"] |= {name: balanced(errors[answered], own) for name, errors in bench.items()}
+    content["all pictures"] |= {name: balanced(errors, yaw) for name, errors in exact.items()}
+    content["colours"] |= {name: balanced(errors[answered], own) for name, errors in colours.items()}
+    others = {
+        AUTHORS: release.errors[MAIN],
+        OTHER: UNIT * torch.tensor(content["errors"][OTHER][0], dtype=torch.float64)[answered],
+    }
+    for name, errors in exact.items():
+        for other, theirs in others.items():
+            difference = paired_difference(errors[answered], theirs, own)
+            content["differences"][f"{name} - {other}"] = [per_cent(value) for value in difference[:3]]
+    boxes, _ = other_boxes(dataset)
+    for key, found in on_other_boxes({SHIPPED: shipped}, dataset, boxes).items():
+        content["boxes"][key] |= {name: table(errors[answered], own) for name, errors in found.items()}
+    content["drawn"] = drawn_faces(shipped)
+    content["jaw"] = jaw(options.data, dataset)  # of the face model that the network speaks, too
+    content["milliseconds"] |= {name: value for name, value in times.items() if MIRROR not in name}
+    content["shipped"] = {
+        "network": DEFAULT,
+        "date": datetime.date.today().isoformat(),
+        "commit": commit_of(Path(__file__).parent),
+        "how": "python benchmarks/in_the_wild.py CLONE DATA --only-shipped",
+    }
+    with whole_file(options.out) as file:
+        file.write((json.dumps(content, separators=(",", ":")) + "\n").encode())
+    print(json.dumps({name: content["tables"][name]["values"] for name in exact}, indent=1))
+    for key in content["boxes"]:
+        print(key, {name: content["boxes"][key][name]["values"][3] for name in (SHIPPED, SHIPPED + MAP)})
+
+
 def named_folder(text: str) -> tuple[str, Path]:
     """NAME=FOLDER."""
     name, sign, folder = text.partition("=")
@@ -417,8 +478,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("clone", type=Path)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--tddfa", type=Path, required=True)
+    parser.add_argument("--tddfa", type=Path, help="a clone of 3DDFA_V2; needed but with --only-shipped")
     parser.add_argument("--run", type=named_folder, action="append", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--choice", type=named_folder, action="append", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--out", type=Path, default=OUT)
-    main(parser.parse_args())
+    parser.add_argument("--only-shipped", action="store_true", help="measure the package's network again, only that")
+    given = parser.parse_args()
+    if given.tddfa is None and not given.only_shipped:
+        parser.error("--tddfa: found none; expected a clone of 3DDFA_V2, or --only-shipped")
+    (only_shipped if given.only_shipped else main)(given)

@@ -1,8 +1,11 @@
-"""From an ablation's folder to what comes with the package: networks, model cards, logs, the table.
+"""From runs to what comes with the package: networks, model cards, logs, the ablation's table.
 
+    twodasl train own-photos --out runs/own-photos
     twodasl ablate --jobs 2 --threads 1 --out runs/ablation-cpu
-    python benchmarks/ship_networks.py runs/ablation-cpu
+    python benchmarks/ship_networks.py --own-photos runs/own-photos --clone 2DASL
+    python benchmarks/ship_networks.py --ablation runs/ablation-cpu
 
+With ``--clone`` (of ``XgTu/2DASL``) the card of ``own-photos`` also has its errors on the photographs of AFLW2000-3D.
 The networks are those of the first seed, not of the best. A card holds the data, the run, the errors by yaw and by skin
 tone on the test pictures, limits and licence. Skin tones are groups of the individual typology angle
 ``ITA = atan((L* - 50) / b*)`` of the cheeks' colour (Chardon et al. 1991), as no light has changed it.
@@ -20,19 +23,26 @@ import numpy as np
 import torch
 
 from twodasl_lite.archive import whole_file
+from twodasl_lite.benchmark import MAIN, evaluate, jittered_boxes, predict_faces
 from twodasl_lite.coefficients import CoefficientLayout
+from twodasl_lite.data.aflw2000 import read_aflw2000
 from twodasl_lite.data.synthetic import SyntheticFaces
 from twodasl_lite.evaluation import Table, bootstrap_interval, summarise
-from twodasl_lite.morphable import load_face_model
-from twodasl_lite.networks import count_parameters, load_regressor
-from twodasl_lite.trained import ASSETS
+from twodasl_lite.morphable import MorphableModel, load_face_model
+from twodasl_lite.networks import TrainedRegressor, count_parameters, load_regressor
+from twodasl_lite.trained import ASSETS, DEFAULT
 from twodasl_lite.training.ablation import read_errors
 from twodasl_lite.training.config import TrainConfig, config_from_dict
+from twodasl_lite.training.log import read_log
+from twodasl_lite.training.loop import LAST_FILE
+from twodasl_lite.training.pictures import pictures
+from twodasl_lite.training.validation import MEASURES, evaluate_on
 
 ROWS = ("labelled", "+landmarks_2d", "all")
 SEED = 0
 ITA_BOUNDS = (55.0, 41.0, 28.0, 10.0, -30.0)  # degrees, from very light to dark
 ITA_NAMES = ("very light", "light", "intermediate", "tan", "brown", "dark")
+BOX_ERRORS = (0.0, 0.1, 0.2)
 PERCENT = 100.0
 
 
@@ -62,37 +72,60 @@ def by_yaw(table: Table) -> str:
     return f"{bins} | {PERCENT * table.balanced:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def card(row: str, config: TrainConfig, result: dict, errors: dict, skin_rows: list[str], facts: dict) -> str:
+def describe_data(config: TrainConfig) -> str:
+    """The pictures that a run learnt from."""
+    data = config.data
+    text = f"{data.labelled.count:,} pictures of the {data.labelled.world} world with exact coefficients"
+    if config.self_supervision.weights:
+        unlabelled = data.unlabelled
+        text += (
+            f", and {unlabelled.count:,} pictures of the {unlabelled.world} world with a simulated detector's 18 points"
+        )
+    return f"{text}: synthetic pictures of the embedded face alone, no photograph of anybody"
+
+
+def card(title: str, run: str, config: TrainConfig, facts: dict, sections: list[str]) -> str:
     """A model card, in Markdown."""
-    data, losses = config.data, config.self_supervision.weights
-    used = ", ".join(f"{name} {weight:g}" for name, weight in losses.items()) or "none"
-    stages = "; ".join(f"{stage.name}, {stage.steps} steps" for stage in config.stages)
-    wild = (
-        f"{data.unlabelled.count:,} pictures of the wild world with a simulated detector's 18 points" if losses else ""
+    used = ", ".join(f"{name} {weight:g}" for name, weight in config.self_supervision.weights.items()) or "none"
+    stages = "; ".join(
+        f"{', '.join(f'{name} {weight:g}' for name, weight in stage.weights.items())} for {stage.steps:,} steps"
+        for stage in config.stages
     )
-    pictures = f"{data.labelled.count:,} pictures of the labelled world with exact coefficients" + (
-        f", and {wild}" if wild else ""
-    )
-    tables = {name: summarise(values, errors["yaw"]) for name, values in errors.items() if name != "yaw"}
-    machine = result["device"]
-    where = ", ".join(f"{key} {value}" for key, value in machine.items())
     lines = [
-        f"# Lite regressor, `{row}`",
+        f"# Lite regressor, `{title}`",
         "",
         "One photo crop of 120 x 120 pixels and its landmark map to 62 coefficients;",
         f"{facts['parameters']:,} parameters.",
         "",
         "| | |",
         "|---|---|",
-        f"| data | {pictures}: synthetic pictures of the embedded face alone, no photograph of anybody |",
+        f"| data | {describe_data(config)} |",
         f"| losses on labelled pictures | {stages} |",
         f"| losses on 2D-only pictures | {used} |",
-        f"| run | `twodasl ablate`, row `{row}`, seed {SEED}; commit {result['code'].get('commit', 'unknown')[:12]} |",
-        f"| made on | {where}; torch {result['code']['torch']}; {result['training_seconds']:.0f} s |",
+        f"| input and output | {config.network.map} landmark map, dropped in {config.network.map_dropout:.0%} of the "
+        f"pictures; pose {config.network.pose} |",
+        f"| run | {run}; commit {facts['commit'][:12]} |",
+        f"| made on | {facts['machine']}; torch {facts['torch']}; {facts['seconds']:.0f} s |",
         f"| file | SHA-256 {facts['sha256']} |",
         "| licence | MIT, as the project |",
         "",
-        f"## Errors on {facts['pictures']:,} test pictures of the wild world (NME, %)",
+        *sections,
+        "## Limits",
+        "",
+        "Made to learn from. It has never seen a photograph in training. Depth is the least certain of its answers.",
+        "It must not be used to identify, judge or sort people.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def drawn_section(config: TrainConfig, errors: dict[str, torch.Tensor], model: MorphableModel) -> list[str]:
+    """Errors on drawn test pictures, by yaw and by skin tone."""
+    test = config.data.test
+    tables = {name: summarise(values, errors["yaw"]) for name, values in errors.items() if name != "yaw"}
+    skin = SyntheticFaces(model, test.world, test.seed).skin(test.start, test.count)
+    return [
+        f"## Errors on {test.count:,} test pictures of the {test.world} world (NME, %)",
         "",
         "| measure | 0-30° | 30-60° | above 60° | balanced, 95 % interval |",
         "|---|---|---|---|---|",
@@ -105,52 +138,125 @@ def card(row: str, config: TrainConfig, result: dict, errors: dict, skin_rows: l
         "",
         "| skin | pictures | NME, 95 % interval |",
         "|---|---|---|",
-        *skin_rows,
+        *by_skin(errors["landmarks_2d"], skin),
         "",
         "The tones are those of the synthetic world; they say nothing about real cameras and people.",
         "",
-        "## Limits",
+    ]
+
+
+def photo_section(trained: TrainedRegressor, model: MorphableModel, clone: Path) -> list[str]:
+    """Errors on the photographs of AFLW2000-3D, with boxes that are right and boxes that are off."""
+    dataset = read_aflw2000(clone)
+    rows = []
+    for share in BOX_ERRORS:
+        boxes = jittered_boxes(dataset.boxes, share, 0) if share else None
+        for how, detected in (("no detector", False), ("a detector's points", True)):
+            predictions, _ = predict_faces(
+                trained.network,
+                trained.whitening,
+                dataset,
+                model,
+                boxes=boxes,
+                detected=detected,
+                kind=trained.metadata["map_kind"],
+                pose=trained.pose,
+            )
+            found = evaluate(predictions, dataset, model=model)
+            rows.append(f"| {share:.0%} | {how} | {by_yaw(summarise(found.errors[MAIN], dataset.yaw))} |")
+    return [
+        f"## Errors on the {len(dataset):,} photographs of AFLW2000-3D (NME of 68 landmarks in 2D, %)",
         "",
-        "Made to learn from. It has never seen a photograph: on real ones it is a demonstration, and its errors there",
-        "are larger than the above. Depth is the least certain of its answers. It must not be used to identify, judge",
-        "or sort people.",
+        "| boxes off by up to | shown | 0-30° | 30-60° | above 60° | balanced, 95 % interval |",
+        "|---|---|---|---|---|---|",
+        *rows,
+        "",
+        "Boxes are shifted and resized at random by up to that share of their side.",
         "",
     ]
-    return "\n".join(lines)
+
+
+def facts_of(content: bytes, code: dict, machine: dict, seconds: float, trained: TrainedRegressor) -> dict:
+    """What a card says of file and run."""
+    return {
+        "parameters": count_parameters(trained.network),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "commit": code.get("commit", "unknown"),
+        "torch": code["torch"],
+        "machine": ", ".join(f"{key} {value}" for key, value in machine.items()),
+        "seconds": seconds,
+    }
+
+
+def ship(out: Path, name: str, content: bytes, text: str, log: bytes) -> None:
+    """Write a network with its card and the log of its run."""
+    for place, written in (
+        (f"networks/lite-{name}.safetensors", content),
+        (f"networks/lite-{name}.md", text.encode()),
+        (f"results/lite-{name}.log.jsonl", log),
+    ):
+        with whole_file(out / place) as file:
+            file.write(written)
+        print(f"written: {place}, {len(written):,} bytes")
+
+
+def ship_own_photos(run: Path, clone: Path | None, out: Path) -> None:
+    """The network for pictures of one's own, from its run's folder."""
+    model = load_face_model(CoefficientLayout())
+    content = (run / LAST_FILE).read_bytes()
+    trained = load_regressor(run / LAST_FILE)
+    config = config_from_dict(trained.metadata["config"])
+    log = read_log(run)
+    start = next(row for row in log if row["kind"] == "start")
+    seconds = sum(row["seconds"] for row in log if row["kind"] in ("end", "pause"))
+    machine = {key: start[key] for key in ("device", "machine", "threads") if key in start}
+    faces = pictures(config.data.test, model)
+    errors = {"yaw": faces.yaw}
+    for detector, ending in ((True, ""), (False, "_without_detector")):
+        how = {"kind": config.network.map, "pose": config.network.pose, "detector": detector}
+        found = evaluate_on(trained.network, trained.whitening, model, faces, **how)
+        errors |= {name + ending: getattr(found, name) for name in MEASURES}
+    sections = drawn_section(config, errors, model)
+    if clone is not None:
+        sections = photo_section(trained, model, clone) + sections
+    facts = facts_of(content, start, machine, seconds, trained)
+    text = card(DEFAULT, f"`twodasl train {config.name}`, seed {config.seed}", config, facts, sections)
+    ship(out, DEFAULT, content, text, (run / "log.jsonl").read_bytes())
+
+
+def ship_ablation(folder: Path, out: Path, table_too: bool) -> None:
+    """Networks of the ablation's first seed, and its table."""
+    model = load_face_model(CoefficientLayout())
+    for row in ROWS:
+        run = folder / row / f"seed-{SEED}"
+        result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+        config = config_from_dict(result["config"], str(run))
+        content = (run / LAST_FILE).read_bytes()
+        trained = load_regressor(run / LAST_FILE)
+        facts = facts_of(content, result["code"], result["device"], result["training_seconds"], trained)
+        sections = drawn_section(config, read_errors(folder, row, SEED), model)
+        text = card(row, f"`twodasl ablate`, row `{row}`, seed {SEED}", config, facts, sections)
+        ship(out, row, content, text, (run / "log.jsonl").read_bytes())
+    if not table_too:
+        return
+    table = json.loads((folder / "table.json").read_text(encoding="utf-8"))
+    with whole_file(out / "results/ablation_cpu.json") as file:
+        file.write((json.dumps(table, separators=(",", ":")) + "\n").encode())
 
 
 def main() -> None:
     """Write the files."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", type=Path, help="of `twodasl ablate`")
+    parser.add_argument("--own-photos", type=Path, metavar="RUN", help="folder of `twodasl train own-photos`")
+    parser.add_argument("--clone", type=Path, help="a clone of XgTu/2DASL, to measure on photographs")
+    parser.add_argument("--ablation", type=Path, metavar="FOLDER", help="folder of `twodasl ablate`")
+    parser.add_argument("--networks-only", action="store_true", help="of the ablation, and leave its table as it is")
     parser.add_argument("--out", type=Path, default=ASSETS, help="default: the package's assets")
     options = parser.parse_args()
-    table = json.loads((options.folder / "table.json").read_text(encoding="utf-8"))
-    model = load_face_model(CoefficientLayout())
-    for row in ROWS:
-        run = options.folder / row / f"seed-{SEED}"
-        result = json.loads((run / "result.json").read_text(encoding="utf-8"))
-        config = config_from_dict(result["config"], str(run))
-        content = (run / "last.safetensors").read_bytes()
-        errors = read_errors(options.folder, row, SEED)
-        test = config.data.test
-        skin = SyntheticFaces(model, test.world, test.seed).skin(test.start, test.count)
-        facts = {
-            "parameters": count_parameters(load_regressor(run / "last.safetensors").network),
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "pictures": test.count,
-        }
-        text = card(row, config, result, errors, by_skin(errors["landmarks_2d"], skin), facts)
-        for name, written in (
-            (f"networks/lite-{row}.safetensors", content),
-            (f"networks/lite-{row}.md", text.encode()),
-            (f"results/lite-{row}.log.jsonl", (run / "log.jsonl").read_bytes()),
-        ):
-            with whole_file(options.out / name) as file:
-                file.write(written)
-            print(f"written: {name}, {len(written):,} bytes")
-    with whole_file(options.out / "results/ablation_cpu.json") as file:
-        file.write((json.dumps(table, separators=(",", ":")) + "\n").encode())
+    if options.own_photos:
+        ship_own_photos(options.own_photos, options.clone, options.out)
+    if options.ablation:
+        ship_ablation(options.ablation, options.out, not options.networks_only)
 
 
 if __name__ == "__main__":
