@@ -6,13 +6,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import scipy.io
+import pytest
 import torch
 
 from twodasl_lite.camera import euler_to_matrix
 from twodasl_lite.data.annotations import annotation_to_coefficients
 from twodasl_lite.images import crop_photo, landmarks_box
 from twodasl_lite.morphable import MorphableModel
+
+scipy = pytest.importorskip("scipy", reason="scipy comes with the extra models")
 
 SIZE = 450
 COUNT = 10

@@ -291,6 +291,17 @@ def test_command_with_a_network(clone, tmp_path, capsys) -> None:
     again = evaluate(written, read_aflw2000(clone), model=model, resamples=100)
     content = json.loads((out / "report.json").read_text())
     assert again.tables[MAIN].balanced == pytest.approx(content["results"][MAIN]["balanced"], rel=1e-5)
+    # The command takes what it has written, with a face model that the package has written.
+    model.save(tmp_path / "face.npz")
+    words = ("--root", clone, "--predictions", out / "predictions.npz", "--face-model", tmp_path / "face.npz")
+    status, again, _ = run(*words, "--resamples", 100, capsys=capsys)
+    assert status == 0
+    row = next(line for line in again.splitlines() if line.startswith("| 68 points, 2D"))
+    assert row in shown
+    (tmp_path / "broken.npz").write_text("no archive")
+    status, _, notes = run(*words[:-1], tmp_path / "broken.npz", capsys=capsys)
+    assert status == cli.FAILED
+    assert "no zip archive" in notes
 
 
 def test_command_with_files(clone, basel_file, benchmark_data, tmp_path, capsys) -> None:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from twodasl_lite.errors import ShapeError, ValueRangeError
 from twodasl_lite.evaluation import summarise
 from twodasl_lite.viz.evaluation_figures import draw_ablation, draw_ced, draw_yaw_bars, worst_cases
+
+agg = pytest.importorskip("matplotlib.backends.backend_agg", reason="matplotlib comes with the extra book")
+matplotlib = pytest.importorskip("matplotlib.figure")
 
 YAW = torch.tensor([0.0, 10.0, -20.0, 40.0, -50.0, 70.0, -80.0])
 
 
 @pytest.fixture
 def ax():
-    figure = Figure(figsize=(6, 4))
-    FigureCanvasAgg(figure)
+    figure = matplotlib.Figure(figsize=(6, 4))
+    agg.FigureCanvasAgg(figure)
     return figure.subplots()
 
 

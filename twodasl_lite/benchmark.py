@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from twodasl_lite.archive import whole_file
-from twodasl_lite.camera import Mapping, crop_to_image, image_to_crop
+from twodasl_lite.camera import Mapping, PoseForm, crop_to_image, image_to_crop
 from twodasl_lite.coefficients import Whitening
 from twodasl_lite.data.aflw2000 import AFLW2000
 from twodasl_lite.data.predictions import Predictions
@@ -273,6 +273,7 @@ def predict_faces(
     boxes: torch.Tensor | None = None,
     detected: bool = True,
     kind: MapKind = "binary",
+    pose: PoseForm = "free",
     source: str = "",
     device: torch.device | str = "cpu",
     batch_size: int = 64,
@@ -289,6 +290,7 @@ def predict_faces(
         detected: Whether to show the network the detector's landmarks where the set has them; else it starts with an
             empty map (:func:`twodasl_lite.prediction.predict`).
         kind: Form of the landmark map that it was trained with.
+        pose: How its 12 pose numbers are read, see :func:`~twodasl_lite.camera.constrain_pose`.
         source: Where the network comes from, for the report.
         device: Where to compute.
         batch_size: Faces at once.
@@ -320,7 +322,8 @@ def predict_faces(
         if members:
             images = torch.stack([torch.from_numpy(crop).permute(2, 0, 1) for crop in crops]).to(device)
             shown = None if points is None else points[members].to(device)
-            face = predict(network, whitening, images, shown, model=model, kind=kind, batch_size=batch_size)
+            options = {"model": model, "kind": kind, "pose": pose, "batch_size": batch_size}
+            face = predict(network, whitening, images, shown, **options)
             found.append(face.coefficients.cpu().double())
             kept += members
         if progress is not None:

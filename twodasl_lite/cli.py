@@ -6,7 +6,7 @@ the parser's default; a module is imported when its subcommand is asked for. To 
 row.
 
 Exit status: 0 done, 1 something is wrong with the input (said in one message, without a traceback), 2 the words could
-not be understood, 130 interrupted.
+not be understood, 3 paused and to be gone on with (``train``), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import argparse
 import importlib
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 from twodasl_lite import __version__
-from twodasl_lite.errors import TwodaslError
 
 COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("train", "train a regressor, or go on with a run", "twodasl_lite.commands.train"),
@@ -26,12 +26,13 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("course", "coursework: make a course, report what grading found", "twodasl_lite.commands.course"),
     ("models", "face models: list, look at, convert, fetch", "twodasl_lite.commands.models"),
     ("synth", "synthetic pictures with known answers: write, finish, check", "twodasl_lite.commands.synth"),
+    ("pack", "photographs to learn from and to be measured on, in one file", "twodasl_lite.commands.pack"),
     ("evaluate", "measure predictions or a network on real photographs", "twodasl_lite.commands.evaluate"),
     ("reconstruct", "faces from your own photos and videos", "twodasl_lite.commands.reconstruct"),
 )
 """Name, one line of help, module."""
 
-FAILED, INTERRUPTED = 1, 130
+FAILED, PAUSED, INTERRUPTED = 1, 3, 130
 
 
 def make_parser(wanted: str | None = None) -> argparse.ArgumentParser:
@@ -61,11 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    started = time.perf_counter()  # before PyTorch is imported, which takes seconds
+    from twodasl_lite.errors import TwodaslError
+
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     wanted = next((word for word in arguments if not word.startswith("-")), None)
-    options = make_parser(wanted).parse_args(arguments)
+    options = make_parser(wanted).parse_args(arguments, argparse.Namespace(started=started))
+    status = 0
     try:
-        options.run(options)
+        status = options.run(options) or 0
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output, for instance `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -75,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("twodasl: interrupted", file=sys.stderr)
         return INTERRUPTED
-    return 0
+    return status
 
 
 if __name__ == "__main__":

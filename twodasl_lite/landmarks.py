@@ -323,7 +323,7 @@ def draw_landmarks(
         visible: ``(N,)`` boolean or 0/1; points that are not visible are left out, and so are their lines.
         color: RGB of the dots.
         line_color: RGB of the lines.
-        radius: Of the dots in pixels; by default 1/80 of the landmarks' extent, and at least 1.
+        radius: Radius of the dots in pixels; by default 1/80 of the landmarks' extent, and at least 1.
         lines: Whether to join the points along :data:`EDGES` (only if there are 68).
         labels: Whether to write each point's index beside it.
 
@@ -396,7 +396,7 @@ def read_landmarks(path: str | os.PathLike[str], count: int = NUM_LANDMARKS) -> 
 
     Args:
         path: The file.
-        count: How many landmarks it must hold.
+        count: Number of landmarks that it must hold.
 
     Returns:
         Points and visibility.

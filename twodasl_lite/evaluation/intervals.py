@@ -230,7 +230,7 @@ def paired_difference(
 
     Args:
         first: ``(N,)`` or ``(S, N)`` errors.
-        second: Of the same shape, on the same pictures (and seeds).
+        second: Errors of the same shape, on the same pictures (and seeds).
         yaw: ``(N,)`` degrees; without, there is one bin.
         statistic: ``"balanced"`` or ``"mean"``.
         resamples: Number of resamples, at least 100.

@@ -76,7 +76,7 @@ def point_distances(
 
     Args:
         predicted: ``(N, P, 2)`` or ``(N, P, 3)``.
-        target: Of the same shape.
+        target: True points of the same shape.
         depth: What happens to the depths first, which no picture fixes: from both sets, ``"min"`` subtracts the
             smallest (as the published scripts do), ``"mean"`` the mean, ``"as_is"`` nothing.
         visible: ``(N, P)`` booleans: which points count; all by default.
@@ -121,7 +121,7 @@ def nme(
 
     Args:
         predicted: ``(N, P, 2)`` or ``(N, P, 3)``, in any pixels, those of ``target``.
-        target: Of the same shape: the truth.
+        target: Ground truth of the same shape.
         box: ``(N, 4)`` left, top, right, bottom to normalise with; the one around ``target`` by default.
         depth: See :func:`point_distances`.
         visible: ``(N, P)`` booleans: points that count, in the mean and in the box; all by default.

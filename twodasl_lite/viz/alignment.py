@@ -75,7 +75,7 @@ class Canvas:
         return (slice(top, bottom), slice(left, right)) if right > left and bottom > top else None
 
 
-def _windows(
+def face_windows(
     canvas: Canvas, faces: Sequence[torch.Tensor]
 ) -> Iterator[tuple[tuple[slice, slice], torch.Tensor, int, int]]:
     """For each face, small ones first: window, vertices ``(1, V, 3)`` in it, its height and width."""
@@ -116,7 +116,7 @@ def overlay_picture(
     canvas, triangles = Canvas(photo, largest, smallest), face_triangles(model)
     result = canvas.photo.copy()
     surface = torch.tensor(SURFACE).expand(model.num_vertices, 3)
-    for window, vertices, height, width in _windows(canvas, faces):
+    for window, vertices, height, width in face_windows(canvas, faces):
         supersample = 2 if max(height, width) <= LARGEST // 2 else 1
         drawn = render(vertices, triangles, surface, height, width, light=_LIGHT, supersample=supersample, cull="back")
         under = torch.from_numpy(result[window].copy()).float()[None] / 255
@@ -182,7 +182,7 @@ def depth_and_coordinates(
     """
     canvas, triangles = Canvas(photo, largest), face_triangles(model)
     depth, coordinates = np.zeros_like(canvas.photo), np.zeros_like(canvas.photo)
-    for window, vertices, height, width in _windows(canvas, faces):
+    for window, vertices, height, width in face_windows(canvas, faces):
         fragments: Fragments = rasterize(vertices, triangles, height, width, cull="back")
         covered = fragments.covered[0].numpy()
         grey = depth_image(fragments)[0, ..., None].expand(-1, -1, 3)

@@ -100,7 +100,7 @@ def draw_ablation(
         ax: The matplotlib axes.
         tables: Name of a variant to its table, top to bottom.
         reference: Variant to compare with, drawn as a line; the first by default.
-        label: Of the horizontal axis.
+        label: Title of the horizontal axis.
 
     Raises:
         ValueRangeError: If the reference is none of the variants.

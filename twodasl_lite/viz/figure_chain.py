@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from twodasl_lite.camera import CROP_SIZE
+from twodasl_lite.camera import CROP_SIZE, PoseForm
 from twodasl_lite.coefficients import Whitening
 from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.decode import decode_landmarks
+from twodasl_lite.decode import constrain, decode_landmarks
 from twodasl_lite.errors import ValueRangeError
 from twodasl_lite.landmarks import EDGES, GAUSSIAN_SIGMA, MAP_KINDS, NUM_SUBSET, SUBSET_18, MapKind, subset_18
 from twodasl_lite.losses import FACE_SIZE_FLOOR, CycleConsistency, LandmarkConsistency2D, LandmarkConsistency3D
@@ -41,7 +41,9 @@ class ChainFigure(InteractiveFigure):
     kind = "chain_figure"
     script_class = "ChainFigure"
 
-    def __init__(self, regressors, batch: FaceBatch, model, whitening, noises, kinds, looks, seed, face_names) -> None:
+    def __init__(
+        self, regressors, batch: FaceBatch, model, whitening, noises, kinds, pose, looks, seed, face_names
+    ) -> None:
         base = batch.detected if batch.landmarks is None else subset_18(batch.landmarks[..., :2])
         generator = torch.Generator().manual_seed(seed)
         pattern = torch.randn(batch.size, NUM_SUBSET, 2, generator=generator)
@@ -50,7 +52,7 @@ class ChainFigure(InteractiveFigure):
         chains, gradients = [], []
         for network in regressors.values():
             made = [
-                [_chain(network, batch, points, model, whitening, kind, looks) for points in self.begins]
+                [_chain(network, batch, points, model, whitening, kind, pose, looks) for points in self.begins]
                 for kind in kinds
             ]
             chains.append(torch.stack([torch.stack([chain for chain, _ in row]) for row in made]))
@@ -134,7 +136,7 @@ class ChainFigure(InteractiveFigure):
         return still_picture(draw, (9, 2.1))
 
 
-def _chain(network, batch, points, model, whitening, kind, looks) -> tuple[torch.Tensor, torch.Tensor]:
+def _chain(network, batch, points, model, whitening, kind, pose, looks) -> tuple[torch.Tensor, torch.Tensor]:
     """Faces of each look ``(F, L, 68, 3)``, and the slope ``(F, 18, 2)`` of the cycle loss at x1."""
     device = next(network.parameters()).device
     training = network.training
@@ -145,7 +147,7 @@ def _chain(network, batch, points, model, whitening, kind, looks) -> tuple[torch
         seen = torch.isfinite(at).all(dim=-1)
         inputs = _inputs(on, at, seen, kind)
         whitened = network(inputs).float().to(whitening.mean)
-        return decode_landmarks(whitening.unwhiten(whitened), model).to(at)
+        return decode_landmarks(constrain(whitening.unwhiten(whitened), pose), model).to(at)
 
     try:
         begin = points.to(device)
@@ -177,6 +179,7 @@ def chain_figure(
     *,
     noises: Sequence[float] = (0.0, 1.0, 2.0, 4.0),
     kinds: Sequence[MapKind] = MAP_KINDS,
+    pose: PoseForm = "free",
     looks: int = 4,
     seed: int = 0,
     face_names: Sequence[str] | None = None,
@@ -195,6 +198,7 @@ def chain_figure(
         whitening: Of its coefficients.
         noises: Standard deviations in pixels of the noise to choose from; its pattern is the same for all.
         kinds: Maps to choose from: ``"binary"``, ``"gaussian"``.
+        pose: How the networks' 12 pose numbers are read, see :func:`~twodasl_lite.camera.constrain_pose`.
         looks: How many times the network looks, at least 2.
         seed: Of the noise.
         face_names: What to call the faces.
@@ -219,4 +223,4 @@ def chain_figure(
     names = [f"face {k + 1}" for k in range(batch.size)] if face_names is None else list(face_names)
     if len(names) != batch.size:
         raise ValueRangeError(f"face_names: found {len(names)}; expected {batch.size}")
-    return ChainFigure(regressors, batch, model, whitening, noises, kinds, looks, seed, names)
+    return ChainFigure(regressors, batch, model, whitening, noises, kinds, pose, looks, seed, names)

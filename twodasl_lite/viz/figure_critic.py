@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from twodasl_lite.data.faces import FaceBatch
+from twodasl_lite.decode import constrain
 from twodasl_lite.errors import ValueRangeError
 from twodasl_lite.losses import normalise_landmarks
 from twodasl_lite.morphable import MorphableModel
@@ -73,6 +74,7 @@ class CriticFigure(InteractiveFigure):
         real = white.whiten(self._labelled.coefficients.to(white.mean))
         points, seen = self._landmarks(self._labelled)
         fake = snapshot.regressor(self._unlabelled.inputs(snapshot.map_kind))
+        fake = white.whiten(constrain(white.unwhiten(fake), snapshot.pose))
         pairs = {
             "real": critic(real, points, seen),
             "fake": critic(fake, *self._landmarks(self._unlabelled)),

@@ -16,7 +16,7 @@ import torch
 
 from twodasl_lite.camera import CROP_SIZE
 from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.decode import decode_landmarks
+from twodasl_lite.decode import constrain, decode_landmarks
 from twodasl_lite.errors import FileFormatError, ValueRangeError
 from twodasl_lite.evaluation import nme
 from twodasl_lite.landmarks import EDGES
@@ -72,7 +72,8 @@ class TrainingFigure(InteractiveFigure):
     @torch.no_grad()
     def _predict(self, snapshot: Snapshot, model: MorphableModel) -> torch.Tensor:
         whitened = snapshot.regressor(self._batch.inputs(snapshot.map_kind))
-        return decode_landmarks(snapshot.whitening.unwhiten(whitened), model).float()
+        coefficients = constrain(snapshot.whitening.unwhiten(whitened), snapshot.pose)
+        return decode_landmarks(coefficients, model).float()
 
     def numbers(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Errors of the shown predictions by the package.

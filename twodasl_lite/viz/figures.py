@@ -298,7 +298,7 @@ def contact_sheet(
 
     Args:
         model: The face model.
-        num: How many random neutral identities, if neither ``shape`` nor ``expression`` is given.
+        num: Number of random neutral identities, if neither ``shape`` nor ``expression`` is given.
         yaws: Angles of view in degrees; positive turns the nose to the left of the picture.
         shape: ``(N, Ks)`` shape coefficients of the faces to show, raw.
         expression: ``(N, Ke)`` their expressions, raw.

@@ -187,7 +187,7 @@ def _select(model: MorphableModel, region: str | Sequence[str] | None) -> tuple[
     return kept, new_index[triangles[inside]], new_index[landmarks]
 
 
-def _landmark_groups() -> list[dict]:
+def landmark_groups() -> list[dict]:
     """The markup's polylines with their colours, for drawing."""
     from twodasl_lite.landmarks import EDGES, GROUPS
 
@@ -329,7 +329,7 @@ def pack_model(
         "offset": [float(x) for x in offset],
         "sections": sections,
         "landmarks": [int(i) for i in landmarks],
-        "landmarkGroups": _landmark_groups(),
+        "landmarkGroups": landmark_groups(),
         "sampleIndices": [int(i) for i in kept[:5]],
         "shapeRange": [-SIGMA_LIMIT, SIGMA_LIMIT],
         "expressionRange": expression_range,

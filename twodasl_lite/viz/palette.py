@@ -36,6 +36,25 @@ VIRIDIS: tuple[str, ...] = (
     "#FDE725",
 )
 
+INK, MUTED = "#1D2126", "#5B636C"
+"""Text of figures, and text that stays in the background; both have a contrast of at least 4.5 on white."""
+
+HOUSE_STYLE: dict[str, object] = {
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 10,
+    "axes.titlesize": 11,
+    "figure.facecolor": "white",
+    "font.size": 10,
+    "legend.fontsize": 9,
+    "text.color": INK,
+    "xtick.color": INK,
+    "xtick.labelsize": 9,
+    "ytick.color": INK,
+    "ytick.labelsize": 9,
+}
+"""Sizes and colours of every matplotlib figure of the book: ``plt.rcParams.update(HOUSE_STYLE)``."""
+
 CLAY = (0.80, 0.77, 0.73)
 """sRGB of an unpainted face."""
 
@@ -78,3 +97,25 @@ def hex_to_rgb(colour: str) -> tuple[float, float, float]:
         return tuple(int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4))
     except ValueError:
         raise ValueRangeError(f'colour: found {colour!r}; expected "#RRGGBB"') from None
+
+
+def contrast(first: str, second: str) -> float:
+    """Contrast of two colours as the Web Content Accessibility Guidelines 2.2 define it.
+
+    Args:
+        first: ``"#RRGGBB"``.
+        second: ``"#RRGGBB"``.
+
+    Returns:
+        From 1 (equal) to 21 (black on white). Text needs 4.5.
+
+    Raises:
+        ValueRangeError: If a colour is not written so.
+    """
+
+    def luminance(colour: str) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in hex_to_rgb(colour)]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)

@@ -30,8 +30,9 @@ class Snapshot(NamedTuple):
         step: Steps done.
         regressor: Ready to predict.
         critic: ``None`` if the run has none.
-        whitening: Of the coefficients.
-        map_kind: Which landmark map the regressor was trained with.
+        whitening: Whitening of the coefficients.
+        map_kind: Kind of the landmark map that the regressor was trained with.
+        pose: How its 12 pose numbers are read.
         file: Name of the file with the weights, relative to the run's folder.
         sha256: Its hash.
     """
@@ -41,6 +42,7 @@ class Snapshot(NamedTuple):
     critic: torch.nn.Module | None
     whitening: Whitening
     map_kind: str
+    pose: str
     file: str
     sha256: str
 
@@ -67,7 +69,7 @@ def read_snapshot(folder: Path, *, average: bool = False) -> Snapshot:
     """One checkpoint's networks, in evaluation mode.
 
     Args:
-        folder: Of the checkpoint.
+        folder: Folder of the checkpoint.
         average: Take the averaged regressor, which is the one validated, instead of the one being trained.
 
     Raises:
@@ -108,6 +110,7 @@ def read_snapshot(folder: Path, *, average: bool = False) -> Snapshot:
         critic,
         whitening,
         config["network"]["map"],
+        config["network"].get("pose", "free"),
         weights_file.relative_to(run.parent).as_posix(),
         hashlib.sha256(content).hexdigest(),
     )

@@ -57,7 +57,7 @@ def loss_curves(rows: Rows, smooth: int = 5) -> dict[str, tuple[np.ndarray, np.n
     """Every loss of a log over its steps.
 
     Args:
-        rows: Of a log.
+        rows: Rows of a log.
         smooth: Over how many rows to average.
 
     Returns:
@@ -78,7 +78,7 @@ def validation_curves(
     """Validation errors of a log in per cent: balanced, and by yaw bin.
 
     Args:
-        rows: Of a log.
+        rows: Rows of a log.
         measure: ``"landmarks_2d"`` or ``"landmarks_3d"``.
         bins: Whether to give the bins too.
 
@@ -112,8 +112,8 @@ def draw_learning_curves(axes, rows: Rows, *, measure: str = "landmarks_2d", smo
 
     Args:
         axes: Two matplotlib axes: for the losses, and for the errors.
-        rows: Of a log.
-        measure: Which validation error.
+        rows: Rows of a log.
+        measure: Name of the validation error.
         smooth: Over how many rows of the log losses are averaged.
     """
     left, right = axes
@@ -153,8 +153,8 @@ def learning_figure(rows: Rows, *, measure: str = "landmarks_2d", smooth: int = 
     """Losses and validation errors of a run, to point at.
 
     Args:
-        rows: Of a log.
-        measure: Which validation error.
+        rows: Rows of a log.
+        measure: Name of the validation error.
         smooth: Over how many rows of the log losses are averaged.
         height: Height in pixels.
 
@@ -212,7 +212,7 @@ class LiveCurves:
     """Learning curves that grow while a notebook trains: hand it to ``train`` as ``watch``.
 
     Args:
-        measure: Which validation error.
+        measure: Name of the validation error.
         smooth: Over how many rows of the log losses are averaged.
 
     Example:
@@ -247,7 +247,7 @@ def ablation_figure(table: Mapping[str, Any], measure: str = "landmarks_2d", *, 
 
     Args:
         table: The contents of ``table.json``.
-        measure: Which error.
+        measure: Name of the error.
         height: Height in pixels; grows with the rows by default.
 
     Returns:
