@@ -7,8 +7,8 @@ chapter which has not changed since its last good run is not executed again.
 import os
 
 import pytest
+from bookkit import accessibility, execute
 from bookkit import browser as check
-from bookkit import execute
 from bookkit.config import HTML, road_map, written_chapters
 from bookkit.site import build
 
@@ -91,3 +91,14 @@ def test_every_page_works_offline(site, chromium, scheme):
         page = f"notebooks/{chapter.file}.html"
         assert done.interactive[page] >= 1, f"{page} has no interactive figure"
         assert done.moved[page] >= 1, f"{page} has no control that was moved"
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_no_page_shuts_readers_out(site, chromium, dark):
+    script = accessibility.axe_script()
+    if script is None:
+        pytest.skip("AXE-CORE COULD NOT BE FETCHED: NOTHING LOOKED AT ACCESSIBILITY")
+    pages = [page for page in check.list_pages(site) if not page.startswith("book/api/twodasl_lite.")]
+    pages.append("book/api/twodasl_lite.camera.html")  # one for all: they come from one template
+    problems = accessibility.violations(chromium, site, pages, script, dark=dark)
+    assert not problems, "\n" + "\n".join(problems)

@@ -83,9 +83,64 @@ def test_key_depends_on_code_settings_and_package(workshop, monkeypatch):
     assert execute.execution_key(chapter) == key
     assert execute.execution_key(workshop([code("2")])) != key
     assert execute.execution_key(workshop([code("1", "raises-exception")])) != key
+    assert execute.execution_key(workshop([code("1  # one")])) == key
     chapter = workshop([code("1")])
-    monkeypatch.setattr(execute, "_environment_digest", lambda: "another package")
+    monkeypatch.setattr(execute, "_environment_digest", lambda: "another environment")
     assert execute.execution_key(chapter) != key
+
+
+@pytest.fixture
+def small_package(tmp_path, monkeypatch):
+    """A package of three modules in place of the real one; returns how to change a file of it."""
+    home = tmp_path / "pack"
+    home.mkdir()
+
+    def change(name, text):
+        (home / name).write_text(text)
+        for cached in (execute._package, execute._file_digest):
+            cached.cache_clear()
+
+    for name, text in {"__init__": "", "a": '"""A."""\nx = 1', "b": "y = 1", "late": "z = 1"}.items():
+        change(f"{name}.py", text)
+    monkeypatch.setattr(execute, "PACKAGE", home)
+    monkeypatch.setattr(execute, "ROOT", tmp_path)
+    yield change
+    for cached in (execute._package, execute._file_digest):
+        cached.cache_clear()
+
+
+def test_key_depends_on_the_modules_that_the_chapter_reaches(workshop, small_package):
+    chapter = workshop([code("from pack import a")])
+    key = execute.execution_key(chapter)
+    small_package("b.py", "y = 2")
+    assert execute.execution_key(chapter) == key, "b is not imported"
+    small_package("a.py", '"""Other words."""\nx = 1  # one')
+    assert execute.execution_key(chapter) == key, "words do nothing"
+    small_package("a.py", "x = 2")
+    assert execute.execution_key(chapter) != key
+
+
+def test_a_chapter_that_shows_documentation_depends_on_it(workshop, small_package):
+    for cells in ([code("from pack import a\nhelp(a)")], [code("from pack import a"), code("1/0", "raises-exception")]):
+        chapter = workshop(cells)
+        small_package("a.py", "x = 1")
+        key = execute.execution_key(chapter)
+        small_package("a.py", "x = 1  # one")
+        assert execute.execution_key(chapter) != key
+
+
+@pytest.mark.book
+def test_a_module_that_no_code_names_is_seen_when_it_is_opened(workshop, small_package):
+    chapter = workshop(
+        [code("name = 'pa' + 'ck.' + 'late'\nprint(__import__('sys').path and __builtins__.__import__(name))")]
+    )
+    first = execute.execute(chapter)
+    assert list(first.unforeseen) == ["pack/__init__.py", "pack/late.py"]
+    assert execute.execute(chapter).cached
+    small_package("late.py", "z = 1  # words")
+    assert execute.execute(chapter).cached
+    small_package("late.py", "z = 2")
+    assert execute.current_run(chapter) is None
 
 
 def test_damaged_record_counts_as_not_run(workshop):
@@ -112,8 +167,8 @@ def test_plotly_becomes_a_div_with_its_data():
     figure = {"data": [{"type": "scatter", "y": [1, 2]}], "layout": {"height": 300, "title": {"text": "</script>"}}}
     page = page_of([FRONT, code("fig", outputs=[display({pages.PLOTLY_MIME: figure, "text/html": "other"})])])
     text = page.cells[1].outputs[0]["data"]["text/html"]
-    assert 'class="book-plotly" id="figure-3-1"' in text
-    payload = text.split('data-plotly-for="figure-3-1">')[1].removesuffix("</script>")
+    assert 'class="book-plotly" id="plot-3-1"' in text
+    payload = text.split('data-plotly-for="plot-3-1">')[1].removesuffix("</script>")
     assert "</" not in payload, "the data cannot end the script"
     assert json.loads(payload) == figure
 
@@ -132,7 +187,7 @@ def test_text_below_a_caption_is_no_part_of_it():
     text = "**Figure 3.1.** A face,\non two lines.\n\nMore.\n\n## Next"
     page = page_of([FRONT, code("plot()", outputs=[display({"image/png": "aGk="})]), new_markdown_cell(text)])
     block, rest = page.cells[2].source.split("\n::::\n\n")
-    assert block == "::::{div} figure-caption\n**Figure 3.1.** A face,\non two lines."
+    assert block == "(figure-3-1)=\n\n::::{div} figure-caption\n**Figure 3.1.** A face,\non two lines."
     assert rest == "More.\n\n## Next"
     assert page.cells[1].metadata["mystnb"]["image"]["alt"] == "Figure 3.1. A face, on two lines."
 
@@ -175,6 +230,42 @@ def test_api_pages_list_public_modules(tmp_path):
     made = dict(pages.api_pages(package))
     assert set(made) == {"book/api/pack.md", "book/api/pack.camera.md", "book/api/index.md"}
     assert "| [`pack.camera`](pack.camera.md) | Lenses. |" in made["book/api/index.md"]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_all_pages_are_written_when_the_side_bar_changes(tmp_path, monkeypatch, again):
+    """Sphinx rewrites a page whose text has changed; the side bar is on all of them."""
+    from bookkit import site
+
+    commands = []
+    done = type("Done", (), {"returncode": 0, "stderr": ""})()
+    monkeypatch.setattr(site, "SOURCE", tmp_path)
+    monkeypatch.setattr(site.subprocess, "run", lambda command, **_: commands.append(command) or done)
+    for name in ("execute_all", "clean_pages", "times_table"):
+        monkeypatch.setattr(site, name, lambda *_: "")
+    monkeypatch.setattr(site.assets, "prepare", lambda: True)
+    texts = iter(["1 One <a>", "1 One <a>" if again else "1 One <a>\n2 Two <b>"])
+    contents = ":::{{toctree}}\n:hidden:\n\n{}\n:::\n"
+    monkeypatch.setattr(site, "lay_out", lambda _: (tmp_path / "index.md").write_text(contents.format(next(texts))))
+    site.build([CHAPTER])
+    site.build([CHAPTER])
+    assert ["-a" in command for command in commands] == [True, not again]
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("first", "sizes"), [(3, [3, 17]), (0, [17]), (17, [17])])
+def test_the_first_chapters_are_built_and_opened_before_the_rest(monkeypatch, capsys, first, sizes):
+    from bookkit import __main__ as command
+    from bookkit import site
+
+    events = []
+    monkeypatch.setattr(site, "build", lambda chapters, strict=False: events.append(len(chapters)))
+    monkeypatch.setattr("webbrowser.open", lambda url: events.append(url.rpartition("/")[2]))
+    assert command.main(["build", "--first", str(first), "--open"]) == 0
+    assert events == [sizes[0], "index.html", *sizes[1:]], "it is opened once, as soon as there is something to read"
+    assert "The book is ready" in capsys.readouterr().out
 
 
 # --- student notebooks ----------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from bookkit import accessibility
 from bookkit import browser as check
 
 pytestmark = pytest.mark.book
@@ -29,6 +30,18 @@ BROKEN = {
     "widget": (VIEW, "widget is not there"),
     "explorer": ('<div data-face-explorer id="e"></div>', "has not started"),
     "dead control": ('<input type="range" data-test-changes="#p"><p id="p">1</p>', "stayed the same"),
+    "cut code": (
+        '<div class="bd-article"><pre style="width:300px;overflow:auto">' + "x = 1  " * 20 + "</pre></div>",
+        "cut at",
+    ),
+    "cut output": (
+        '<div class="bd-article"><div class="cell_output"><pre style="width:300px;overflow:hidden">'
+        + "0.123 " * 30
+        + "</pre></div></div>",
+        "output is cut",
+    ),
+    "dead head": ('<div class="start-head" id="h" data-mounted="failed"></div>', "is not drawn"),
+    "doubled": ('<div class="bd-article"><p id="a">1</p><p id="a">2</p></div>', "several elements have the id a"),
     "wide": ('<div class="bd-article"><div style="width:2000px">w</div></div>', "px wide"),
 }
 
@@ -67,6 +80,31 @@ def test_fault_is_found(chromium, tmp_path, impatient, fault):
     scheme = "file" if fault == "missing" else "http"
     problems = check.check_site(chromium, tmp_path, scheme).problems
     assert any(message in problem for problem in problems), problems
+
+
+def test_wide_output_that_shows_its_scroll_bar_passes(chromium, tmp_path):
+    head = '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
+    box = '<pre data-scrolls style="width:300px;overflow-x:auto">' + "0.123 " * 30 + "</pre>"
+    body = f'<div class="bd-article"><div class="cell_output">{box}</div></div>'
+    (tmp_path / "index.html").write_text(f"<!doctype html><html><head>{head}</head><body>{body}</body></html>")
+    assert check.check_site(chromium, tmp_path, "http").problems == []
+
+
+@pytest.fixture(scope="module")
+def axe():
+    path = accessibility.axe_script()
+    if path is None:
+        pytest.skip("AXE-CORE COULD NOT BE FETCHED: NOTHING LOOKED AT ACCESSIBILITY")
+    return path
+
+
+def test_what_shuts_readers_out_is_found(chromium, tmp_path, axe):
+    start = '<!doctype html><html lang="en"><head><link rel="icon" href="data:,"><title>t</title></head>'
+    start += "<body><main><h1>T</h1>"
+    (tmp_path / "good.html").write_text(start + '<img src="data:," alt="A face"><p>Text</p></main></body></html>')
+    (tmp_path / "bad.html").write_text(start + '<img src="data:,"><p style="color:#bbb">Pale</p></main></body></html>')
+    found = accessibility.violations(chromium, tmp_path, ["good.html", "bad.html"], axe)
+    assert sorted(line.partition(" (")[0] for line in found) == ["bad.html: color-contrast", "bad.html: image-alt"]
 
 
 def test_empty_site_and_unknown_scheme_are_named(chromium, tmp_path):

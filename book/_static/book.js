@@ -3,6 +3,8 @@
  * - draws Plotly figures (`<div class="book-plotly">` + JSON) when they come near the screen, from one local copy of the library;
  * - turns Plotly's sliders, buttons and menus into HTML ones, which keyboards and screen readers can use;
  * - gives figures the page's light or dark colours, and follows when the reader switches;
+ * - marks printed outputs that are wider than the page, which then show that they scroll, and can be scrolled by keyboard;
+ * - names what the theme leaves without a name, for screen readers;
  * - counts the answers of a quiz (`.quiz`, whose choices are `<details>`: they open without any script);
  * - offers `element.bookState()` on each figure, a short text that changes when the drawn data does (used by the tests).
  */
@@ -230,6 +232,40 @@
       },
       true,
     );
+  }
+
+  // --- names for screen readers ----------------------------------------------------------------------------------------
+
+  // The theme's button says "Search Ctrl + K" and is named otherwise; its arrows and its list of literature are not named right.
+  for (const button of document.querySelectorAll(".search-button-field")) button.removeAttribute("aria-label");
+  for (const summary of document.querySelectorAll(".bd-sidebar-primary summary")) {
+    const page = summary.closest("li")?.querySelector("a")?.textContent.trim();
+    if (!summary.textContent.trim()) summary.setAttribute("aria-label", page ? `Pages of ${page}` : "More pages");
+  }
+  for (const list of document.querySelectorAll('.citation-list[role="list"]')) list.removeAttribute("role");
+
+  // --- wide outputs --------------------------------------------------------------------------------------------------
+
+  const outputs = document.querySelectorAll(".bd-article .cell_output pre");
+  if (outputs.length) {
+    const mark = (box) => {
+      const wide = box.scrollWidth > box.clientWidth + 1;
+      if (wide === "scrolls" in box.dataset) return;
+      if (wide) {
+        box.dataset.scrolls = "";
+        box.tabIndex = 0;
+        box.setAttribute("role", "region");
+        box.setAttribute("aria-label", "Output, wider than the page");
+      } else {
+        delete box.dataset.scrolls;
+        for (const name of ["tabindex", "role", "aria-label"]) box.removeAttribute(name);
+      }
+    };
+    const sizes = new ResizeObserver((entries) => entries.forEach((entry) => mark(entry.target)));
+    outputs.forEach((box) => {
+      mark(box);
+      sizes.observe(box);
+    });
   }
 
   // --- quizzes -------------------------------------------------------------------------------------------------------

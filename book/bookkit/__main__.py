@@ -25,6 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--only", nargs="+", metavar="NN", help="chapters whose names begin so")
         if name == "build":
             command.add_argument("--strict", action="store_true", help="build all pages, warnings are errors")
+            command.add_argument("--first", type=int, default=0, metavar="N", help="build N chapters first, then all")
+            command.add_argument("--open", action="store_true", help="open the book when its first pages are ready")
     options = parser.parse_args(arguments)
     try:
         return _run(options)
@@ -41,10 +43,16 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     """Dispatch; the heavy imports happen in the branch that needs them."""
     if options.command == "build":
-        from bookkit.site import build, where_to_open
+        from bookkit.site import build
 
-        build(written_chapters(options.only), strict=options.strict)
-        print(where_to_open())
+        chapters = written_chapters(options.only)
+        if 0 < options.first < len(chapters):
+            build(chapters[: options.first])
+            _announce(options.open)
+            print(f"Chapters {options.first + 1} to {len(chapters)} follow; reload a page to see them.\n", flush=True)
+            options.open = False
+        build(chapters, strict=options.strict)
+        _announce(options.open)
     elif options.command == "execute":
         from bookkit.execute import execute_all, times_table
 
@@ -74,6 +82,18 @@ def _run(options: argparse.Namespace) -> int:
 
         print(f"wrote {write_constraints()}")
     return 0
+
+
+def _announce(open_it: bool) -> None:
+    """Say where the book is, and open it if that is wanted and possible."""
+    import webbrowser
+
+    from bookkit.config import HTML
+    from bookkit.site import where_to_open
+
+    print(where_to_open(), flush=True)
+    if open_it:
+        webbrowser.open((HTML / "index.html").as_uri())
 
 
 if __name__ == "__main__":

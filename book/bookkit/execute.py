@@ -1,10 +1,10 @@
 """Run each chapter once, and again only when something it depends on has changed.
 
 A chapter is run by nbmake on a copy, so that outputs never touch the sources. Beside the executed copy lies a
-record of the run with a key: a hash over the chapter's code cells, the package's sources and data, the pinned
-environment and the settings that change results. `make book` and `make test` both ask for the same key and
-therefore share one execution. Text is not part of the key: editing prose rebuilds the page without running
-anything.
+record of the run with a key: a hash over the chapter's code cells, the modules and data files of the package that
+they reach (see `bookkit.dependencies`), the pinned environment and the settings that change results. `make book` and
+`make test` both ask for the same key and therefore share one execution. Text is not part of the key: editing prose,
+a comment or a docstring rebuilds the page without running anything.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -29,10 +30,23 @@ import nbformat
 from filelock import FileLock
 
 from bookkit.config import CONSTRAINTS, DOWNLOADS, EXECUTED, PACKAGE, ROOT, TIMEOUT_FACTOR, Chapter
+from bookkit.dependencies import (
+    Package,
+    Unit,
+    cell_digest,
+    module_digest,
+    parse_cells,
+    shows_source,
+    text_digest,
+    watch_script,
+    watched_files,
+)
+from bookkit.pairing import INSTALL_TAG
 
-RECORD_VERSION = 2
+RECORD_VERSION = 3
 # Settings that change what a chapter computes or shows.
-RELEVANT_SETTINGS = ("TWODASL_DATA", "TWODASL_FACE_MODEL")
+RELEVANT_SETTINGS = ("TWODASL_2DASL", "TWODASL_DATA", "TWODASL_FACE_MODEL")
+APART = ("course",)  # the coursework, which carries solved assignments: no chapter's outputs depend on it
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 STARTUP_SECONDS = 60  # starting pytest and a kernel, on a slow disk
 
@@ -52,6 +66,8 @@ class Run:
         cells: Number of code cells.
         finished: Local time at which the run ended, ISO format.
         cached: Whether this run was read from disk instead of made now.
+        machine: Where it ran: processor and number of cores.
+        unforeseen: Files of the package that the run opened though nothing in the code led to them, with their digests.
     """
 
     file: str
@@ -60,6 +76,8 @@ class Run:
     cells: int
     finished: str
     cached: bool = False
+    machine: str = ""
+    unforeseen: dict[str, str] = field(default_factory=dict)
 
 
 def executed_path(chapter: Chapter) -> Path:
@@ -73,19 +91,29 @@ def record_path(chapter: Chapter) -> Path:
 
 
 @cache
+def _package() -> Package:
+    """The package, read once in a process."""
+    return Package(PACKAGE, APART)
+
+
+@cache
 def _environment_digest() -> str:
-    """Hash over what all chapters share: package sources and data, pins, Python, settings."""
+    """Hash over what all chapters share: pins, Python, settings."""
     digest = hashlib.sha256()
-    apart = {"__pycache__", "course"}  # no chapter's outputs depend on the coursework
-    files = [path for path in PACKAGE.rglob("*") if path.is_file() and not apart & set(path.parts)]
-    for path in [*sorted(files), CONSTRAINTS]:
-        if path.exists():
-            digest.update(f"{path.relative_to(ROOT).as_posix()}\0".encode())
-            digest.update(path.read_bytes())
+    if CONSTRAINTS.exists():
+        digest.update(CONSTRAINTS.read_bytes())
     digest.update(f"python {sys.version_info[:2]}\0".encode())
     for name in RELEVANT_SETTINGS:
         digest.update(f"{name}={_describe_setting(os.environ.get(name))}\0".encode())
     return digest.hexdigest()
+
+
+@cache
+def _file_digest(path: Path, letter_by_letter: bool = True) -> str:
+    """Hash over a file of the package; over what it does only, if wanted and if it is code."""
+    if path.suffix == ".py" and not letter_by_letter:
+        return module_digest(path.read_text(encoding="utf-8"))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _describe_setting(value: str | None) -> str:
@@ -102,9 +130,67 @@ def _describe_setting(value: str | None) -> str:
 def execution_key(chapter: Chapter) -> str:
     """Hash over everything the chapter's outputs depend on."""
     notebook = nbformat.read(chapter.path, as_version=4)
-    code = [[cell.source, sorted(cell.metadata.get("tags", []))] for cell in notebook.cells if cell.cell_type == "code"]
-    text = json.dumps([RECORD_VERSION, _environment_digest(), code], ensure_ascii=False)
+    cells = [
+        (cell.source, sorted(cell.metadata.get("tags", []))) for cell in notebook.cells if cell.cell_type == "code"
+    ]
+    # The cell that installs the package does nothing where there is one; what counts is that it stands there.
+    code = parse_cells(source for source, tags in cells if INSTALL_TAG not in tags)
+    traceback = any("raises-exception" in tags for _, tags in cells)
+    exact = traceback or shows_source(code)
+    digests = [
+        [tags if INSTALL_TAG in tags else text_digest(source) if exact else cell_digest(source), tags]
+        for source, tags in cells
+    ]
+    files = {path.relative_to(ROOT).as_posix(): digest for path, digest in _reached_files(code, exact).items()}
+    text = json.dumps([RECORD_VERSION, _environment_digest(), digests, sorted(files.items())])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _code_cells(chapter: Chapter) -> list[tuple[str, list[str]]]:
+    """Source and tags of a chapter's code cells."""
+    cells = nbformat.read(chapter.path, as_version=4).cells
+    return [(cell.source, sorted(cell.metadata.get("tags", []))) for cell in cells if cell.cell_type == "code"]
+
+
+def _reached_files(code: Unit, exact: bool) -> dict[Path, str]:
+    """The files of the package that a chapter's cells reach, with their digests."""
+    package = _package()
+    modules = package.reached(code)
+    found = {path: _file_digest(path) for path in package.data_of(code, modules)}
+    for module in modules:
+        path = package.modules[module]
+        found[path] = _file_digest(path, exact or shows_source(package.unit(module)))
+    return found
+
+
+def _unforeseen(chapter: Chapter, log: Path) -> dict[str, str]:
+    """The files of the package that a run opened and that its key does not hold, with their digests."""
+    code = parse_cells(source for source, tags in _code_cells(chapter) if INSTALL_TAG not in tags)
+    opened = watched_files(log, PACKAGE) - set(_reached_files(code, exact=False))
+    return {path.relative_to(ROOT).as_posix(): _file_digest(path, path.suffix != ".py") for path in sorted(opened)}
+
+
+def _still_so(unforeseen: dict[str, str]) -> bool:
+    """Whether the files that a run turned out to read are as they were."""
+    for name, digest in unforeseen.items():
+        path = ROOT / name
+        if not path.is_file() or _file_digest(path, path.suffix != ".py") != digest:
+            return False
+    return True
+
+
+@cache
+def describe_machine() -> str:
+    """Processor and number of cores, such as ``Intel Xeon, 2 cores``."""
+    name = platform.processor() or platform.machine()
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)[1]
+    except (OSError, TypeError):
+        pass  # not on Linux, or on a processor without a name
+    name = re.sub(r"\((?:R|TM)\)|\bCPU\b|@.*", "", name)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{' '.join(name.split())}, {cores} core{'s' if cores > 1 else ''}"
 
 
 def read_run(chapter: Chapter) -> Run | None:
@@ -119,6 +205,8 @@ def current_run(chapter: Chapter) -> Run | None:
     """The last good run if nothing has changed since, else ``None``."""
     run = read_run(chapter)
     if run is None or not executed_path(chapter).exists() or run.key != execution_key(chapter):
+        return None
+    if not _still_so(run.unforeseen):
         return None
     return Run(**{**asdict(run), "cached": True})
 
@@ -152,6 +240,7 @@ def execute(chapter: Chapter) -> Run:
             _run_nbmake(copy, chapter)
             elapsed = time.monotonic() - started
             notebook = nbformat.read(copy, as_version=4)
+            unforeseen = _unforeseen(chapter, _log_of(copy))
             if (copy.parent / DOWNLOADS).is_dir():
                 shutil.copytree(copy.parent / DOWNLOADS, EXECUTED / DOWNLOADS, dirs_exist_ok=True)
             shutil.copyfile(copy, executed_path(chapter))
@@ -162,12 +251,19 @@ def execute(chapter: Chapter) -> Run:
             seconds=round(_cell_seconds(code_cells) or elapsed, 2),
             cells=len(code_cells),
             finished=datetime.now().astimezone().isoformat(timespec="seconds"),
+            machine=describe_machine(),
+            unforeseen=unforeseen,
         )
         # The record comes last: without it the copy does not count.
         partial = record_path(chapter).with_suffix(".json.part")
         partial.write_text(json.dumps(asdict(run), indent=1) + "\n", encoding="utf-8")
         os.replace(partial, record_path(chapter))
         return run
+
+
+def _log_of(copy: Path) -> Path:
+    """Where a chapter's kernel writes down which files of the package it opens."""
+    return copy.with_suffix(".opened")
 
 
 def _run_nbmake(copy: Path, chapter: Chapter) -> None:
@@ -177,6 +273,9 @@ def _run_nbmake(copy: Path, chapter: Chapter) -> None:
     # The notebook must not depend on the repository's pytest settings, nor leave a cache in the build.
     command += ["-q", "--no-header", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(copy.parent)]
     command.append(str(copy))
+    startup = copy.parent / ".ipython" / "profile_default" / "startup" / "00-watch.py"
+    startup.parent.mkdir(parents=True)
+    startup.write_text(watch_script(PACKAGE, _log_of(copy)), encoding="utf-8")
     environment = {
         **os.environ,
         "PLOTLY_RENDERER": "plotly_mimetype",

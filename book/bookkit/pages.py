@@ -8,8 +8,11 @@ A chapter's page takes its text and code from the notebook and the outputs from 
 
 * Plotly's JSON becomes a ``<div class="book-plotly">`` that ``_static/book.js`` draws without a kernel or a network;
 * cells tagged ``solution`` are folded, cells tagged ``live-only`` lose their outputs and say why;
+* figures, exercises and displayed formulas become targets, and mentions of them links, see `bookkit.numbering`;
 * pictures get the caption below them (``**Figure 1.2.** …``) as their alternative text;
-* a line of measured facts (reading time, run time) goes below the title;
+* a line of measured facts (reading time, run time) goes below the title; a **Time** line of the front cell makes room
+  for it;
+* a badge goes above each cell that opens a stored result, see `bookkit.provenance`;
 * the chapter's quiz (``book/quizzes``) goes to the end.
 """
 
@@ -28,14 +31,21 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from bookkit import numbering
+from bookkit.architecture import architecture_page
 from bookkit.config import BOOK, DOWNLOADS, EXECUTED, PACKAGE, ROOT, SOURCE, Chapter, road_map
+from bookkit.dependencies import Package
 from bookkit.execute import executed_path, read_run
+from bookkit.provenance import badge, opened_by, stored_table
 from bookkit.quiz import quiz_markdown, quiz_path, read_quiz
+from bookkit.road_map import road_map_svg
+from bookkit.start_page import start_html
 from bookkit.student import student_notebook
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 WORDS_PER_MINUTE = 180  # a text with formulas
 SECONDS_PER_CODE_LINE = 4
+TIME_LINE = re.compile(r"^\*\*Time\*\*.*?(?:\n\n|\Z)", re.MULTILINE | re.DOTALL)
 CAPTION = re.compile(r"^\*\*Figure (\d+\.\d+)\.?\*\*")
 LIVE_NOTE = (
     ":::{admonition} Live in JupyterLab\n:class: note live-only\n"
@@ -54,6 +64,7 @@ def lay_out(chapters: Iterable[Chapter]) -> list[Path]:
     """
     files: dict[str, bytes] = {}
     chapters = list(chapters)
+    known = numbering.number(numbering.read(chapters))
     for path in sorted(BOOK.glob("*.md")):
         name = "index.md" if path.name == "index.md" else f"book/{path.name}"
         files[name] = _fill_markers(path.read_text(encoding="utf-8"), chapters).encode()
@@ -61,7 +72,7 @@ def lay_out(chapters: Iterable[Chapter]) -> list[Path]:
         files[name] = text.encode()
     for chapter in chapters:
         source = nbformat.read(chapter.path, as_version=4)
-        page = chapter_page(source, nbformat.read(executed_path(chapter), as_version=4), chapter)
+        page = chapter_page(source, nbformat.read(executed_path(chapter), as_version=4), chapter, known)
         files[f"notebooks/{chapter.file}.ipynb"] = _dump(page)
         files[f"notebooks/student/{chapter.file}.ipynb"] = _dump(student_notebook(source))
     for path in sorted((EXECUTED / DOWNLOADS).rglob("*")) if chapters else []:
@@ -94,13 +105,16 @@ def _synchronise(files: dict[str, bytes], folder: Path) -> list[Path]:
 # --- a chapter ------------------------------------------------------------------------------------
 
 
-def chapter_page(source: NotebookNode, executed: NotebookNode, chapter: Chapter) -> NotebookNode:
+def chapter_page(
+    source: NotebookNode, executed: NotebookNode, chapter: Chapter, known: numbering.Numbered | None = None
+) -> NotebookNode:
     """Join a chapter's text with the outputs of its run and prepare it for a page without a kernel.
 
     Args:
         source: The notebook as kept in the repository.
         executed: The copy that was run; it has the same code cells.
         chapter: The chapter's entry in the road map.
+        known: What can be linked to; by default what the chapter itself holds.
 
     Returns:
         A new notebook for myst-nb.
@@ -111,18 +125,23 @@ def chapter_page(source: NotebookNode, executed: NotebookNode, chapter: Chapter)
     for cell in page.cells:
         if cell.cell_type == "code":
             cell.outputs = copy.deepcopy(next(outputs))
+    known = numbering.number([(chapter, source)]) if known is None else known
     cells: list[NotebookNode] = []
-    figures = 0
+    figures = formulas = 0
     for index, cell in enumerate(page.cells):
         tags = set(cell.metadata.get("tags", []))
         if index == 0:
             cell.source = _insert_facts(cell.source, page, chapter)
         if cell.cell_type == "markdown":
+            caption = CAPTION.match(cell.source)
+            cell.source = numbering.link_mentions(cell.source, known)
+            cell.source, formulas = numbering.add_targets(cell.source, chapter, formulas)
             if "solution" in tags:
                 cell.source = f"::::{{admonition}} Show the solution\n:class: dropdown solution\n{cell.source}\n::::"
-            elif CAPTION.match(cell.source):
+            elif caption:
+                target = numbering.anchor("figure", caption[1])
                 caption, rest = _split_caption(cell.source)
-                cell.source = f"::::{{div}} figure-caption\n{caption}\n::::\n\n{rest}".rstrip()
+                cell.source = f"({target})=\n\n::::{{div}} figure-caption\n{caption}\n::::\n\n{rest}".rstrip()
         else:
             caption = _caption_after(page.cells, index)
             if "live-only" in tags:
@@ -140,7 +159,9 @@ def chapter_page(source: NotebookNode, executed: NotebookNode, chapter: Chapter)
             cell.metadata["tags"] = sorted(tags)
             if caption:
                 cell.metadata.setdefault("mystnb", {})["image"] = {"alt": caption}
-            figures += _plotly_to_html(cell, f"figure-{chapter.number}", figures, caption)
+            if paths := opened_by(cell.source):
+                cells.append(nbformat.v4.new_markdown_cell(badge(paths, "../"), id=f"{cell.id}-stored"))
+            figures += _plotly_to_html(cell, f"plot-{chapter.number}", figures, caption)
         cells.append(cell)
     if quiz_path(chapter).exists():
         cells.append(nbformat.v4.new_markdown_cell(quiz_markdown(read_quiz(quiz_path(chapter))), id="quiz"))
@@ -151,8 +172,12 @@ def chapter_page(source: NotebookNode, executed: NotebookNode, chapter: Chapter)
 def _insert_facts(front: str, page: NotebookNode, chapter: Chapter) -> str:
     """The front cell with a line of measured facts below its title."""
     title, _, rest = front.partition("\n")
+    rest = TIME_LINE.sub("", rest)
     run = read_run(chapter)
-    ran = f"ran in {run.seconds:.1f} s when this page was built" if run else "not run"
+    ran = "not run"
+    if run:
+        ran = f"ran in {run.seconds:.0f} s when this page was built"
+        ran += f" ({html.escape(run.machine)})" if run.machine else ""
     facts = (
         f'<p class="chapter-facts"><span>Chapter {chapter.number} · {html.escape(chapter.part)}</span>'
         f"<span>{reading_minutes(page)} min to read</span><span>{ran}</span></p>"
@@ -214,9 +239,14 @@ def _plotly_to_html(cell: NotebookNode, prefix: str, start: int, caption: str) -
 def _fill_markers(text: str, chapters: list[Chapter]) -> str:
     """Replace ``<!-- generate: name -->`` lines by what the chapters say."""
     generators: dict[str, Callable[[list[Chapter]], str]] = {
+        "architecture": lambda shown: architecture_page(Package(PACKAGE)),
         "contents": _contents,
+        "start": lambda shown: start_html(shown[0] if shown else None),
         "road map": _road_map,
+        "exercises": lambda shown: numbering.exercise_list(shown, numbering.number(numbering.read(shown))),
         "run times": _run_times,
+        "stored results": _stored_results,
+        "terms": lambda shown: numbering.term_list(numbering.read(shown)),
     }
     return re.sub(
         r"^<!-- generate: ([a-z ]+) -->$",
@@ -237,25 +267,29 @@ def _contents(shown: list[Chapter]) -> str:
     """The hidden tables of contents that fill the sidebar."""
     blocks = []
     for part, chapters in _parts():
-        entries = [f"notebooks/{chapter.file}" for chapter in chapters if chapter in shown]
+        entries = [
+            f"{chapter.number} {chapter.title} <notebooks/{chapter.file}>" for chapter in chapters if chapter in shown
+        ]
         if entries:
             blocks.append(f":::{{toctree}}\n:hidden:\n:caption: {part}\n\n" + "\n".join(entries) + "\n:::")
     return "\n\n".join(blocks)
 
 
 def _road_map(shown: list[Chapter]) -> str:
-    """All chapters by part, with links to those that are written."""
-    lines = []
+    """All chapters as a picture and by part, with links to those that are written."""
+    lines = [road_map_svg(road_map(), {chapter.number: f"notebooks/{chapter.file}.html" for chapter in shown})]
     for part, chapters in _parts():
         lines += [f"### {part}", "", '<ol class="road-map">']
         for chapter in chapters:
-            title, state, badge = html.escape(chapter.title), "planned", '<span class="badge">planned</span>'
+            title, state, label = html.escape(chapter.title), "planned", '<span class="badge">planned</span>'
             if chapter in shown:
                 run = read_run(chapter)
                 title = f'<a href="notebooks/{chapter.file}.html">{title}</a>'
-                state, badge = "written", f'<span class="badge">{run.seconds:.0f} s to run</span>' if run else ""
+                minutes = reading_minutes(nbformat.read(chapter.path, as_version=4))
+                state, label = "written", f'<span class="badge">{minutes} min to read</span>'
+                label += f' <span class="badge">{run.seconds:.0f} s to run</span>' if run else ""
             lines.append(
-                f'<li class="{state}" value="{chapter.number}"><strong>{title}</strong> {badge}'
+                f'<li class="{state}" value="{chapter.number}"><strong>{title}</strong> {label}'
                 f"<br>{html.escape(chapter.summary)}</li>"
             )
         lines += ["</ol>", ""]
@@ -263,12 +297,27 @@ def _road_map(shown: list[Chapter]) -> str:
 
 
 def _run_times(shown: list[Chapter]) -> str:
-    """Measured seconds against budgets."""
-    lines = ["| chapter | seconds measured | budget in seconds |", "|---|---:|---:|"]
+    """Minutes to read, measured seconds against budgets, and where they were measured."""
+    lines = ["| chapter | minutes to read | seconds measured | budget in seconds | where |", "|---|---:|---:|---:|---|"]
     for chapter in shown:
-        run = read_run(chapter)
-        lines.append(f"| {chapter.number} {chapter.title} | {run.seconds if run else '–'} | {chapter.budget:g} |")
+        run, minutes = read_run(chapter), reading_minutes(nbformat.read(chapter.path, as_version=4))
+        measured = (
+            f"{run.seconds} | {chapter.budget:g} | {run.machine or '–'}" if run else f"– | {chapter.budget:g} | –"
+        )
+        lines.append(f"| {chapter.number} {chapter.title} | {minutes} | {measured} |")
     return "\n".join(lines)
+
+
+def _stored_results(shown: list[Chapter]) -> str:
+    """What comes computed, and the chapters that show it."""
+    users: dict[Path, list[str]] = {}
+    for chapter in shown:
+        link = f"[chapter {chapter.number}](../notebooks/{chapter.file}.ipynb)"
+        cells = nbformat.read(chapter.path, as_version=4).cells
+        paths = [path for cell in cells if cell.cell_type == "code" for path in opened_by(cell.source)]
+        for path in dict.fromkeys(paths):
+            users.setdefault(path, []).append(link)
+    return stored_table(users)
 
 
 # --- API reference --------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ import subprocess
 import sys
 
 if importlib.util.find_spec("twodasl_lite") is None:
-    package = "twodasl_lite[book] @ git+{repository}@{branch}"
+    package = "twodasl_lite[chapters] @ git+{repository}@{branch}"
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", package], check=True)"""
 
 

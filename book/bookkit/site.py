@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
 
-from bookkit import assets
-from bookkit.config import BOOK, BUILD, HTML, ROOT, SOURCE, Chapter
+from bookkit import assets, your_face
+from bookkit.config import BOOK, BUILD, HTML, ROOT, SOURCE, Chapter, written_chapters
 from bookkit.execute import execute_all, times_table
 from bookkit.pages import clean_pages, lay_out, remove_build
 
@@ -31,12 +32,19 @@ def build(chapters: Iterable[Chapter], *, strict: bool = False) -> None:
     chapters = list(chapters)
     execute_all(chapters)
     assets.prepare()
+    your_face.prepare()
+    before = _side_bar()
     lay_out(chapters)
     if strict:
         remove_build(HTML)
     command = [sys.executable, "-m", "sphinx", "--quiet", "-b", "html", "-c", str(BOOK)]
     command += ["-d", str(BUILD / "doctrees"), *(["-E", "-W", "--keep-going"] if strict else [])]
+    if _side_bar() != before:
+        command.append("-a")  # the side bar stands on every page, and Sphinx does not see that it has changed
     command += [str(SOURCE), str(HTML)]
+    if not strict and len(chapters) < len(written_chapters()):
+        # Links to the chapters that are left out lead nowhere, which is no news.
+        command[-2:-2] = ["-D", "suppress_warnings=myst.xref_missing"]
     print("building the pages …", flush=True)
     done = subprocess.run(
         command,
@@ -52,6 +60,13 @@ def build(chapters: Iterable[Chapter], *, strict: bool = False) -> None:
     print(done.stderr, end="", file=sys.stderr, flush=True)
     clean_pages(HTML)
     print(f"\n{times_table(chapters)}\n", flush=True)
+
+
+def _side_bar() -> list[str]:
+    """What the side bar lists: the tables of contents of the start page, as laid out for Sphinx."""
+    index = SOURCE / "index.md"
+    text = index.read_text(encoding="utf-8") if index.exists() else ""
+    return re.findall(r"^:::\{toctree\}.*?^:::$", text, re.MULTILINE | re.DOTALL)
 
 
 def where_to_open() -> str:

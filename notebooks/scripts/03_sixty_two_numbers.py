@@ -29,7 +29,7 @@
 # - explain why they are whitened, and which of them no photograph determines,
 # - move between the model's millimetres, the crop's frame and pixels without losing half a pixel.
 #
-# **Time** 40 minutes to read; 15 s on a CPU, no GPU needed.
+# **Time** 40 minutes to read; no GPU needed.
 
 # %% tags=["install"]
 # On a machine without the package (Google Colab, for example), fetch it first. Elsewhere this does nothing.
@@ -38,7 +38,7 @@ import subprocess
 import sys
 
 if importlib.util.find_spec("twodasl_lite") is None:
-    package = "twodasl_lite[book] @ git+https://github.com/twodasl-lite/twodasl_lite@main"
+    package = "twodasl_lite[chapters] @ git+https://github.com/twodasl-lite/twodasl_lite@main"
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", package], check=True)
 
 # %%
@@ -57,8 +57,10 @@ from twodasl_lite.decode import decode, decode_landmarks
 from twodasl_lite.images import crop_photo
 from twodasl_lite.landmarks import EDGES
 from twodasl_lite.morphable import load_face_model
-from twodasl_lite.viz.palette import CATEGORICAL
+from twodasl_lite.viz.palette import CATEGORICAL, HOUSE_STYLE
 from twodasl_lite.viz.shading import vertex_normals
+
+plt.rcParams.update(HOUSE_STYLE)
 
 model = load_face_model(CoefficientLayout())  # 40 shape, 10 expression components
 face = model.mean  # (V, 3) in mm: x right, y up, z towards the viewer
@@ -69,19 +71,19 @@ print(f"{model.num_vertices:,} vertices, {len(corners)} landmarks, {model.layout
 # ## Two cameras
 #
 # Put a pinhole camera at distance $d$ in front of a face. A point $(X, Y, Z)$, measured in millimetres from
-# the middle of the face, lies $d - Z$ in front of the lens. With a focal length of $F$ pixels it appears at
+# the middle of the face, lies at a distance $d - Z$ from the lens. With a focal length of $F$ pixels it
+# appears at
 #
 # $$x = \frac{F X}{d - Z} = f X \cdot \frac{1}{1 - Z/d} = f X \left(1 + \frac{Z}{d} + \dots\right),
 # \qquad f = \frac{F}{d}.$$
 #
-# The *scale* $f$ counts pixels per millimetre at the middle of the face.
+# The *scale* $f$ is the number of pixels per millimetre at the middle of the face.
 # {term}`Weak perspective <weak perspective>` keeps $f X$ and drops the bracket: every point is drawn as if it
-# were at the same depth. The first thing dropped is $f X Z / d$, so the error falls with $1/d$ and is largest
-# where a point is far from the axis *and* far from the middle depth: at the ears and along the jaw. We call
-# the camera that keeps the bracket *perspective*.
+# were at the same depth. The leading term of the error is $f X Z / d$, so the error falls as $1/d$ and is
+# largest where a point is far from the axis *and* far from the middle depth: at the ears and along the jaw.
+# We call the camera that keeps the bracket *perspective*.
 #
-# In return for the error we get a camera that is *linear* in the points. The whole of chapter 4 lives on
-# that.
+# In return for the error we get a camera that is *linear* in the points. All of chapter 4 depends on that.
 
 # %%
 middle = corners.mean(dim=0)  # (3,)
@@ -100,10 +102,10 @@ def perspective(points, distance):
 
 
 # %% [markdown]
-# How large is the error? The field divides the mean distance between two sets of landmarks by $\sqrt{wh}$,
-# with $w$ and $h$ the width and height of the landmarks' bounding box, and calls it the *normalised mean
-# error* ({term}`NME`). Could a fit hide it, by shifting, turning or stretching the face? No weak-perspective
-# camera can do better than the best *affine* map from 3D to 2D, which least squares finds.
+# How large is the error? The field measures it as the *normalised mean error* ({term}`NME`): the mean
+# distance between two sets of landmarks, divided by $\sqrt{wh}$, where $w$ and $h$ are the width and height
+# of the landmarks' bounding box. Could a fit hide the error by shifting, turning or stretching the face? No
+# weak-perspective camera can do better than the best *affine* map from 3D to 2D, which least squares finds.
 
 # %%
 def nme(points, target):
@@ -112,7 +114,7 @@ def nme(points, target):
 
 
 def best_affine(points, target):
-    """Where the affine camera that fits best puts the points."""
+    """The points as the best-fitting affine camera projects them."""
     rows = torch.cat([points, torch.ones(len(points), 1)], dim=1)  # (N, 4)
     return rows @ torch.linalg.lstsq(rows, target).solution
 
@@ -124,7 +126,9 @@ for metres in (0.3, 1, 3):
     simple = nme(weak_perspective(centred), truth)
     first_order = float(dropped / extent.prod().sqrt()) / (1000 * metres)
     best = nme(best_affine(centred, truth), truth)
-    print(f"{metres:>4} m: NME {simple:5.2%}, from the first order {first_order:5.2%},")
+    print(
+        f"{metres:>4} m: NME {simple:5.2%}, first-order estimate {first_order:5.2%},"
+    )
     print(f"        best affine camera {best:5.2%}")
 
 # %% tags=["hide-input"]
@@ -135,14 +139,20 @@ whole = face - middle  # (V, 3)
 def outline(points):
     """The landmarks' lines in one trace: two ends and a gap for each edge."""
     ends = points[torch.tensor(EDGES)]  # (E, 2, 3)
-    return torch.cat([ends, torch.full_like(ends[:, :1], torch.nan)], dim=1).flatten(0, 1).T.numpy()
+    return torch.cat(
+        [ends, torch.full_like(ends[:, :1], torch.nan)], dim=1
+    ).flatten(0, 1).T.numpy()
 
 
+# %% tags=["hide-input"]
 def clay(points):
-    """Arguments of a mesh in the look of clay; 16-bit integers keep the page small."""
+    """Arguments of a clay-like mesh; 16-bit integers keep the page small."""
     light = np.array([-0.3, 0.45, 0.85])
     shade = vertex_normals(points.numpy(), model.triangles.numpy()) @ light
-    place = {axis: values.short().numpy() for axis, values in zip("xyz", (100 * points).round().T)}
+    place = {
+        axis: values.short().numpy()
+        for axis, values in zip("xyz", (100 * points).round().T)
+    }
     return place | {"intensity": (100 * shade).astype(np.int8)}
 
 
@@ -160,9 +170,14 @@ LOOK = {
 # %% tags=["hide-input"]
 def at_distance(d):
     seen = torch.cat([perspective(whole, d), scale * whole[:, 2:]], dim=1)
-    lines = outline(torch.cat([perspective(centred, d), torch.full((68, 1), front)], dim=1))
+    lines = outline(
+        torch.cat([perspective(centred, d), torch.full((68, 1), front)], dim=1)
+    )
     error = 100 * nme(weak_perspective(centred), perspective(centred, d))
-    label = {"text": [f"{error:.1f} %"], "mode": "markers+text", "textposition": "middle right"}
+    label = {
+        "text": [f"{error:.1f} %"], "mode": "markers+text",
+        "textposition": "middle right"
+    }
     return [
         go.Mesh3d({axis: clay(seen)[axis] for axis in "xy"}),
         go.Scatter3d(dict(zip("xyz", (100 * lines).round()))),
@@ -171,34 +186,82 @@ def at_distance(d):
 
 
 front = float(scale * whole[:, 2].max()) + 1  # the lines lie in front of everything
-fig = make_subplots(2, 1, specs=[[{"type": "scene"}], [{"type": "xy"}]], row_heights=[0.7, 0.3], vertical_spacing=0.02)
+fig = make_subplots(
+    2, 1, specs=[[{"type": "scene"}], [{"type": "xy"}]], row_heights=[0.7, 0.3],
+    vertical_spacing=0.02
+)
 mesh, lines, dot = at_distance(STOPS[0])
-weak = (100 * outline(torch.cat([scale * centred[:, :2], torch.full((68, 1), front)], dim=1))).round()
+weak = (
+    100
+    * outline(torch.cat([scale * centred[:, :2], torch.full((68, 1), front)], dim=1))
+).round()
 distances = np.geomspace(STOPS[0], STOPS[-1], 40)
-errors = [100 * nme(weak_perspective(centred), perspective(centred, d)) for d in distances]
-fig.add_trace(go.Mesh3d(clay(scale * whole) | CORNERS | LOOK).update(x=mesh.x, y=mesh.y), 1, 1)
-for points, name, colour in ((lines, "perspective", 1), (dict(zip("xyz", weak)), "weak perspective", 0)):
+
+# %% tags=["hide-input"]
+errors = [
+    100 * nme(weak_perspective(centred), perspective(centred, d)) for d in distances
+]
+fig.add_trace(
+    go.Mesh3d(clay(scale * whole) | CORNERS | LOOK).update(x=mesh.x, y=mesh.y), 1, 1
+)
+for points, name, colour in (
+    (lines, "perspective", 1), (dict(zip("xyz", weak)), "weak perspective", 0)
+):
     place = {axis: points[axis] for axis in "xyz"}
-    look = {"mode": "lines", "line": {"color": CATEGORICAL[colour], "width": 6}, "hoverinfo": "skip"}
+    look = {
+        "mode": "lines", "line": {"color": CATEGORICAL[colour], "width": 6},
+        "hoverinfo": "skip"
+    }
     fig.add_trace(go.Scatter3d(**place, **look, name=name), 1, 1)
-fig.add_trace(go.Scatter(x=distances / 1000, y=errors, line={"color": CATEGORICAL[0]}, showlegend=False), 2, 1)
-fig.add_trace(dot.update(marker={"color": CATEGORICAL[1], "size": 12}, showlegend=False), 2, 1)
-fig.frames = [go.Frame(data=at_distance(d), traces=[0, 1, 4], name=f"{d / 1000:g}") for d in STOPS]
+fig.add_trace(
+    go.Scatter(
+        x=distances / 1000, y=errors, line={"color": CATEGORICAL[0]},
+        showlegend=False
+    ),
+    2, 1
+)
+fig.add_trace(
+    dot.update(marker={"color": CATEGORICAL[1], "size": 12}, showlegend=False), 2, 1
+)
+fig.frames = [
+    go.Frame(data=at_distance(d), traces=[0, 1, 4], name=f"{d / 1000:g}")
+    for d in STOPS
+]
 
 
 # %% tags=["hide-input"]
 def slider(values, prefix, unit):
-    play = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
-    steps = [{"label": f"{v:g}{unit}", "method": "animate", "args": [[f"{v:g}"], play]} for v in values]
-    return [{"steps": steps, "currentvalue": {"prefix": prefix}, "pad": {"t": 50, "b": 10}}]
+    play = {
+        "mode": "immediate", "frame": {"duration": 0, "redraw": True},
+        "transition": {"duration": 0}
+    }
+    steps = [
+        {"label": f"{v:g}{unit}", "method": "animate", "args": [[f"{v:g}"], play]}
+        for v in values
+    ]
+    return [
+        {
+            "steps": steps, "currentvalue": {"prefix": prefix},
+            "pad": {"t": 50, "b": 10}
+        }
+    ]
 
 
+# %% tags=["hide-input"]
 hidden = {"visible": False}
 span = whole.amax(dim=0) - whole.amin(dim=0)
-flat_view = {"eye": {"x": 0, "y": 0, "z": 2}, "up": {"x": 0, "y": 1, "z": 0}, "projection": {"type": "orthographic"}}
+flat_view = {
+    "eye": {"x": 0, "y": 0, "z": 2}, "up": {"x": 0, "y": 1, "z": 0},
+    "projection": {"type": "orthographic"}
+}
 ratio = dict(zip("xyz", (1.9 * span / span.max()).tolist()))
-fig.update_scenes(xaxis=hidden, yaxis=hidden, zaxis=hidden, aspectmode="manual", aspectratio=ratio, camera=flat_view)
-fig.update_xaxes(title="distance of the camera (m)", type="log", tickvals=[0.25, 0.5, 1, 2, 5])
+fig.update_scenes(
+    xaxis=hidden, yaxis=hidden, zaxis=hidden, aspectmode="manual", aspectratio=ratio,
+    camera=flat_view
+)
+fig.update_xaxes(
+    title="distance of the camera (m)", type="log", tickvals=[0.25, 0.5, 1, 2, 5]
+)
 fig.update_yaxes(title="NME (%)", type="log", tickvals=[0.1, 0.2, 0.5, 1, 2, 5, 10])
 fig.update_layout(
     height=720,
@@ -210,16 +273,16 @@ fig
 
 
 # %% [markdown]
-# **Figure 3.1.** A dolly zoom: the camera moves away while its zoom keeps the face's middle at the same size.
-# Above, the face as a perspective camera sees it, its landmarks, and where weak perspective puts them. Below,
-# the error. *Try* 0.25 m, a phone in hand: the nose swells, the ears hide behind the cheeks. Then find the
-# distance from which the two outlines are one.
+# **Figure 3.1.** A dolly zoom: the camera moves away while its zoom keeps the middle of the face at the same
+# size. Above, the face as a perspective camera sees it, its landmarks, and where weak perspective puts them.
+# Below, the error. *Try* 0.25 m, a phone held in the hand: the nose swells and the ears hide behind the
+# cheeks. Then find the distance at which the two outlines coincide.
 
 # %% [markdown]
-# Networks for this task are wrong by about 3.5 % on average on the usual benchmark {cite:p}`tu2021assisted`.
-# From about a metre on, the camera model is a minor part of that. For selfies it is not; and because a fit
-# must put the error *somewhere*, it ends in the shape: the narrow face that a close camera draws becomes a
-# narrow skull.
+# On the usual benchmark, networks for this task have an error of about 3.5 % {cite:p}`tu2021assisted`. Beyond
+# about a metre, the camera model accounts for only a small part of that. For selfies its share is large; and
+# because a fit must put the error *somewhere*, it ends up in the shape: the narrow face that a close camera
+# sees becomes a narrow skull.
 
 # %% [markdown]
 # ## Three frames
@@ -230,9 +293,9 @@ fig
 # $$\mathbf v = f\, \mathbf R\, \mathbf S + \mathbf t =
 # \underbrace{[\,f \mathbf R \mid \mathbf t\,]}_{3 \times 4} \begin{pmatrix} \mathbf S \\ 1 \end{pmatrix}.$$
 #
-# The 3×4 matrix is the {term}`pose`. We keep its third row: it gives each vertex a depth, which hides the far
-# ear behind the head. Before any code, the three frames, because half of all bugs in this field live between
-# them:
+# The 3×4 matrix is the {term}`pose`. We keep its third row because it gives each vertex a depth, which is
+# what hides the far ear behind the head. Before any code, here are the three frames, because many bugs in
+# this field come from confusing them:
 #
 # | frame | origin | $y$ | unit |
 # |---|---|---|---|
@@ -241,8 +304,9 @@ fig
 # | pixels | the centre of the upper left pixel is (0, 0) | down | pixels |
 #
 # In all three, $x$ points to the right of the picture and $z$ towards the viewer. The crop frame exists only
-# because the published coefficients {cite:p}`zhu2016face` come from MATLAB, which counts from one. We visit
-# it inside the pose and leave at once: $x = v_x - 1$, $y = H - v_y$ in a picture of height $H$.
+# because the published coefficients {cite:p}`zhu2016face` come from MATLAB, which counts from one. We use it
+# inside the pose and nowhere else, and convert at once: $x = v_x - 1$, $y = H - v_y$ in a picture of height
+# $H$.
 
 # %%
 def project(points, pose):
@@ -264,18 +328,21 @@ pose = torch.cat([scale * torch.eye(3), shift[:, None]], dim=1)  # [f R | t], R 
 torch.testing.assert_close(project(face, pose), camera.project(face, pose))
 pixels = to_pixels(project(face, pose), CROP_SIZE)
 torch.testing.assert_close(pixels, camera.frame_to_pixels(project(face, pose)))
-print("the landmarks' middle:", pixels[model.landmarks].mean(dim=0)[:2].numpy().round(2))
+print(
+    "the landmarks' middle:",
+    pixels[model.landmarks].mean(dim=0)[:2].numpy().round(2)
+)
 
 
 # %% [markdown]
-# (59.5, 59.5) is the middle of a picture whose pixels are numbered from 0 to 119. Good.
+# (59.5, 59.5) is indeed the middle of a picture whose pixels are numbered from 0 to 119.
 #
 # ## Three angles
 #
-# A rotation has three degrees of freedom. People like to name them, as {term}`Euler angles`: *pitch*
-# (nodding), *yaw* (shaking the head), *roll* (tilting it). The names do not fix the numbers. One must also
-# say in which order the turns are made and which way is positive. The annotations of 300W-LP and AFLW2000-3D,
-# on which the field trains and tests, follow
+# A rotation has three degrees of freedom. They are often given as {term}`Euler angles`: *pitch* (nodding),
+# *yaw* (shaking the head) and *roll* (tilting it). The names alone do not define the numbers. We must also
+# say in which order the rotations are applied and which direction is positive. The annotations of 300W-LP and
+# AFLW2000-3D, on which the field trains and tests, follow
 #
 # $$\mathbf R = \mathbf R_x(\text{pitch})\, \mathbf R_y(\text{yaw})\, \mathbf R_z(\text{roll}),$$
 #
@@ -283,8 +350,8 @@ print("the landmarks' middle:", pixels[model.landmarks].mean(dim=0)[:2].numpy().
 # \mathbf R_y = \begin{pmatrix}c&0&-s\\0&1&0\\s&0&c\end{pmatrix},\quad
 # \mathbf R_z = \begin{pmatrix}c&s&0\\-s&c&0\\0&0&1\end{pmatrix},$$
 #
-# with $c$ and $s$ the cosine and sine of the angle. Read from right to left: the face is rolled first, then
-# turned, then nodded. The signs are the opposite of most textbooks'. A positive yaw moves the nose to the
+# with $c$ and $s$ the cosine and sine of the angle. Read from right to left: roll is applied first, then yaw,
+# then pitch. The signs are the opposite of those in most textbooks. A positive yaw moves the nose to the
 # *left* of the picture.
 
 # %%
@@ -311,8 +378,8 @@ assert (R @ nose)[0] < nose[0]  # positive yaw: the nose goes to the left
 
 
 # %% [markdown]
-# Multiply the three matrices out and the angles can be read off again. With $c_p$ the cosine of the pitch and
-# so on,
+# If we multiply out the three matrices, we can read the angles off again. With $c_p$ the cosine of the pitch
+# and so on,
 #
 # $$\mathbf R = \begin{pmatrix} c_y c_r & c_y s_r & -s_y \\
 # \cdot & \cdot & s_p c_y \\ \cdot & \cdot & c_p c_y \end{pmatrix},$$
@@ -320,9 +387,9 @@ assert (R @ nose)[0] < nose[0]  # positive yaw: the nose goes to the left
 # $$\text{pitch} = \operatorname{atan2}(R_{12}, R_{22}),\quad \text{yaw} = -\arcsin R_{02},\quad
 # \text{roll} = \operatorname{atan2}(R_{01}, R_{00}).$$
 #
-# Code that takes the formulas of one convention to matrices of another does not crash. It returns three
-# plausible angles, almost right for almost frontal faces, where the conventions agree, and wrong for the
-# others.
+# Code that applies the formulas of one convention to matrices of another does not crash. It returns three
+# plausible angles that are almost right for nearly frontal faces, where the conventions agree, and wrong for
+# all others.
 
 # %%
 def matrix_to_euler(R):
@@ -334,11 +401,11 @@ torch.testing.assert_close(matrix_to_euler(R), angles)
 torch.testing.assert_close(camera.matrix_to_euler(R), angles)
 
 Rx, Ry, Rz = turns(*angles.tolist())
-other = Rz @ Ry @ Rx  # the same three numbers, nodded first and rolled last
+other = Rz @ Ry @ Rx  # same numbers, pitch first
 
 
 def angle_between(A, B):
-    """Degrees of the rotation that leads from A to B."""
+    """Angle in degrees of the rotation from A to B."""
     cosine = float((torch.trace(A @ B.T) - 1) / 2)
     return math.degrees(math.acos(min(1.0, cosine)))
 
@@ -348,7 +415,10 @@ print(f"the same angles in two conventions: {angle_between(R, other):.1f}° apar
 # %% tags=["hide-input"]
 _, axes = plt.subplots(1, 3, figsize=(8, 3.2), layout="constrained")
 low, high = whole[:, 1].min(), whole[:, 1].max()
-rotations = {"no rotation": torch.eye(3), r"$R_x R_y R_z$ (this field)": R, r"$R_z R_y R_x$": other}
+rotations = {
+    "no rotation": torch.eye(3), r"$R_x R_y R_z$ (this field)": R,
+    r"$R_z R_y R_x$": other
+}
 for ax, (title, rotation) in zip(axes, rotations.items()):
     viz.shaded_mesh(ax, whole @ rotation.T, model.triangles)
     ax.set(title=title, xlim=(-170, 170), ylim=(low - 25, high + 25))
@@ -360,14 +430,13 @@ for ax, (title, rotation) in zip(axes, rotations.items()):
 # %% [markdown]
 # ## Where angles fail
 #
-# Look at the formulas again. All four entries that pitch and roll are read from carry the factor $c_y$. At a
-# yaw of ±90°, in full profile, they vanish, and `atan2(0, 0)` means nothing. This is no weakness of the
-# formula. At 90° nodding and tilting have become *the same movement*: the axis of the roll has turned into
-# the axis of the pitch, and only one combination of the two angles can be seen. Engineers call it *gimbal
-# lock*.
+# Look at the formulas again. The four entries from which we read pitch and roll all carry the factor $c_y$.
+# At a yaw of ±90°, in full profile, they vanish, and `atan2(0, 0)` is undefined. The formula is not to blame.
+# At 90° nodding and tilting have become *the same movement*: the roll axis has turned into the pitch axis,
+# and only one combination of the two angles can be observed. Engineers call this *gimbal lock*.
 #
-# Near the pole the damage begins already. We add noise of 1 % to the entries of a rotation, and read the
-# angles back:
+# The damage begins well before the pole. We add noise of 1 % to the entries of a rotation and read the angles
+# back:
 
 # %%
 generator = torch.Generator().manual_seed(3)
@@ -385,7 +454,10 @@ spread = np.array(spread)  # (yaws, 4): pitch, yaw, roll, whole rotation; degree
 
 for k in (0, -1):
     angle, whole_rotation = spread[k, 2:]
-    print(f"yaw {yaws[k]:4.1f}°: roll off by {angle:.1f}°, the rotation by {whole_rotation:.1f}°")
+    print(
+        f"yaw {yaws[k]:4.1f}°: roll off by {angle:.1f}°, the rotation by "
+        f"{whole_rotation:.1f}°"
+    )
 
 # %% tags=["hide-input"]
 YAWS = [0, 40, 70, 80, 85, 90]  # degrees
@@ -393,33 +465,54 @@ NAMES = {"pitch": CATEGORICAL[0], "yaw": CATEGORICAL[2], "roll": CATEGORICAL[1]}
 
 
 def gimbal(yaw):
-    """The turned face, the lines about which pitch, yaw and roll turn it, and a mark in the diagram."""
+    """The turned face, its three axes of rotation, and a mark in the diagram."""
     Rx, Ry, Rz = turns(math.radians(20), math.radians(yaw), math.radians(-10))
     traces = [go.Mesh3d(**clay(whole @ (Rx @ Ry @ Rz).T))]
-    for axis, (name, colour) in zip((torch.eye(3)[0], Rx[:, 1], (Rx @ Ry)[:, 2]), NAMES.items()):
+    for axis, (name, colour) in zip(
+        (torch.eye(3)[0], Rx[:, 1], (Rx @ Ry)[:, 2]), NAMES.items()
+    ):
         x, y, z = (torch.tensor([[-21000.0], [21000.0]]) * axis).T.round()
         look = {
             "line": {"color": colour, "width": 14 if name == "pitch" else 7},
             "textfont": {"color": colour, "size": 16},
             "hoverinfo": "skip",
         }
-        traces.append(go.Scatter3d(x=x, y=y, z=z, mode="lines+text", text=["", name], showlegend=False, **look))
-    mark = {"mode": "lines", "line": {"color": "#7F7F7F", "width": 3}, "showlegend": False, "hoverinfo": "skip"}
+        traces.append(
+            go.Scatter3d(
+                x=x, y=y, z=z, mode="lines+text", text=["", name], showlegend=False,
+                **look
+            )
+        )
+    mark = {
+        "mode": "lines", "line": {"color": "#7F7F7F", "width": 3},
+        "showlegend": False, "hoverinfo": "skip"
+    }
     return [*traces, go.Scatter(x=[yaw, yaw], y=[0.1, 150], **mark)]
 
 
 # %% tags=["hide-input"]
 fig = make_subplots(
-    2, 1, specs=[[{"type": "scene"}], [{"type": "xy"}]], row_heights=[0.64, 0.36], vertical_spacing=0.06
+    2, 1, specs=[[{"type": "scene"}], [{"type": "xy"}]], row_heights=[0.64, 0.36],
+    vertical_spacing=0.06
 )
 for k, trace in enumerate(gimbal(YAWS[0])):
-    fig.add_trace(trace.update(CORNERS | LOOK) if k == 0 else trace, 1 if k < 4 else 2, 1)
+    fig.add_trace(
+        trace.update(CORNERS | LOOK) if k == 0 else trace, 1 if k < 4 else 2, 1
+    )
 for k, (name, colour) in enumerate((NAMES | {"whole rotation": "#7F7F7F"}).items()):
     style = {"color": colour, "dash": "dot" if k == 3 else None, "width": 3}
-    fig.add_trace(go.Scatter(x=yaws, y=spread[:, k].round(2), name=name, line=style), 2, 1)
-fig.frames = [go.Frame(data=gimbal(yaw), traces=[0, 1, 2, 3, 4], name=str(yaw)) for yaw in YAWS]
+    fig.add_trace(
+        go.Scatter(x=yaws, y=spread[:, k].round(2), name=name, line=style), 2, 1
+    )
+fig.frames = [
+    go.Frame(data=gimbal(yaw), traces=[0, 1, 2, 3, 4], name=str(yaw)) for yaw in YAWS
+]
 limits = {"range": [-22000, 22000], "visible": False}
-side_view = {"eye": {"x": 0.45, "y": 0.35, "z": 1.25}, "up": {"x": 0, "y": 1, "z": 0}}
+side_view = {
+    "eye": {"x": 0.45, "y": 0.35, "z": 1.25}, "up": {"x": 0, "y": 1, "z": 0}
+}
+
+# %% tags=["hide-input"]
 fig.update_scenes(
     xaxis=limits,
     yaxis=limits,
@@ -429,7 +522,10 @@ fig.update_scenes(
     aspectratio={"x": 1.15, "y": 1.15, "z": 1.15},
 )
 fig.update_xaxes(title="yaw (degrees)", range=[0, 91])
-fig.update_yaxes(title="error (degrees)", type="log", range=[-0.7, 2.1], tickvals=[0.2, 0.5, 1, 2, 5, 10, 20, 50, 100])
+fig.update_yaxes(
+    title="error (degrees)", type="log", range=[-0.7, 2.1],
+    tickvals=[0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
+)
 fig.update_layout(
     height=720,
     margin={"l": 60, "r": 20, "t": 10, "b": 20},
@@ -439,33 +535,36 @@ fig.update_layout(
 fig
 
 # %% [markdown]
-# **Figure 3.3.** Above, the three axes about which pitch, yaw and roll turn a face. Below, the error of each
-# angle when the matrix has 1 % noise. *Try* to pull the yaw to 90° and watch the axes of pitch and roll
-# become one line while the two errors explode. The dotted line is the error of the rotation as a whole: it
-# does not care.
+# **Figure 3.3.** Above, the axes about which pitch, yaw and roll turn a face. Below, the error of each angle
+# when the matrix has 1 % noise. *Try* moving the yaw to 90°: the axes of pitch and roll become one line, and
+# the errors of these two angles explode. The dotted line, the error of the rotation as a whole, stays flat.
 
 # %% [markdown]
-# So the rotation is fine everywhere; only its description by angles breaks. This is one reason why the
-# network is *not* asked for angles. {py:func}`twodasl_lite.camera.matrix_to_euler` returns a valid answer at
-# the pole too (it sets the roll to zero there), but no code can return what is not in the data.
+# So the rotation itself is well defined everywhere; only its description by angles breaks down. This is one
+# reason why the network does *not* predict angles. {py:func}`twodasl_lite.camera.matrix_to_euler` returns a
+# valid answer at the pole too (it sets the roll to zero there), but no code can recover what is not in the
+# data.
 
 # %% [markdown]
 # ## Twelve numbers for seven
 #
 # 3DDFA and 2DASL let the network predict the matrix $[f\mathbf R \mid \mathbf t]$ itself, entry by entry:
-# twelve numbers for scale (1), rotation (3) and translation (3). Nothing jumps and no angle wraps, but
-# nothing forces the left 3×3 block to be a scaled rotation either. A network's answer is always a little
-# sheared:
+# twelve numbers for scale (1), rotation (3) and translation (3). The target has no jumps and no angles that
+# wrap, but nothing forces the left 3×3 block to be a scaled rotation either. A network's prediction is always
+# slightly sheared:
 
 # %%
 predicted = pose.clone()
 noise = torch.randn(3, 3, generator=generator)
-predicted[:, :3] = scale * (R + 0.03 * noise)  # what a network might answer
+predicted[:, :3] = scale * (R + 0.03 * noise)  # a plausible prediction
 
 rows = predicted[:2, :3]
 unit = rows / rows.norm(dim=1, keepdim=True)
 apart = math.degrees(math.acos(unit[0] @ unit[1]))
-print("lengths of the first two rows:", rows.norm(dim=1).div(scale).numpy().round(3), "f")
+print(
+    "lengths of the first two rows:", rows.norm(dim=1).div(scale).numpy().round(3),
+    "f"
+)
 print(f"angle between them: {apart:.1f}°")
 
 U, _, Vt = torch.linalg.svd(unit, full_matrices=False)
@@ -477,20 +576,22 @@ torch.testing.assert_close(rotation, closest)
 print(f"the closest rotation is {angle_between(rotation, R):.1f}° from the true one")
 
 # %% [markdown]
-# Only the first two rows are used, because they alone make the picture. When vertices are decoded, the
-# sheared matrix is used *as it is*, in this package as in 3DDFA; {py:func}`twodasl_lite.camera.split_pose` is
-# for those who want to know an angle.
+# We use only the first two rows, because the picture depends on nothing else. Decoding uses the sheared
+# matrix *as it is*, in this package as in 3DDFA; {py:func}`twodasl_lite.camera.split_pose` is for when you
+# need an angle.
 #
 # ## The vector
 #
-# Pose, shape and expression together are the *coefficients*, what the network of this book must answer:
+# Pose, shape and expression together form the *coefficients*, the vector that the network of this book
+# predicts:
 #
 # $$\mathbf c = [\;\underbrace{f\mathbf R \mid \mathbf t}_{12,\ \text{row by row}} \mid
 # \underbrace{\alpha}_{\text{shape, }40} \mid \underbrace{\beta}_{\text{expression, }10}\;]
 # \in \mathbb{R}^{62}$$
 #
-# That is the layout of 3DDFA {cite:p}`zhu2016face`, kept by 2DASL {cite:p}`tu2021assisted`. Slices like
-# `c[12:52]` scattered over a program are how a layout is forgotten. The package names the parts:
+# This is the layout of 3DDFA {cite:p}`zhu2016face`, which 2DASL {cite:p}`tu2021assisted` keeps. When slices
+# such as `c[12:52]` are scattered over a program, sooner or later one of them is wrong, so the package names
+# the parts:
 
 # %%
 shape, expression = model.sample(1, generator=generator)
@@ -509,21 +610,23 @@ torch.testing.assert_close(decode(coefficients, model)[0], pixels)
 
 
 # %% [markdown]
-# {py:func}`twodasl_lite.decode.decode` is the one road from 62 numbers to pixels. Everybody takes it:
-# fitting, losses, drawing.
+# {py:func}`twodasl_lite.decode.decode` is the only path from 62 numbers to pixels. Fitting, losses and
+# drawing all use it.
 #
-# ## Why it is whitened
+# ## Why the vector is whitened
 #
-# We draw 2,000 faces with random pose, shape and expression (our own choice of distribution). The
-# coefficients are written as the Basel Face Model's are, the model that 3DDFA and 2DASL use: lengths in
-# micrometres, components of unit length. Our model's components come scaled to one standard deviation;
-# rescaling changes the numbers, not the faces.
+# We draw 2,000 faces with random pose, shape and expression (our own choice of distribution). We express the
+# coefficients in the units of the Basel Face Model, which 3DDFA and 2DASL use: lengths in micrometres,
+# components of unit length. Our model's components are scaled to one standard deviation; rescaling them
+# changes the numbers, not the faces.
 
 # %%
 def random_faces(count, generator):
     """Coefficient vectors (count, 62) in the units of our model."""
     turn = torch.randn(count, 3, generator=generator).clamp(-2.5, 2.5)
-    R = camera.euler_to_matrix(torch.deg2rad(turn * torch.tensor([12.0, 35.0, 10.0])))
+    R = camera.euler_to_matrix(
+        torch.deg2rad(turn * torch.tensor([12.0, 35.0, 10.0]))
+    )
     sizes = scale * torch.exp(0.1 * torch.randn(count, generator=generator))
     jitter = 3 * torch.randn(count, 3, generator=generator)
     fR = sizes[:, None, None] * R
@@ -534,7 +637,7 @@ def random_faces(count, generator):
 
 faces = random_faces(2000, generator)  # (2000, 62)
 
-unit = Coefficients.unpack(torch.ones(62))  # what the numbers of BFM count
+unit = Coefficients.unpack(torch.ones(62))  # the units of BFM
 unit.pose[:, :3] = 1 / 1000  # pixels per micrometre, not per millimetre
 lengths = 1000 * model.basis.flatten(0, 1).norm(dim=0)  # micrometres, (50,)
 unit.shape[:], unit.expression[:] = lengths[:40], lengths[40:]
@@ -549,10 +652,10 @@ print(f"condition number of the variances {(std.max() / std.min()) ** 2:.0e}")
 
 # %% [markdown]
 # {term}`Whitening <whitening>` subtracts from each entry its mean and divides by its standard deviation, both
-# estimated over the training set. (Strictly this is standardisation, since correlations remain; the field
-# says whitening.) What happens without it? A mean squared error adds up squared differences, so each entry
-# weighs as much as its variance. And how much does each entry weigh in the *picture*? We move it by one
-# standard deviation and measure how far the landmarks go.
+# estimated over the training set. (Strictly speaking this is standardisation, since correlations remain; the
+# field says whitening.) What happens without it? A mean squared error adds up squared differences, so it
+# weights each entry by its variance. And how much does each entry matter in the *picture*? We change it by
+# one standard deviation and measure how far the landmarks move.
 
 # %%
 weight = std**2 / (std**2).sum()  # share of each entry in an unwhitened error
@@ -572,9 +675,15 @@ print(f"the share of {names[largest]} alone: {weight[largest]:.0%}")
 print("no pixel moves:", [name for name, e in zip(names, effect) if e == 0])
 
 # %% tags=["hide-input"]
-kinds = {"f R": [0, 1, 2, 4, 5, 6, 8, 9, 10], "t": [3, 7, 11], "shape": range(12, 52), "expression": range(52, 62)}
+kinds = {
+    "f R": [0, 1, 2, 4, 5, 6, 8, 9, 10], "t": [3, 7, 11], "shape": range(12, 52),
+    "expression": range(52, 62)
+}
 _, axes = plt.subplots(3, 1, figsize=(8, 6), sharex=True, layout="constrained")
-panels = (("std of the entry", std), ("share of an\nunwhitened MSE", weight), ("landmarks move\nby (pixels)", effect))
+panels = (
+    ("std of the entry", std), ("share of an\nunwhitened MSE", weight),
+    ("landmarks move\nby (pixels)", effect)
+)
 for ax, (title, values) in zip(axes, panels):
     for (kind, members), colour in zip(kinds.items(), CATEGORICAL):
         index = list(members)
@@ -586,14 +695,15 @@ _ = axes[2].set_xlabel("entry of the coefficient vector")
 
 
 # %% [markdown]
-# **Figure 3.4.** Above, the size of each entry (note the logarithmic axis). Middle, its say in an unwhitened
-# squared error: a few entries have almost all of it, the pose none. Below, what it is worth in the picture:
-# there the pose rules. *Try* to find the four entries with no bar below: the third row of the pose, the
-# subject of the next section.
+# **Figure 3.4.** Above, the standard deviation of each entry (note the logarithmic axis). Middle, its share
+# of an unwhitened squared error: a few entries account for almost all of it, the pose for almost nothing.
+# Below, its effect in the picture: there the pose dominates. *Try* to find the four entries with no bar in
+# the lowest panel: they are the third row of the pose, the subject of the section "What no photograph says".
 
 # %% [markdown]
-# It is not only a matter of taste. Here is a small learner, one linear layer from the 68 projected landmarks
-# to the coefficients, trained twice with the same optimiser, the same rate, and the same number of steps:
+# The difference shows in training. Here is a small learner, one linear layer from the 68 projected landmarks
+# to the coefficients, trained twice with the same optimiser, the same learning rate and the same number of
+# steps:
 
 # %%
 def train(target, steps=400):
@@ -617,14 +727,14 @@ for name, answer in answers.items():
     print(f"{name:>8}: landmarks off by {error:,.1f} pixels")
 
 # %% [markdown]
-# A better optimiser and more steps would narrow the gap; whitening closes it for free. It makes all entries
-# equally important, which is still not what the lower panel asks for. That is the subject of chapter 9.
+# A better optimiser and more steps would narrow the gap; whitening closes it at no cost. It makes all entries
+# equally important, which is still not what the lower panel asks for. Chapter 9 deals with that.
 #
 # ## What no photograph says
 #
-# The third row of $[f\mathbf R \mid \mathbf t]$ gives depths. No pixel depends on it. Three of its four
-# entries can be recovered, since the third row of a rotation is the cross product of the other two. The
-# fourth, $t_z$, cannot: a weak-perspective camera has no distance. Any value explains the picture equally
+# The third row of $[f\mathbf R \mid \mathbf t]$ sets the depths, and no pixel depends on it. Three of its
+# four entries can be recovered, since the third row of a rotation is the cross product of the other two. The
+# fourth, $t_z$, cannot: a weak-perspective camera has no distance. Every value explains the picture equally
 # well:
 
 # %%
@@ -636,21 +746,21 @@ change = float((there - here)[..., 2].mean())
 print(f"the depth changed by {change:.0f}, and no pixel moved")
 
 # %% [markdown]
-# So $t_z$ is a matter of *convention*. Ours puts the middle of the landmarks at depth zero when we make data
-# ourselves. Whoever compares depths between two methods must first subtract each one's mean, or will measure
+# So $t_z$ is a matter of *convention*. When we generate data ourselves, the middle of the landmarks has depth
+# zero. To compare the depths of two methods, first subtract the mean of each; otherwise you compare their
 # conventions.
 #
 # ## Half a pixel
 #
-# The coefficients refer to a 120×120 *crop*. A pixel is a little square, not a point: pixel 0 reaches from
+# The coefficients refer to a 120×120 *crop*. A pixel is a little square, not a point: pixel 0 extends from
 # −0.5 to 0.5. A box that covers the pixels `left` to `right` is therefore
-# $w = \text{right} - \text{left} + 1$ wide and begins at $\text{left} - 0.5$. Resizing it to 120 pixels puts
-# edges on edges:
+# $w = \text{right} - \text{left} + 1$ wide and begins at $\text{left} - 0.5$. Resizing it to 120 pixels must
+# map edges to edges:
 #
 # $$x_\text{crop} + 0.5 = \tfrac{120}{w} \, (x_\text{image} - \text{left} + 0.5).$$
 #
-# The published benchmark scripts compute $120 / (\text{right} - \text{left})$ and no halves. Whom to believe?
-# We ask the pixels, with a bright spot and a real crop:
+# The published benchmark scripts use $120 / (\text{right} - \text{left})$ and leave out the halves. Which is
+# right? A bright spot and a real crop decide:
 
 # %%
 box = torch.tensor([40.0, 30.0, 99.0, 89.0])  # 60 x 60 pixels, enlarged twice
@@ -671,9 +781,9 @@ print("exact   ", by_hand[0].numpy().round(2))
 print("bench   ", bench[0].numpy().round(2))
 
 # %% [markdown]
-# The exact mapping is right, by construction; the other is off by up to half a pixel of the crop plus half a
-# pixel of the image. We use `mapping="exact"` for everything that looks at pixels, and offer
-# `mapping="bench"` because numbers in papers can only be compared with the papers' ruler.
+# The exact mapping is right by construction; the other is off by up to half a pixel of the crop plus half a
+# pixel of the image. We use `mapping="exact"` wherever pixels matter, and offer `mapping="bench"` because a
+# fair comparison with published numbers needs the mapping they were measured with.
 
 # %% [markdown]
 # ## Summary
@@ -681,17 +791,17 @@ print("bench   ", bench[0].numpy().round(2))
 # - Weak perspective draws every point at the same scale $f$. Its error falls with the camera's distance: fine
 #   beyond about a metre, not for selfies.
 # - Three frames: model (mm, y up), crop frame (pixels from 1, y up), pixels (from 0, y down). Only the pose
-#   knows the second.
-# - $\mathbf R = \mathbf R_x \mathbf R_y \mathbf R_z$; the same angles in another convention are another head.
-#   At ±90° of yaw, pitch and roll are one movement. The rotation itself is fine, so networks predict
-#   $[f\mathbf R \mid \mathbf t]$.
+#   uses the second.
+# - $\mathbf R = \mathbf R_x \mathbf R_y \mathbf R_z$; the same angles in another convention describe another
+#   head. At a yaw of ±90°, pitch and roll are the same movement. The rotation itself stays well defined, so
+#   networks predict $[f\mathbf R \mid \mathbf t]$.
 # - $\mathbf c = [f\mathbf R \mid \mathbf t \mid \alpha \mid \beta]$, $12 + 40 + 10 = 62$ numbers of very
-#   different size. Whitened, each counts the same; raw, a few entries are all that counts.
+#   different sizes. Whitened, all count equally; raw, only a few entries count.
 # - Depth cannot be seen: $t_z$ is a convention.
-# - Pixels are squares: edges go on edges.
+# - Pixels are squares: map edges to edges.
 #
-# The camera, the layout and the whitening are those of 3DDFA, which the paper takes over. The symmetric
-# nearest rotation, the convention for $t_z$ and the random faces of this chapter are ours.
+# The camera, the layout and the whitening are those of 3DDFA, which the paper adopts. The symmetric nearest
+# rotation, the convention for $t_z$ and the random faces of this chapter are ours.
 
 # %% [markdown]
 # ## Exercises
@@ -699,7 +809,7 @@ print("bench   ", bench[0].numpy().round(2))
 # ### Exercise 3.1 · How far is far enough?
 #
 # Find the smallest camera distance in mm (to within 5 mm) at which weak perspective at the same scale has an
-# NME of at most 1 % for the average face. Bisection will do.
+# NME of at most 1 % for the average face. Bisection is good enough.
 
 # %% tags=["exercise"]
 smallest_distance = 500.0
@@ -715,8 +825,12 @@ smallest_distance = high
 # %% tags=["check"]
 error = nme(weak_perspective(centred), perspective(centred, smallest_distance))
 closer = nme(weak_perspective(centred), perspective(centred, smallest_distance - 5))
-assert error <= 0.0101, f"At this distance the NME is still {error:.2%}: go further away."
-assert closer > 0.01, f"Not the smallest: 5 mm closer, {closer:.3%} is still at most 1 %."
+assert error <= 0.0101, (
+    f"At this distance the NME is still {error:.2%}: go further away."
+)
+assert closer > 0.01, (
+    f"Not the smallest: 5 mm closer, {closer:.3%} is still at most 1 %."
+)
 print("✓ far enough, and not further")
 
 
@@ -725,7 +839,7 @@ print("✓ far enough, and not further")
 #
 # Write the inverse for the textbook order
 # $\mathbf R_z(\text{roll})\,\mathbf R_y(\text{yaw})\,\mathbf R_x(\text{pitch})$, with the elementary matrices
-# of this chapter. Multiply out on paper first: which row and column are simple now?
+# of this chapter. Multiply them out on paper first: which row and column are simple now?
 
 # %% tags=["exercise"]
 def textbook_angles(R):
@@ -742,11 +856,15 @@ def textbook_angles(R):
 
 # %% tags=["check"]
 single = 0.4 * torch.eye(3)
-for wanted in [*single, torch.tensor([0.3, -0.9, 0.5]), torch.tensor([-0.2, 1.2, -2.5])]:
+for wanted in [
+    *single, torch.tensor([0.3, -0.9, 0.5]), torch.tensor([-0.2, 1.2, -2.5])
+]:
     Rx, Ry, Rz = turns(*wanted.tolist())
     error = (textbook_angles(Rz @ Ry @ Rx) - wanted).abs()
     worst = ("pitch", "yaw", "roll")[int(error.argmax())]
-    assert error.max() < 1e-4, f"At {wanted.numpy()} your {worst} is off by {error.max():.2f}."
+    assert error.max() < 1e-4, (
+        f"At {wanted.numpy()} your {worst} is off by {error.max():.2f}."
+    )
 print("✓ the same rotation, read in another convention")
 
 # %% [markdown]
@@ -768,17 +886,19 @@ A, B = camera.euler_to_matrix(torch.deg2rad(torch.tensor([first, second])))
 assert first[1] == second[1] == 90, "Both yaws must be 90°."
 assert abs(abs(first[0] - second[0]) - 50) < 1e-6, "The pitches must differ by 50°."
 apart = math.degrees(float((A - B).norm()) / 2**0.5)
-assert apart < 0.1, f"These rotations are about {apart:.0f}° apart: which axes are one?"
+assert apart < 0.1, (
+    f"These rotations are about {apart:.0f}° apart: which axes are one?"
+)
 print("✓ gimbal lock")
 
 
 # %% [markdown]
 # ### Exercise 3.4 · The mirror
 #
-# Flipping a photograph doubles the training data, if the coefficients are flipped with it. A picture of width
-# 120 is flipped left to right, so that pixel $x$ goes to $119 - x$; the mesh is mirrored too ($X \to -X$ in
-# the model frame). Write the pose of the mirrored face in the mirrored picture. What has to become of $t_x$
-# in the crop frame, which counts from 1?
+# Flipping every photograph doubles the training data, provided the coefficients are flipped too. A picture of
+# width 120 is flipped left to right, so that pixel $x$ goes to $119 - x$; the mesh is mirrored too
+# ($X \to -X$ in the model frame). Write the pose of the mirrored face in the mirrored picture. What happens
+# to $t_x$ in the crop frame, which counts from 1?
 
 # %% tags=["exercise"]
 def flip_pose(pose):
@@ -788,7 +908,7 @@ def flip_pose(pose):
 
 # %% tags=["solution"]
 def flip_pose(pose):
-    """v_x -> 121 - v_x and S_x -> -S_x: signs on the first row and the first column."""
+    """v_x -> 121 - v_x, S_x -> -S_x: signs of the first row and the first column."""
     signs = torch.tensor([-1.0, 1.0, 1.0])
     fR = signs[:, None] * pose[:, :3] * signs
     t = signs * pose[:, 3] + torch.tensor([CROP_SIZE + 1.0, 0.0, 0.0])
@@ -802,26 +922,34 @@ mirror = torch.tensor([-1.0, 1.0, 1.0])
 straight = to_pixels(project(face, some_pose), CROP_SIZE)
 mirrored = to_pixels(project(face * mirror, flipped), CROP_SIZE)
 off = mirrored[:, 0] - (119 - straight[:, 0])
-assert torch.linalg.det(flipped[:, :3]) > 0, "The 3×3 part must not mirror: the mesh does."
+assert torch.linalg.det(flipped[:, :3]) > 0, (
+    "The 3×3 part must not mirror: the mesh already does."
+)
 assert off.std() < 1e-2, "x of the mirrored face is wrong: look at the signs of f R."
-assert off.abs().max() < 1e-2, f"x is right but for a shift of {off.mean():.1f}: look at t."
-assert torch.allclose(mirrored[:, 1:], straight[:, 1:], atol=1e-2), "y or z has changed."
-before, after = (float(camera.matrix_to_euler(p[:, :3])[1]) for p in (some_pose, flipped))
+assert off.abs().max() < 1e-2, (
+    f"x is right but for a shift of {off.mean():.1f}: look at t."
+)
+assert torch.allclose(mirrored[:, 1:], straight[:, 1:], atol=1e-2), (
+    "y or z has changed."
+)
+before, after = (
+    float(camera.matrix_to_euler(p[:, :3])[1]) for p in (some_pose, flipped)
+)
 print(f"✓ a yaw of {math.degrees(before):.0f}° became {math.degrees(after):.0f}°")
 
 # %% [markdown]
 # ## Further reading
 #
-# - {cite:t}`zhu2016face` introduced this coefficient vector, its weights and the training data with its pose
+# - {cite:t}`zhu2016face` introduced this coefficient vector, its weights, and the training data with its pose
 #   convention.
 # - {cite:t}`tu2021assisted`, the paper of this book, section 3.
 # - {cite:t}`hartley2004multiple` on cameras, from affine to projective, and on what can be recovered from
 #   pictures.
-# - A. Bas and W. A. P. Smith,
-#   [What does 2D geometric information really tell us about 3D face shape?](https://arxiv.org/abs/1708.06703)
-#   (2019), on how the camera's distance and the face's shape are mixed up in landmarks.
-# - {cite:t}`zhou2019continuity` show why no three or four numbers can describe all rotations without a jump,
-#   and six can.
+# - A. Bas and W. A. P. Smith, [What does 2D geometric information really tell us about 3D face
+#   shape?](https://arxiv.org/abs/1708.06703) (2019), on how the camera's distance and the face's shape are
+#   mixed up in landmarks.
+# - {cite:t}`zhou2019continuity` show why three or four numbers cannot describe all rotations without a jump,
+#   and why six can.
 #
 # Next: [chapter 4](04_fit_a_face_to_a_photograph.ipynb) finds the 62 numbers of a real photograph, without a
 # network.

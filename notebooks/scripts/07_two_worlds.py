@@ -30,7 +30,7 @@
 # - say how far a real detector is off, and why a Gaussian is too regular;
 # - find what gives a world away, before a network does.
 #
-# **Time** 35 minutes to read; about 15 s on a CPU, no GPU needed.
+# **Time** 35 minutes to read; no GPU needed.
 
 # %% tags=["install"]
 # On a machine without the package (Google Colab, for example), fetch it first. Elsewhere this does nothing.
@@ -39,7 +39,7 @@ import subprocess
 import sys
 
 if importlib.util.find_spec("twodasl_lite") is None:
-    package = "twodasl_lite[book] @ git+https://github.com/twodasl-lite/twodasl_lite@main"
+    package = "twodasl_lite[chapters] @ git+https://github.com/twodasl-lite/twodasl_lite@main"
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", package], check=True)
 
 # %%
@@ -57,6 +57,7 @@ import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 
+# %%
 from twodasl_lite import camera, render
 from twodasl_lite.coefficients import CoefficientLayout, Coefficients
 from twodasl_lite.data.aflw2000 import read_aflw2000
@@ -67,7 +68,9 @@ from twodasl_lite.data.worlds import Lighting, Person, Pose, World, load_world
 from twodasl_lite.decode import decode, decode_landmarks
 from twodasl_lite.landmarks import landmark_map, subset_18
 from twodasl_lite.morphable import load_face_model
-from twodasl_lite.viz.palette import CATEGORICAL
+from twodasl_lite.viz.palette import CATEGORICAL, HOUSE_STYLE
+
+plt.rcParams.update(HOUSE_STYLE)
 
 model = load_face_model(CoefficientLayout())
 labelled, wild = SyntheticFaces(model, "labelled"), SyntheticFaces(model, "wild")
@@ -77,20 +80,21 @@ committed = json.loads(asset.read_text("utf-8"))
 # %% [markdown]
 # ## What the field has
 #
-# Whoever trains a network for 3D faces has two kinds of photographs.
+# To train a network for 3D faces, the field has two kinds of photographs.
 #
-# - **Labelled** ones: somebody fitted a model to them, as we did in chapter 4, and checked the result. 300W-LP
-#   {cite:p}`zhu2016face` began with some 4,000 photos and *turned* them, through their fitted meshes, to larger yaws: 61,225
-#   pictures. Fits succeed on faces that look into the camera, in good light; so that is what labelled photos show.
-# - **In-the-wild** ones: photos from the web with a box and 2D landmarks, nothing else. UMDFaces
-#   {cite:p}`bansal2017umdfaces` has 367,888 of them. All poses, all lights, hats, hands and microphones; and the
-#   landmarks come from a detector.
+# - **Labelled** ones: somebody fitted a model to them, as we did in chapter 4, and checked the result.
+#   300W-LP {cite:p}`zhu2016face` started from some 4,000 photos and *rotated* them, by means of their fitted
+#   meshes, to larger yaws: 61,225 pictures. Fits succeed on faces that look into the camera in good light, so
+#   that is what labelled photos show.
+# - **In-the-wild** ones: photos from the web with a bounding box and 2D landmarks, and nothing else. UMDFaces
+#   {cite:p}`bansal2017umdfaces` has 367,888 of them, in all poses and lights, with hats, hands and
+#   microphones. The landmarks come from a detector.
 #
-# The idea of {cite:t}`tu2021assisted` is that the second kind can teach 3D too. Neither set may be passed on with this
-# book. So we draw both worlds with one generator, configured as the two kinds of data are. *The generator and its
-# settings are ours*, not the paper's.
+# The idea of {cite:t}`tu2021assisted` is that the second kind can teach 3D too. Neither data set may be
+# redistributed with this book, so we draw both worlds with one generator, configured to resemble the two
+# kinds of data. *The generator and its settings are ours*, not the paper's.
 #
-# Here are 64 pictures from each. Take your time: nothing replaces looking at one's data.
+# Here are 64 pictures from each world. Take your time: nothing replaces looking at your data.
 
 # %%
 few, many = labelled.batch(0, 64), wild.batch(0, 64)
@@ -106,7 +110,9 @@ def sheet(images, columns=8):
 
 def show_sheet(images, columns=8, inches=8.0):
     picture = sheet(images, columns)
-    figure = plt.figure(figsize=(inches, inches * picture.shape[0] / picture.shape[1]))
+    figure = plt.figure(
+        figsize=(inches, inches * picture.shape[0] / picture.shape[1])
+    )
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(picture)
     axes.axis("off")
@@ -116,18 +122,18 @@ def show_sheet(images, columns=8, inches=8.0):
 show_sheet(few.images)
 
 # %% [markdown]
-# **Figure 7.1.** Sixty-four labelled pictures. *Look for* what is the same in all of them.
+# **Figure 7.1.** Sixty-four labelled pictures. *Look for* what they all have in common.
 
 # %% tags=["hide-input"]
 show_sheet(many.images)
 
 # %% [markdown]
-# **Figure 7.2.** Sixty-four pictures from the wild. *Try* to find the ten hardest. For which could you click the landmarks?
-# Compare with the figure above, place by place: the same 64 people.
+# **Figure 7.2.** Sixty-four in-the-wild pictures. *Try* to find the ten hardest. In which of them could you
+# click the landmarks? Compare with the figure above, position by position: they are the same 64 people.
 
 # %% [markdown]
-# What each world knows about its pictures stands in a {py:class}`FaceBatch <twodasl_lite.data.faces.FaceBatch>`, the one structure
-# that every source of pictures in this book returns. Where a world does not know, there is nothing:
+# A {py:class}`FaceBatch <twodasl_lite.data.faces.FaceBatch>` holds what a world knows about its pictures;
+# every source of pictures in this book returns this structure. What a world does not know is `None`:
 
 # %%
 for name, batch in (("labelled", few), ("wild", many)):
@@ -136,13 +142,14 @@ for name, batch in (("labelled", few), ("wild", many)):
         print(f"  {field:17}", "unknown" if value is None else tuple(value.shape))
 
 # %% [markdown]
-# For testing, the generator can tell the truth about the wild world too, with `batch(..., truth=True)`. A trainer never
-# asks for it.
+# For testing, the generator can reveal the ground truth of the wild world too, with `batch(..., truth=True)`.
+# The trainer never asks for it.
 #
-# Two things are deliberate. First, *both* worlds have points from a detector: a network that has learnt on perfect
-# landmarks does not know what to do with bad ones. Second, every picture is a function of (world, seed, index), and of
-# nothing else. Random numbers come from no queue; each is a hash of the seed, the picture's index and the purpose,
-# "yaw" or "lamp". So a picture is the same in any batch, on any of many workers, after any interruption:
+# Two choices are deliberate. First, *both* worlds have points from a detector: a network trained on perfect
+# landmarks does not know what to do with bad ones. Second, every picture is a function of (world, seed,
+# index) and of nothing else. Random numbers do not come from a shared stream; each is a hash of the seed, the
+# index of the picture and the purpose, such as "yaw" or "lamp". So a picture is the same in any mini-batch,
+# on any worker, and after any interruption:
 
 # %%
 alone = wild.batch(5, 1)
@@ -155,9 +162,9 @@ print("shape of face 0, wild:    ", second[0, 12:15].numpy().round(1))
 # %% [markdown]
 # ## How a picture is made
 #
-# A world is a page of settings ({py:class}`World <twodasl_lite.data.worlds.World>`, read from a small TOML file). Because of the hashes,
-# changing one setting leaves everything else as it was. So we can watch a picture grow, by giving a plain world
-# the wild one's settings, group by group:
+# A world is a page of settings ({py:class}`World <twodasl_lite.data.worlds.World>`, read from a small TOML
+# file). Because every random number is a hash, changing one setting leaves everything else unchanged. So we
+# can watch a picture take shape by giving a plain world the settings of the wild one, group by group:
 
 # %%
 settings = load_world("wild")
@@ -193,20 +200,20 @@ for column, name in enumerate(stages):
     axes.text(120 * column + 60, -6, name, ha="center", va="bottom", fontsize=9)
 
 # %% [markdown]
-# **Figure 7.3.** Four pictures, growing from left to right: mean face; shape, expression and skin; pose; hair, beard and
-# collar; lamps, highlights and shadows; things in front of the face; background; and what a camera, the web and a
-# file do to it. *Try* to say after which step you would no longer find the corner of the far eye. The 62 numbers are
-# settled in the third column.
+# **Figure 7.3.** Four pictures take shape from left to right: mean face; shape, expression and skin; pose;
+# hair, beard and collar; lamps, highlights and shadows; occluders; background; and the effects of the camera,
+# the web and the file format. *Try* to say after which step you can no longer find the corner of the far eye.
+# The 62 numbers are fixed from the third column on.
 
 # %% [markdown]
-# Each step has its model. Things in front are meshes of their own, drawn by the same z-buffer, so that they hide landmarks
-# and throw shadows without any rule for it. The file step is JPEG's own: cosine transform, rounding, back. Shares and
-# ranges stand in the TOML files, each with a comment.
+# Each step has its own model. Occluders are meshes, drawn by the same z-buffer, so that they hide landmarks
+# and cast shadows without any special rule. The file step does what JPEG does: cosine transform, rounding,
+# inverse transform. Proportions and ranges are in the TOML files, each with a comment.
 #
 # ## Yaw
 #
-# The most important difference between the worlds is none of light or noise. It is how far heads turn. We need no
-# pictures to see it, only the coefficients, 20,000 of them:
+# The most important difference between the worlds is not light or noise but how far the heads turn. To see it
+# we need no pictures, only coefficients, 20,000 of them:
 
 # %%
 COUNT = 20_000
@@ -223,7 +230,9 @@ truth = {name: faces.coefficients(0, COUNT) for name, faces in worlds.items()}
 yaw = {name: yaw_of(coefficients) for name, coefficients in truth.items()}
 for name, angles in yaw.items():
     beyond = (angles.abs() > 60).float().mean()
-    print(f"{name:9} {angles.abs().mean():4.1f}° on average, {beyond:.0%} beyond 60°")
+    print(
+        f"{name:9} {angles.abs().mean():4.1f}° on average, {beyond:.0%} beyond 60°"
+    )
 
 # %% tags=["hide-input"]
 figure, axes = plt.subplots(figsize=(8, 2.6), layout="constrained")
@@ -232,26 +241,32 @@ edges = np.arange(-90, 91, 10)
 for (name, angles), colour in zip(yaw.items(), CATEGORICAL):
     axes.hist(angles, edges, density=True, alpha=0.55, color=colour, label=name)
 density, _ = np.histogram(real[np.abs(real) <= 90], edges, density=True)
-axes.stairs(density, edges, color="black", linewidth=1.5, label="AFLW2000-3D, the real benchmark")
+axes.stairs(
+    density, edges, color="black", linewidth=1.5,
+    label="AFLW2000-3D, the real benchmark"
+)
 axes.set(xlabel="yaw (degrees)", yticks=[], xticks=range(-90, 91, 30))
 axes.spines[["top", "right", "left"]].set_visible(False)
 _ = axes.legend(frameon=False)
 
 
 # %% [markdown]
-# **Figure 7.4.** Yaw in both worlds, and of the 1,998 photos of the benchmark that chapter 15 measures with. *Ask yourself* what a network
-# trained on the labelled world alone will say about a profile.
+# **Figure 7.4.** Yaw in both worlds, and in the 1,998 photos of the benchmark used in chapter 15. *Ask
+# yourself* what a network trained on the labelled world alone will predict for a profile.
 
 # %% [markdown]
 # ## The fourth channel
 #
-# Besides the photo, the network sees the landmarks, as a picture: the {term}`landmark map` $M(\mathbf x)$, 120 × 120, of 18 of the
-# 68 points (brows, eyes, nose and mouth; the middles of eyes and mouth are means of two). The *binary* form, that of the released code, is
-# $-1$ everywhere and $+1$ at pixel $(\lfloor x \rfloor, \lfloor y \rfloor)$ of each point that the detector reports. Points
-# outside the crop are left out.
+# Besides the photo, the network sees the landmarks as a picture: the {term}`landmark map` $M(\mathbf x)$, 120
+# × 120, of 18 of the 68 points (brows, eyes, nose and mouth; the centres of the eyes and the mouth are each
+# the mean of two points). The *binary* form, which the released code uses, is $-1$ everywhere and $+1$ at
+# pixel $(\lfloor x \rfloor, \lfloor y \rfloor)$ of each point that the detector reports. Points outside the
+# crop are left out.
 #
-# The *Gaussian* form gives each point a soft spot $g_i(\mathbf p) = \exp(-\lVert \mathbf p - \mathbf x_i \rVert^2 / 2\sigma^2)$ and
-# unites them: $1 - \prod_i (1 - g_i)$, scaled to $[-1, 1]$. It is not in the released code; the paper speaks of heat maps.
+# The *Gaussian* form gives each point a soft spot
+# $g_i(\mathbf p) = \exp(-\lVert \mathbf p - \mathbf x_i \rVert^2 / 2\sigma^2)$ and combines the spots as
+# $1 - \prod_i (1 - g_i)$, scaled to $[-1, 1]$. It is not in the released code; the journal version of the
+# paper mentions heat maps.
 
 # %%
 def binary_map(points, reported):
@@ -259,16 +274,19 @@ def binary_map(points, reported):
     picture = torch.full((1, 120, 120), -1.0)
     for (x, y), known in zip(points, reported, strict=True):
         if known and 0 <= x < 120 and 0 <= y < 120:
-            picture[0, int(y), int(x)] = 1.0  # int() of a positive number is its floor
+            # int() of a positive number is its floor
+            picture[0, int(y), int(x)] = 1.0
     return picture
 
 
 def gaussian_map(points, reported, sigma=1.5):
-    """(1, 120, 120) likewise, with soft spots."""
+    """(1, 120, 120) from 18 points (18, 2), with soft spots."""
     y, x = torch.meshgrid(torch.arange(120.0), torch.arange(120.0), indexing="ij")
     empty = torch.ones(120, 120)
     for px, py in points[reported]:
-        empty = empty * (1 - torch.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * sigma**2)))
+        empty = empty * (
+            1 - torch.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * sigma**2))
+        )
     return (2 * (1 - empty) - 1)[None]
 
 
@@ -292,7 +310,9 @@ for line, index in zip(panels, (6, 54), strict=True):
     line[1].plot(*points[reported].T, "o", color="#D55E00", mec="white", ms=4)
     line[2].imshow(binary_map(points, reported)[0], cmap="gray")
     line[3].imshow(gaussian_map(points, reported)[0], cmap="gray")
-for axes, title in zip(panels[0], ("photo", "detected", "binary map", "Gaussian map"), strict=True):
+for axes, title in zip(
+    panels[0], ("photo", "detected", "binary map", "Gaussian map"), strict=True
+):
     axes.set_title(title, fontsize=10)
 for axes in panels.flat:
     axes.set(xlim=(-0.5, 119.5), ylim=(119.5, -0.5))
@@ -300,23 +320,26 @@ for axes in panels.flat:
 
 
 # %% [markdown]
-# **Figure 7.5.** Two pictures, the points that the detector reports, and both maps. *Count* the points of the second face; a detector
-# may miss some. *Ask yourself* how much of the face you could guess from a map alone: a network can, and will.
+# **Figure 7.5.** Two pictures, the points that the detector reports, and both maps. *Count* the points of the
+# second face; a detector may miss some. *Ask yourself* how much of the face you could guess from a map alone:
+# a network can do it, and will.
 
 # %% [markdown]
-# The binary map has a property that will matter in chapters 11 and 12: move a point a little, and the map stays as it is; a little more, and it
-# jumps. Its derivative is zero or nothing. Through the Gaussian map a gradient passes.
+# The binary map has a property that will matter in chapters 11 and 12: if a point moves a little, the map
+# does not change; if it moves a little more, the map jumps. Its derivative is zero or undefined. The Gaussian
+# map lets gradients through.
 #
 # ## How noisy landmarks are
 #
-# How far is a detector off? The authors of 2DASL published what theirs found on the AFLW2000-3D crops, and the true
-# landmarks of those are known. Per face we take the mean distance over the 18 points, divided by the face's size
-# $\sqrt{wh}$ (the box of the 68 true landmarks): the {term}`NME` of the *input*. Since these data are not ours to pass on, only the errors are here;
-# with the folder that `TWODASL_DATA` names, a part is measured anew.
+# How far off is a detector? The authors of 2DASL published the points that theirs found on the AFLW2000-3D
+# crops, whose true landmarks are known. For each face we take the mean distance over the 18 points, divided
+# by the size of the face $\sqrt{wh}$ (from the bounding box of the 68 true landmarks): the {term}`NME` of the
+# *input*. Since we may not redistribute these data, only the errors are stored here; if `TWODASL_DATA` names
+# a data folder, we measure a part of them again.
 
 # %%
 def errors_of(detected, landmarks):
-    """NME (N,) of detected 18 points, against the true 68 landmarks; NaN left out."""
+    """NME (N,) of 18 detected points against 68 true landmarks, without NaN."""
     truth = landmarks[..., :2]
     size = (truth.amax(dim=1) - truth.amin(dim=1)).prod(dim=-1).sqrt()
     return (detected - subset_18(truth)).norm(dim=-1).nanmean(dim=1) / size
@@ -328,7 +351,10 @@ def summary(error, angles):
     bins = (angles <= 30, (angles > 30) & (angles <= 60), angles > 60)
     bins = [100 * error[part].double() for part in bins]
     beyond = [100 * (e > 10).double().mean() for e in bins]
-    return [(e.mean(), e.median(), e.quantile(0.95), b) for e, b in zip(bins, beyond, strict=True)]
+    return [
+        (e.mean(), e.median(), e.quantile(0.95), b)
+        for e, b in zip(bins, beyond, strict=True)
+    ]
 
 
 def table(name, rows):
@@ -341,24 +367,32 @@ def table(name, rows):
 real_error = torch.tensor(committed["nme"]) * committed["unit"]
 real_yaw = torch.tensor(committed["yaw"]).float()
 real_rows = summary(real_error, real_yaw)
-table(f"a real detector ({committed['file']}; committed {committed['date']})", real_rows)
+table(
+    f"a real detector ({committed['file']}; committed {committed['date']})",
+    real_rows
+)
 
-part = Path(os.environ.get("TWODASL_DATA", "")) / "aflw2000-3d" / "aflw2000_every_fifth.npz"
+part = Path(
+    os.environ.get("TWODASL_DATA", "")
+) / "aflw2000-3d" / "aflw2000_every_fifth.npz"
 if os.environ.get("TWODASL_DATA") and part.is_file():
     benchmark = read_aflw2000(part)
     in_crop = camera.image_to_crop(benchmark.landmarks, benchmark.boxes)
     fresh = errors_of(subset_18(benchmark.detected), in_crop)
     fresh_yaw = benchmark.yaw
     known = torch.isfinite(fresh)
-    table("every fifth of them, measured now", summary(fresh[known], fresh_yaw[known]))
+    table(
+        "every fifth of them, measured now", summary(fresh[known], fresh_yaw[known])
+    )
 else:
-    print("TWODASL_DATA is not set: nothing measured anew")
+    print("TWODASL_DATA is not set: nothing measured again")
 
 # %% [markdown]
-# Two to four per cent of the face; and what matters more, the error doubles as the face turns, and one face in forty beyond 60° is wrong by
-# more than a tenth of its size. Now two simulations on the 20,000 faces of our wild world. The first takes the standard deviations measured in each
-# range of yaw, of the shift that all points of a face share and of each point's own error, and draws from a *normal distribution*. The second is the package's
-# {py:func}`detect <twodasl_lite.data.detector.detect>`.
+# The error is two to four per cent of the face. More importantly, it almost doubles as the face turns, and
+# for one face in forty beyond 60° it exceeds a tenth of the face's size. Now we simulate a detector in two
+# ways on the 20,000 faces of our wild world. The first takes the standard deviations measured in each yaw
+# bin, both of the shift that all points of a face share and of each point's own error, and draws from a
+# *normal distribution*. The second is the package's {py:func}`detect <twodasl_lite.data.detector.detect>`.
 
 # %%
 landmarks = decode_landmarks(truth["wild"], model)  # (N, 68, 3)
@@ -368,18 +402,23 @@ size = extent.prod(dim=-1).sqrt()  # (N,) pixels
 
 
 def gaussian_detector(points, angles, size, seed=0):
-    """True points plus normal noise with the deviations measured, in face sizes."""
+    """True points plus normal noise with the measured sigmas, in face sizes."""
     generator = torch.Generator().manual_seed(seed)
     kind = torch.bucketize(angles.abs(), torch.tensor([30.0, 60.0]))
-    measured = {k: [row[k] for row in committed["deviations"]] for k in ("shift", "point")}
-    sigma = {name: torch.tensor(rows)[kind] for name, rows in measured.items()}  # (N, 2)
+    measured = {
+        k: [row[k] for row in committed["deviations"]] for k in ("shift", "point")
+    }
+    # (N, 2)
+    sigma = {name: torch.tensor(rows)[kind] for name, rows in measured.items()}
     shift = sigma["shift"] * torch.randn(len(points), 2, generator=generator)
     own = sigma["point"][:, None] * torch.randn(points.shape, generator=generator)
     return points + (shift[:, None] + own) * (size / REFERENCE_SIZE)[:, None, None]
 
 
 gaussian = gaussian_detector(points, yaw["wild"], size)
-simulated, reported = detect(points, yaw["wild"], size, Draws(1, torch.arange(COUNT)))
+simulated, reported = detect(
+    points, yaw["wild"], size, Draws(1, torch.arange(COUNT))
+)
 found = {"normal distribution": gaussian, "the package's detector": simulated}
 for name, detected in found.items():
     rows = summary(errors_of(detected, landmarks), yaw["wild"])
@@ -388,27 +427,38 @@ ratio = torch.tensor(rows)[:, :3] / torch.tensor(real_rows)[:, :3]
 assert (ratio - 1).abs().max() < 0.1, f"the simulated detector is off: {ratio}"
 
 # %% [markdown]
-# Look at the last rows. The normal distribution has the right mean, and a median that is much too large, and a 95th percentile that is
-# much too small. It makes every face equally bad. Why? An error per face is a mean over 18 points. If those were *independent*, the mean would hardly vary:
-# the length of a two-dimensional normal error has a relative spread of 52 %, the mean of 18 of them has $52 / \sqrt{18} = 12$ %.
-# Real errors are not independent. If one eye corner is wrong, because the face is dark or turned away, so is its neighbour: a face has a *difficulty*. How much do the
-# errors of faces vary, relative to their mean?
+# Look at the last rows. The normal distribution has the right mean, but its median is much too large and its
+# 95th percentile much too small. It makes every face equally bad. Why? The error of a face is a mean over 18
+# points. If those were *independent*, the mean would hardly vary: the length of a two-dimensional normal
+# error has a relative standard deviation of 52 %, the mean of 18 of them only $52 / \sqrt{18} = 12$ %. Real
+# errors are not independent. If one eye corner is wrong because the face is dark or turned away, so is its
+# neighbour: each face has a *difficulty*. How much do the errors of faces vary, relative to their mean?
 
 # %%
 hard = {"real": real_error[real_yaw.abs() > 60]}
-hard |= {name: errors_of(d, landmarks)[yaw["wild"].abs() > 60] for name, d in found.items()}
+hard |= {
+    name: errors_of(d, landmarks)[yaw["wild"].abs() > 60]
+    for name, d in found.items()
+}
 for name, error in hard.items():
-    print(f"{name:23} relative spread beyond 60°: {float(error.std() / error.mean()):.0%}")
+    print(
+        f"{name:23} relative standard deviation beyond 60°: "
+        f"{float(error.std() / error.mean()):.0%}"
+    )
 
 # %% [markdown]
-# So the package's detector draws, for each face, a log-normal difficulty that multiplies all its errors, one for each point besides, lets a few points go astray, and
-# misses some (rarely; how often is our choice, since the real one reports every point). Its numbers were fitted to the table; the assertion above is the test of that.
+# So the package's detector draws a log-normal difficulty for each face, which multiplies all its errors, and
+# another for each point. It also lets a few points go far astray and misses some (rarely; how often is our
+# choice, since the real detector reports every point). Its parameters were fitted to the table; the assertion
+# above tests the fit.
 
 # %% tags=["hide-input"]
 generator = torch.Generator().manual_seed(11)
 person = model.sample(1, generator=generator)
 skin = model.decode_albedo(model.sample_albedo(1, generator=generator))[0]
-lamps = render.Lamps(torch.full((3,), 0.35), torch.tensor([[0.5, 0.5, 0.8]]), torch.full((1, 3), 1.0))
+lamps = render.Lamps(
+    torch.full((3,), 0.35), torch.tensor([[0.5, 0.5, 0.8]]), torch.full((1, 3), 1.0)
+)
 DRAWN = 60
 
 
@@ -425,7 +475,9 @@ def posed(angle):
 def picture_of(vector):
     """The face as a JPEG picture that a page can hold, 240 x 240."""
     fine = render.refine(decode(vector, model), 2)
-    drawn = render.render(fine, model.triangles, skin, 240, 240, light=lamps, supersample=2)
+    drawn = render.render(
+        fine, model.triangles, skin, 240, 240, light=lamps, supersample=2
+    )
     picture = render.over(drawn, torch.tensor([0.62, 0.65, 0.69]))[0]
     rgb = (255 * picture).round().byte().numpy()
     _, data = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])
@@ -434,7 +486,7 @@ def picture_of(vector):
 
 # %% tags=["hide-input"]
 def clouds(angle):
-    """What both detectors report of one face, again and again; (DRAWN, 18, 2) each."""
+    """Repeated reports of both detectors on one face; (DRAWN, 18, 2) each."""
     marks = decode_landmarks(posed(angle), model)[..., :2].expand(DRAWN, -1, -1)
     angles = torch.full((DRAWN,), angle)
     box = (marks.amax(dim=1) - marks.amin(dim=1)).prod(dim=-1).sqrt()
@@ -445,20 +497,28 @@ def clouds(angle):
 # %% tags=["hide-input"]
 percent = np.arange(0, 12.01, 0.5)
 kinds = (real_yaw.abs(), yaw["wild"].abs(), yaw["wild"].abs())
-all_errors = (real_error, errors_of(simulated, landmarks), errors_of(gaussian, landmarks))
+all_errors = (
+    real_error, errors_of(simulated, landmarks), errors_of(gaussian, landmarks)
+)
 
 
 def histogram(angle):
-    """Shares of faces per half per cent of error, for the range of yaw of an angle."""
-    low, high = ((-1, 30), (30, 60), (60, 1000))[int(np.digitize(abs(angle), [30.5, 60.5]))]
+    """Percentage of faces per 0.5 % of error, in the yaw bin of an angle."""
+    low, high = (
+        (-1, 30), (30, 60), (60, 1000)
+    )[int(np.digitize(abs(angle), [30.5, 60.5]))]
     for angles, error in zip(kinds, all_errors, strict=True):
         chosen = 100 * error[(angles > low) & (angles <= high)].numpy()
         yield np.histogram(chosen, percent)[0] / len(chosen) * 100
 
 
+# %% tags=["hide-input"]
 def traces(angle):
     """Everything that the figure shows for a yaw."""
-    picture = {"source": picture_of(posed(angle)), "dx": 0.5, "dy": 0.5, "x0": -0.25, "y0": -0.25}
+    picture = {
+        "source": picture_of(posed(angle)), "dx": 0.5, "dy": 0.5, "x0": -0.25,
+        "y0": -0.25
+    }
     ours, normal = clouds(angle)
     colour = np.tile(np.arange(18), DRAWN).tolist()
     spots = []
@@ -466,14 +526,20 @@ def traces(angle):
         x, y = cloud.flatten(0, 1).nan_to_num(-99).numpy().round(1).T
         spots.append({"x": x.tolist(), "y": y.tolist(), "marker": {"color": colour}})
     curves = [{"y": share.round(2).tolist()} for share in histogram(angle)]
-    return [go.Image(picture), go.Image(picture), *map(go.Scatter, spots), *map(go.Scatter, curves)]
+    return [
+        go.Image(picture), go.Image(picture), *map(go.Scatter, spots),
+        *map(go.Scatter, curves)
+    ]
 
 
 # %% tags=["hide-input"]
 angles = list(range(-90, 91, 15))
 specs = [[{}, {}], [{"colspan": 2}, None]]
 names = ("simulated detector", "normal noise", "")
-fig = make_subplots(2, 2, specs=specs, row_heights=[0.6, 0.4], subplot_titles=names, vertical_spacing=0.12)
+fig = make_subplots(
+    2, 2, specs=specs, row_heights=[0.6, 0.4], subplot_titles=names,
+    vertical_spacing=0.12
+)
 START = len(angles) - 2
 look = {"mode": "markers", "hoverinfo": "skip", "showlegend": False}
 dot = {"size": 3.5, "opacity": 0.75, "colorscale": "HSV", "cmin": 0, "cmax": 18}
@@ -488,44 +554,66 @@ for number, trace in enumerate(traces(float(angles[START]))):
         trace.update(look).update(marker=dot)
     elif number > 3:
         name, colour, dash = labels[number - 4]
-        trace.update(line).update(name=name, line={"color": colour, "dash": dash, "width": 2.5})
+        trace.update(line).update(
+            name=name, line={"color": colour, "dash": dash, "width": 2.5}
+        )
     else:
         trace.update(hoverinfo="skip")
     row, column = (2, 1) if number > 3 else (1, 1 + number % 2)
     fig.add_trace(trace, row, column)
 
 # %% tags=["hide-input"]
-fig.frames = [go.Frame(data=traces(float(angle)), traces=list(range(7)), name=str(angle)) for angle in angles]
-play = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
-steps = [{"label": f"{angle}°", "method": "animate", "args": [[str(angle)], play]} for angle in angles]
+fig.frames = [
+    go.Frame(data=traces(float(angle)), traces=list(range(7)), name=str(angle))
+    for angle in angles
+]
+play = {
+    "mode": "immediate", "frame": {"duration": 0, "redraw": True},
+    "transition": {"duration": 0}
+}
+steps = [
+    {"label": f"{angle}°", "method": "animate", "args": [[str(angle)], play]}
+    for angle in angles
+]
 for column in (1, 2):
     fig.update_xaxes(range=[-0.5, 119.5], visible=False, row=1, col=column)
     fig.update_yaxes(range=[119.5, -0.5], visible=False, row=1, col=column)
-fig.update_xaxes(title="error of a face (% of its size)", range=[0, 12], row=2, col=1)
+fig.update_xaxes(
+    title="error of a face (% of its size)", range=[0, 12], row=2, col=1
+)
 fig.update_yaxes(title="% of faces", rangemode="tozero", row=2, col=1)
 slider = {"active": START, "steps": steps, "currentvalue": {"prefix": "yaw "}}
-legend = {"orientation": "h", "x": 0, "y": 0.37, "yanchor": "bottom", "font": {"size": 12}}
+legend = {
+    "orientation": "h", "x": 0, "y": 0.37, "yanchor": "bottom", "font": {"size": 12}
+}
 fig.update_annotations(font_size=13)
-fig.update_layout(height=680, margin={"l": 55, "r": 15, "t": 40, "b": 45}, sliders=[slider], legend=legend)
+fig.update_layout(
+    height=680, margin={"l": 55, "r": 15, "t": 40, "b": 45}, sliders=[slider],
+    legend=legend
+)
 fig
 
 
 # %% [markdown]
-# **Figure 7.6.** Above, one face and what two simulated detectors report of it sixty times, a colour per point. Below, how the errors of faces are distributed
-# in that range of yaw. *Try* yaw 0°, then 75°. Compare the two clouds: on the left most are small and a few are wild; on the right all are middling. Below,
-# the real curve leans to the left and has a long tail, and so does the package's; the normal one stands in the middle. *Look for* what the fit missed:
-# the simulation makes some faces better than the real detector ever is, because only mean, median and 95th percentile were compared.
+# **Figure 7.6.** Above, one face and sixty reports of it by each of two simulated detectors, one colour per
+# point. Below, the distribution of the errors of faces in that yaw bin. *Try* a yaw of 0°, then 75°. Compare
+# the two clouds: on the left most errors are small and a few are wild; on the right all are middling. In the
+# lower panel, the real curve peaks at the left and has a long tail, and so does the package's; the normal one
+# peaks in the middle. *Look for* what the fit missed: the simulation makes some faces better than the real
+# detector ever does, because we compared only the mean, median and 95th percentile.
 
 # %% [markdown]
 # ## What a network must not learn
 #
-# A network takes the cheapest way to its goal. If two kinds of pictures need two kinds of answers, and something trivial tells them apart, it will learn
-# the trivial thing. How well are our worlds told apart by four numbers that know nothing of faces: how much neighbouring pixels differ along the picture's border, how much they
-# differ everywhere, the mean brightness and the mean saturation? And by a straight line, a least-squares classifier?
+# A network takes the cheapest way to its goal. If two kinds of pictures need two kinds of answers, and
+# something trivial tells them apart, the network will learn the trivial thing. How well can we tell our
+# worlds apart with four numbers that know nothing about faces: how much neighbouring pixels differ along the
+# border of the picture, how much they differ everywhere, the mean brightness and the mean saturation? We use
+# a least-squares classifier on these numbers and their squares.
 
 # %%
 def trivia(images):
-    """Four numbers (B, 4) that know nothing of faces."""
+    """Four numbers (B, 4) that know nothing about faces."""
     x = images.float() / 255
     grey = x.mean(dim=1)  # (B, 120, 120)
     down, across = grey.diff(dim=1)[..., 1:].abs(), grey.diff(dim=2)[:, 1:].abs()
@@ -538,7 +626,7 @@ def trivia(images):
 
 
 def told_apart(first, second):
-    """Share of pictures (never seen) that a straight line assigns to the right world."""
+    """Share of unseen pictures that least squares assigns to the right world."""
     features = torch.cat([trivia(first), trivia(second)])
     features = (features - features.mean(dim=0)) / features.std(dim=0)
     one = torch.ones(len(features), 1)
@@ -556,18 +644,22 @@ print(f"told apart: {told_apart(*two):.0%} (guessing: 50%)")
 
 
 # %% [markdown]
-# So "is this a studio picture?" is easy to answer, and a network that sees pictures can always know which world it is in. For the regressor that is
-# a danger as long as the two worlds *mean* different things, for example if the points of one were perfect and those of the other noisy: then it would trust the map
-# in one and distrust it in the other. The remedy is to give both the same detector.
+# So "is this a studio picture?" is easy to answer, and a network that sees pictures can always know which
+# world it is in. For the regressor this is dangerous only if the two worlds *mean* different things. If the
+# points of one were perfect and those of the other noisy, for example, it would trust the map in one world
+# and distrust it in the other. The remedy is to use the same detector in both.
 #
-# The *critic* of chapter 13 is in more danger still. It is shown pairs of coefficients and landmarks: real ones of the labelled world, and the regressor's answers
-# on the wild one. It should learn whether the two belong together. It sees no picture, but two things give it away even then. Suppose the regressor
-# were *perfect*. How well could a critic that looks at one number alone still tell its answers from real ones? We measure the probability that it ranks a random pair of both
-# correctly (the area under the ROC curve; 50 % is blind), for two numbers: the distance of the points from the coefficients' own landmarks, and the yaw.
+# The *critic* of chapter 13 is in even greater danger. It is shown pairs of coefficients and landmarks: real
+# ones from the labelled world, and the regressor's predictions on the wild one. It should learn whether the
+# two belong together. It sees no picture, but two other things give the origin of a pair away. Suppose the
+# regressor were *perfect*. How well could a critic that looks at a single number still tell predictions from
+# real pairs? We measure the probability that it ranks one random pair of each kind correctly (the area under
+# the ROC curve; 50 % is chance), for two such numbers: the distance of the points from the landmarks of the
+# coefficients, and the yaw.
 
 # %%
 def ranked(first, second):
-    """Probability that a number of the second kind is above one of the first."""
+    """Probability that a number of one kind ranks above one of the other."""
     order = torch.cat([first, second]).argsort().argsort().double()
     above = order[len(first) :].sum() - len(second) * (len(second) - 1) / 2
     area = float(above / len(first) / len(second))
@@ -575,7 +667,7 @@ def ranked(first, second):
 
 
 def pairs(faces, count=4000, noisy=True, seed=5):
-    """Distance of points from the coefficients' landmarks, and yaw, of true pairs."""
+    """Distance of points from the true landmarks, and |yaw|, of true pairs."""
     vectors = faces.coefficients(0, count)
     marks = decode_landmarks(vectors, model)
     angles, exact = yaw_of(vectors), subset_18(marks[..., :2])
@@ -586,13 +678,14 @@ def pairs(faces, count=4000, noisy=True, seed=5):
 
 
 # %%
-fakes = pairs(wild, seed=6)  # what a perfect regressor would say, and the wild points
+# a perfect regressor's coefficients with the wild points
+fakes = pairs(wild, seed=6)
 profiled = replace(load_world("labelled"), pose=settings.pose, box=settings.box)
 turned = SyntheticFaces(model, profiled)
 cases = {
     "labelled, exact points": pairs(labelled, noisy=False),
     "labelled, detector's points": pairs(labelled),
-    "the same, turned like the wild": pairs(turned),
+    "the same, with wild yaw": pairs(turned),
 }
 print(f"{'real pairs':32} by distance  by yaw")
 for name, real_pairs in cases.items():
@@ -601,29 +694,36 @@ for name, real_pairs in cases.items():
 assert max(areas) < 0.55
 
 # %% [markdown]
-# In the first row the critic is never wrong, and has learnt nothing but "noise". In the second it still ranks four pairs of five correctly by the yaw alone, and would push the
-# regressor to call every face frontal. Only the third is a fair question. So the rule of this book: *both sides get the same landmark noise and the same yaw*. For real labelled
-# photos, turning them through their fitted meshes, as 300W-LP was made, does the latter; the package has it as {py:mod}`profiling <twodasl_lite.data.profiling>`.
+# In the first row the critic is never wrong, and has learned nothing but "noise". In the second it still
+# ranks four out of five pairs correctly by yaw alone, and would push the regressor towards calling every face
+# frontal. Only the third row is a fair test. Hence the rule of this book: *both sides get the same landmark
+# noise and the same yaw distribution*. Real labelled photos can be rotated by means of their fitted meshes,
+# as was done for 300W-LP, to match the yaw; the package does this in
+# {py:mod}`profiling <twodasl_lite.data.profiling>`.
 #
 # ## Summary
 #
-# - Labelled pictures know their 62 numbers, and are narrow. Wild ones know 18 doubtful points, and are wide.
-# - A picture is a function of world, seed and index; every random number is a hash of what it is for.
+# - Labelled pictures come with their 62 numbers but cover few conditions. Wild ones cover many conditions but
+#   come with only 18 doubtful points.
+# - A picture is a function of world, seed and index; every random number is a hash that includes its purpose.
 # - The landmark map is the fourth input channel: binary, without a gradient, or Gaussian, with one.
-# - A real detector is off by 2 to 4 % of the face, more for turned faces, and by much more for a few. Errors within a face go together; a normal distribution misses
-#   that.
-# - What tells the worlds apart will be learnt. Give both the same noise and the same yaw where it matters.
+# - A real detector is off by 2 to 4 % of the face, more for turned faces, and by much more for a few. Errors
+#   within a face are correlated; independent normal noise misses that.
+# - A network learns whatever tells the worlds apart. Where it matters, give both the same noise and the same
+#   yaw distribution.
 #
-# The two kinds of data and the binary map are the paper's and its code's; the Gaussian map's form, the worlds and the simulated detector are ours. The table of errors is measured on the authors' published
+# The two kinds of data come from the paper and the binary map from its code; the form of the Gaussian map,
+# the worlds and the simulated detector are ours. The table of errors is measured on the authors' published
 # detections.
 #
 # ## Exercises
 #
 # ### Exercise 7.1 · Two mirrors
 #
-# Flipping pictures doubles the training data. Somebody proposes `batch.inputs().flip(-1)`: flip all four channels at once. Write `mirrored_inputs(batch)` so that
-# the map is the one that belongs to the mirrored points, and find out why the proposal is off by one pixel. (`landmark_map` and
-# {py:func}`twodasl_lite.landmarks.flip_landmarks` are at hand, `batch.flip()` is the answer and not allowed.)
+# Flipping pictures doubles the training data. Somebody proposes `batch.inputs().flip(-1)`, which flips all
+# four channels at once. Write `mirrored_inputs(batch)` so that the map belongs to the mirrored points, and
+# find out why the proposal is off by one pixel. (Use `landmark_map` and
+# {py:func}`twodasl_lite.landmarks.flip_landmarks`; `batch.flip()` would be the answer and is not allowed.)
 
 # %% tags=["exercise"]
 from twodasl_lite.landmarks import flip_landmarks
@@ -650,14 +750,17 @@ assert torch.equal(answer[:, :3], wanted[:, :3]), "the photo should be flipped"
 moved = answer[:, 3:].roll(-1, dims=-1)
 shifted = torch.equal(moved[..., 1:-1], wanted[:, 3:, :, 1:-1])
 assert not shifted, "every spot is one pixel too far right"
-assert torch.equal(answer[:, 3:], wanted[:, 3:]), "not the map of the mirrored points"
+assert torch.equal(answer[:, 3:], wanted[:, 3:]), (
+    "not the map of the mirrored points"
+)
 print("✓ flip the points, then draw them")
 
 # %% [markdown]
 # ### Exercise 7.2 · A world of your own
 #
-# Make a {py:class}`World <twodasl_lite.data.worlds.World>` of black-and-white passport photos: no yaw beyond 5° (pitch and roll likewise), no expression, nothing in front of the face. Begin with the labelled world;
-# `dataclasses.replace` works on the inner parts, too.
+# Make a {py:class}`World <twodasl_lite.data.worlds.World>` of black-and-white passport photos: no yaw beyond
+# 5° (pitch and roll likewise), no expression, nothing in front of the face. Start from the labelled world;
+# `dataclasses.replace` works on its parts, too.
 
 # %% tags=["exercise"]
 passport = load_world("labelled")
@@ -673,16 +776,22 @@ passport = replace(
 
 # %% tags=["check"]
 office = SyntheticFaces(model, passport).batch(0, 32, truth=True)
-angles = camera.matrix_to_euler(Coefficients.unpack(office.coefficients).pose[..., :3])
+angles = camera.matrix_to_euler(
+    Coefficients.unpack(office.coefficients).pose[..., :3]
+)
 largest = torch.rad2deg(angles).abs().amax(dim=0).tolist()
 for name, value in zip(("pitch", "yaw", "roll"), largest, strict=True):
     assert value <= 5.01, f"a {name} of {value:.0f}° is no passport photo"
 expression = Coefficients.unpack(office.coefficients).expression
 assert expression.abs().max() == 0, "somebody is smiling"
 colours = office.images.float()
-assert (colours.amax(dim=1) - colours.amin(dim=1)).max() < 4, "these photos have colours"
+assert (colours.amax(dim=1) - colours.amin(dim=1)).max() < 4, (
+    "these photos have colours"
+)
 assert sum(vars(passport.occluders).values()) == 0, "somebody wears a hat"
-assert Coefficients.unpack(office.coefficients).shape.std() > 0, "one person in all photos"
+assert Coefficients.unpack(office.coefficients).shape.std() > 0, (
+    "one person in all photos"
+)
 print("✓ next, please")
 
 # %% tags=["hide-input"]
@@ -693,14 +802,15 @@ show_sheet(office.images[:16], columns=8)
 # **Figure 7.7.** Your passport office. *Try* other worlds: night, video calls, a carnival.
 
 # %% [markdown]
-# ### Exercise 7.3 · One number mends the normal distribution
+# ### Exercise 7.3 · One number repairs the normal distribution
 #
-# Give each face a difficulty: multiply all its errors by $\exp(s z - s^2/2)$, with $z$ normal, one per face (the second term keeps the mean). Find an $s$ with which the 95th percentile
-# over the median, beyond 60°, is the real detector's to within 5 %.
+# Give each face a difficulty: multiply all its errors by $\exp(s z - s^2/2)$, with one normal $z$ per face
+# (the second term keeps the mean). Find an $s$ for which, beyond 60°, the ratio of the 95th percentile to the
+# median matches the real detector's to within 5 %.
 
 # %% tags=["exercise"]
 def uneven_detector(s):
-    """The normal distribution's points, with a difficulty for each face."""
+    """The points of the normal distribution, with a difficulty for each face."""
     return gaussian
 
 
@@ -709,7 +819,7 @@ s = 0.0
 
 # %% tags=["solution"]
 def uneven_detector(s):
-    """The normal distribution's points, with a difficulty for each face."""
+    """The points of the normal distribution, with a difficulty for each face."""
     z = torch.randn(COUNT, 1, 1, generator=torch.Generator().manual_seed(1))
     return points + (gaussian - points) * torch.exp(s * z - s**2 / 2)
 
@@ -719,47 +829,55 @@ real_tail = float(hard["real"].quantile(0.95) / hard["real"].median())
 trials = []
 for trial in np.arange(0.3, 0.7, 0.04):
     error = errors_of(uneven_detector(trial), landmarks)[beyond]
-    trials.append((abs(float(error.quantile(0.95) / error.median()) - real_tail), trial))
+    trials.append(
+        (abs(float(error.quantile(0.95) / error.median()) - real_tail), trial)
+    )
 s = min(trials)[1]
 
 # %% tags=["check"]
 beyond = yaw["wild"].abs() > 60
 error = errors_of(uneven_detector(s), landmarks)[beyond]
 before = errors_of(gaussian, landmarks)[beyond]
-tail, real_tail = (float(e.quantile(0.95) / e.median()) for e in (error, hard["real"]))
+tail, real_tail = (
+    float(e.quantile(0.95) / e.median()) for e in (error, hard["real"])
+)
 assert abs(float(error.mean() / before.mean()) - 1) < 0.05, "the mean should stay"
-assert abs(tail / real_tail - 1) < 0.05, f"{tail:.2f} times the median, not {real_tail:.2f}"
+assert abs(tail / real_tail - 1) < 0.05, (
+    f"{tail:.2f} times the median, not {real_tail:.2f}"
+)
 medians = [100 * float(e.median()) for e in (error, hard["real"])]
 print(f"✓ s = {s:.2f}; median {medians[0]:.2f} %, real {medians[1]:.2f} %")
 
 # %% [markdown]
 # ### Exercise 7.4 · Hide the giveaway
 #
-# Which groups of settings give the worlds away to `trivia`? Give the labelled world as *few* of the wild one's groups as you need (among `lighting`, `background`,
-# `occluders`, `degradation`) until `told_apart` falls below two thirds.
+# Which groups of settings give the worlds away to `trivia`? Give the labelled world as *few* groups of the
+# wild one as possible (among `lighting`, `background`, `occluders`, `degradation`) so that `told_apart` falls
+# below two thirds.
 
 # %% tags=["exercise"]
 borrowed = []
 
 # %% tags=["solution"]
 borrowed = ["background", "degradation"]
-# Backgrounds decide the border, noise and blur the roughness everywhere.
+# Backgrounds determine the border; noise and blur the roughness everywhere.
 
 # %% tags=["check"]
 groups = {"lighting", "background", "occluders", "degradation"}
-assert set(borrowed) <= groups, "other groups"
+assert set(borrowed) <= groups, f"choose among {sorted(groups)}"
 changes = {name: getattr(settings, name) for name in borrowed}
 disguised = SyntheticFaces(model, replace(load_world("labelled"), **changes))
 accuracy = told_apart(disguised.batch(0, PICTURES).images, two[1])
 assert accuracy < 2 / 3, f"still told apart: {accuracy:.0%}"
-assert len(borrowed) < 4, "that works, but fewer groups do, too"
+assert len(borrowed) < 4, "that works, but fewer groups are enough"
 print(f"✓ {accuracy:.0%} with {len(borrowed)} groups: {', '.join(borrowed)}")
 
 # %% [markdown]
 # ## Further reading
 #
 # - {cite:t}`zhu2016face` describe how 300W-LP was made by turning photographs through their meshes.
-# - {cite:t}`bansal2017umdfaces`: a set of the other kind, and how its landmarks were made.
+# - {cite:t}`bansal2017umdfaces`: a data set of the other kind, and how its landmarks were obtained.
 # - {cite:t}`tu2021assisted`, section 3, on the landmark map and the two kinds of data.
 # - {cite:t}`sagonas2013faces` asked how well people and detectors agree on 68 points.
-# - {cite:t}`wood2021fake` train landmark detectors on drawn faces alone, and reach those trained on photographs: what good drawing can do.
+# - {cite:t}`wood2021fake` train landmark detectors on rendered faces alone and match those trained on
+#   photographs: an example of what good rendering can do.

@@ -1,0 +1,144 @@
+"""A picture of the package from its imports: folders and modules are rooms, an arrow leads to what a room imports.
+
+Nothing is written by hand, so that the page cannot be wrong. Rooms stand on floors: each above everything that it
+imports. Rooms that import each other, in a circle, would stand on one floor and are named. Arrows that others imply are
+left out of the picture; the table has them all.
+"""
+
+from __future__ import annotations
+
+import ast
+import html
+from collections.abc import Mapping
+
+from bookkit.dependencies import Package
+
+WIDTH, HEIGHT, GAP, FLOOR, MARGIN = 132, 40, 14, 92, 10
+ROOMS_IN_A_ROW = 7
+
+
+def rooms(package: Package) -> dict[str, set[str]]:
+    """Each folder or module at the top of the package, with those that it imports."""
+    found: dict[str, set[str]] = {}
+    for module in package.modules:
+        room = _room(module)
+        if room is None:
+            continue
+        reached = {_room(other) for other in package._direct(package.unit(module), module)}
+        found.setdefault(room, set()).update(other for other in reached if other not in {None, room})
+    return found
+
+
+def _room(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else None
+
+
+def circles(imports: Mapping[str, set[str]]) -> list[set[str]]:
+    """Sets of rooms that reach each other."""
+    reach = {room: _reach(room, imports) for room in imports}
+    found: list[set[str]] = []
+    for room in imports:
+        circle = {other for other in reach[room] if room in reach[other]}
+        if circle and circle not in found:
+            found.append(circle)
+    return found
+
+
+def _reach(room: str, imports: Mapping[str, set[str]]) -> set[str]:
+    seen: set[str] = set()
+    ahead = set(imports[room])
+    while ahead:
+        other = ahead.pop()
+        seen.add(other)
+        ahead |= imports.get(other, set()) - seen
+    return seen
+
+
+def floors(imports: Mapping[str, set[str]]) -> dict[str, int]:
+    """The floor of each room, from 1: one above the highest that it imports, circles apart."""
+    same = {room: circle for circle in circles(imports) for room in circle}
+    found: dict[str, int] = {}
+
+    def floor(room: str) -> int:
+        if room not in found:
+            circle = same.get(room, {room})
+            below = set().union(*(imports.get(member, set()) for member in circle)) - circle
+            height = 1 + max((floor(other) for other in below), default=0)
+            found.update(dict.fromkeys(circle, height))
+        return found[room]
+
+    for room in imports:
+        floor(room)
+    return found
+
+
+def drawn_arrows(imports: Mapping[str, set[str]]) -> list[tuple[str, str]]:
+    """The imports that no other import implies."""
+    arrows = []
+    for room, direct in imports.items():
+        behind = {other: _reach(other, imports) for other in direct}
+        for other in sorted(direct):
+            if not any(other in behind[third] and third not in behind[other] for third in direct - {other}):
+                arrows.append((room, other))
+    return arrows
+
+
+def architecture_svg(imports: Mapping[str, set[str]], package: str) -> str:
+    """The picture; each room is a link to its page of the API reference."""
+    height_of = floors(imports)
+    rows: list[list[str]] = []
+    for floor in range(max(height_of.values(), default=0), 0, -1):
+        inside = sorted(room for room in imports if height_of[room] == floor)
+        pieces = -(-len(inside) // ROOMS_IN_A_ROW)
+        size = -(-len(inside) // pieces) if pieces else 1
+        rows += [inside[start : start + size] for start in range(0, len(inside), size)]
+    widest = max((len(row) for row in rows), default=1)
+    width = 2 * MARGIN + widest * (WIDTH + GAP) - GAP
+    place, boxes = {}, []
+    for r, row in enumerate(rows):
+        left = (width - len(row) * (WIDTH + GAP) + GAP) / 2
+        for i, room in enumerate(row):
+            x, y = left + i * (WIDTH + GAP), MARGIN + r * FLOOR
+            place[room] = (x, y)
+            part = 1 + (height_of[room] - 1) % 5
+            boxes.append(
+                f'<a class="road-box road-part-{part}" href="api/{package}.{room}.html"><title>{package}.{room}, floor '
+                f"{height_of[room]}: imports {html.escape(', '.join(sorted(imports[room])) or 'nothing')}</title>"
+                f'<rect x="{x:g}" y="{y:g}" width="{WIDTH}" height="{HEIGHT}" rx="8"/>'
+                f'<text class="room-name" x="{x + WIDTH / 2:g}" y="{y + HEIGHT / 2:g}">{html.escape(room)}</text></a>'
+            )
+    lines = []
+    for room, other in drawn_arrows(imports):
+        (x1, y1), (x2, y2) = place[room], place[other]
+        a, b = x1 + WIDTH / 2, x2 + WIDTH / 2
+        start, end = (y1 + HEIGHT, y2 - 3) if y2 > y1 else (y1 + HEIGHT, y2 + HEIGHT + 3)
+        bend = max(24, abs(end - start) * 0.45)
+        d = f"M{a:g},{start:g} C{a:g},{start + bend:g} {b:g},{end - bend if y2 > y1 else end + bend:g} {b:g},{end:g}"
+        lines.append(f'<path class="road-edge" d="{d}" marker-end="url(#room-arrow)"/>')
+    height = MARGIN * 2 + (len(rows) - 1) * FLOOR + HEIGHT
+    arrow = (
+        '<defs><marker id="room-arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="6" markerHeight="6" '
+        'orient="auto"><path d="M0,0.8 L7,4 L0,7.2 Z" class="road-tip"/></marker></defs>'
+    )
+    return (
+        f'<div class="architecture" role="region" tabindex="0" aria-label="Floors of the package">'
+        f'<svg viewBox="0 0 {width:g} {height:g}" style="min-width:{0.7 * width:.0f}px" role="group" '
+        f'aria-label="Rooms of {package} and what they import">{arrow}{"".join(lines)}{"".join(boxes)}</svg></div>\n'
+    )
+
+
+def architecture_page(package: Package) -> str:
+    """The generated part of the page *Architecture*, as Markdown."""
+    imports = rooms(package)
+    height_of = floors(imports)
+    lines = [architecture_svg(imports, package.name), ""]
+    for circle in circles(imports):
+        lines += [f"Rooms that import each other: {', '.join(f'`{room}`' for room in sorted(circle))}.", ""]
+    lines += ["| floor | room | what lives there | imports |", "|---:|---|---|---|"]
+    for room in sorted(imports, key=lambda room: (-height_of[room], room)):
+        tree = ast.parse(package.modules[f"{package.name}.{room}"].read_text(encoding="utf-8"))
+        about = (ast.get_docstring(tree) or "").partition("\n")[0].replace("|", "\\|")
+        needs = ", ".join(f"`{other}`" for other in sorted(imports[room])) or "–"
+        lines.append(f"| {height_of[room]} | [`{room}`](api/{package.name}.{room}.md) | {about} | {needs} |")
+    return "\n".join(lines)
