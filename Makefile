@@ -26,13 +26,15 @@ override export TWODASL_DATA := $(call absolute,$(TWODASL_DATA))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env book lab test unit lint pair student serve lock clean distclean
+.PHONY: help env book quick lab test unit gpu lint pair student serve lock clean distclean
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
+	@echo "make quick  as make book, but chapters 1 to 3 first, opened in the browser"
 	@echo "make unit   tests without chapters and pages (seconds)                make pair     bring notebooks and scripts in step"
 	@echo "make lint   code style                                                make student  chapters without solutions"
 	@echo "make serve  the built book over http                                  make lock     write constraints.txt"
+	@echo "make gpu    the tests that need CUDA"
 
 env: $(READY)
 
@@ -45,6 +47,10 @@ $(READY): pyproject.toml constraints.txt
 book: $(READY)
 	@$(BOOKKIT) build
 
+# The first three chapters, opened as soon as they are ready; the others follow, and the open pages can be reloaded.
+quick: $(READY)
+	@$(BOOKKIT) build --first 3 --open
+
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=. notebooks
 
@@ -56,6 +62,10 @@ test: $(READY)
 
 unit: $(READY)
 	$(PY) -m pytest -m "not book"
+
+# On a machine with CUDA, in the environment that is active there (it need not be the book's).
+gpu:
+	PYTHONPATH=.:book $(PYTHON) -m pytest -m gpu
 
 lint: $(READY)
 	$(PY) -m ruff check .

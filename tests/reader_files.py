@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import h5py
 import numpy as np
-import scipy.io
-import scipy.sparse
+import pytest
+
+scipy = pytest.importorskip("scipy", reason="scipy comes with the extra models")
 
 SIDE = 10
 COUNT = SIDE * SIDE
@@ -118,6 +118,7 @@ def write_model_shape(folder: Path, face: SmallFace) -> Path:
 # --------------------------------------------------------------------------------------------------- Basel 2017, 2019
 def write_basel_h5(path: Path, face: SmallFace, *, scaled: bool = False, landmarks: object = None) -> Path:
     """A model in Basel's HDF5 layout; columns of unit length, or already multiplied by the deviations."""
+    h5py = pytest.importorskip("h5py", reason="h5py comes with the extra models")
     with h5py.File(path, "w") as file:
         for name, mean, basis, std in (
             ("shape", face.mean, face.shape, face.shape_std),

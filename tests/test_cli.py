@@ -175,3 +175,10 @@ def test_the_progress_bar_draws_on_terminals_only() -> None:
     assert file.getvalue() == ""
     assert terminal.getvalue().count("\r") == 101
     assert terminal.getvalue().endswith(f"\rreading [{'#' * 30}] 100 % (1000/1000)\n")
+
+
+@pytest.mark.parametrize(("option", "value"), [("--jobs", "0"), ("--jobs", "-2"), ("--threads", "0")])
+def test_numbers_of_processes_are_at_least_one(option: str, value: str, tmp_path, capsys) -> None:
+    assert cli.main(["ablate", option, value, "--out", str(tmp_path / "runs")]) == cli.FAILED
+    assert f"{option}: found {value}; expected 1 or more" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

@@ -29,7 +29,7 @@ for module in pkgutil.walk_packages(twodasl_lite.__path__, "twodasl_lite."):
 print(" ".join(refused))
 """
 EXTRAS = ["matplotlib", "plotly", "ipywidgets", "anywidget", "IPython", "trimesh", "skimage", "scipy", "PIL", "tqdm"]
-EXTRAS += ["h5py", "numba", "eos", "traitlets", "onnx", "onnxruntime", "onnxscript", "pydantic", "safetensors"]
+EXTRAS += ["h5py", "numba", "eos", "traitlets", "onnx", "onnxruntime", "onnxscript", "safetensors"]
 EXTRAS += ["tensorboard", "webdataset", "nbgrader", "jupytext", "nbformat"]
 # A widget is a subclass of its framework's, so this one module cannot be imported without; `viz` itself can.
 WIDGETS = ["twodasl_lite.viz.explorer"]

