@@ -43,22 +43,23 @@ INTERIOR_TAGS = frozenset(
 HEAD_TAGS = frozenset({"cranium", "cranium_back", "neck", "neck_top", "cheek_back", "ear", "ear_fold"})
 
 # Landmarks of the half with x >= 0, by cage point; a triple is a point, replaced by the nearest vertex of
-# the surface. The jaw's nine lie where the Basel Face Model has them, so that errors against annotations made with it
-# are errors and no difference of habit: the two average faces were registered (`morphable.register`), which leaves
-# 0.2 to 4.8 mm between the two jaws, 2.4 in the median. Points on the frontal outline are 5 to 20 mm off.
+# the surface. Where a face has no corner of its own, the landmark lies where the Basel Face Model has it, so that errors
+# against annotations made with that model are errors and no difference of habit. The two average faces were laid upon
+# each other by their landmarks: jaw by registration (`morphable.register`), brows, bridge of the nose, wings and lower
+# lip as the nearest vertices. Points on the frontal outline and on the ends of the brows are 5 to 20 mm off.
 LANDMARKS: dict[int, str | tuple[float, float, float]] = {
     8: (0.0, -113.4, 83.1), 9: (22.7, -108.6, 78.3), 10: (36.2, -102.2, 60.1), 11: (47.4, -91.9, 39.0),
     12: (57.4, -78.7, 23.5), 13: (63.5, -62.0, 12.3), 14: (67.3, -45.8, 11.5), 15: (69.4, -27.0, 10.5),
     16: (70.1, -5.8, 9.3),
-    22: (13.5, 18.5, 96.0), 23: (24.0, 22.5, 94.8), 24: (35.0, 24.0, 91.0), 25: (46.0, 21.5, 84.5),
-    26: (54.5, 15.5, 75.0),
-    27: (0.0, 3.5, 96.0), 28: (0.0, -8.5, 102.0), 29: (0.0, -20.5, 111.0), 30: "tip", 33: "subnasale",
-    34: "sill", 35: "ala_base",
+    22: (19.3, 19.1, 95.6), 23: (26.3, 20.6, 94.7), 24: (39.0, 22.0, 89.3), 25: (47.6, 20.5, 82.0),
+    26: (56.0, 14.2, 69.7),
+    27: (0.0, -2.1, 97.8), 28: (0.0, -14.1, 106.2), 29: (0.0, -26.6, 116.0), 30: "tip", 33: "subnasale",
+    34: (7.2, -44.7, 102.3), 35: (13.3, -45.6, 98.3),
     42: "lid_outer0", 43: "lid_outer3", 44: "lid_outer5", 45: "lid_outer8", 46: "lid_outer11",
     47: "lid_outer13",
-    51: "lip_border0", 52: "lip_border1", 53: "lip_border3", 54: "lip_border5", 55: "lip_border7",
-    56: "lip_border8",
-    57: "lip_border10", 62: "parting0", 63: "parting2", 64: "parting5", 65: "parting8", 66: "parting10",
+    51: "lip_border0", 52: "lip_border1", 53: "lip_border3", 54: "lip_border5", 55: (15.9, -71.7, 97.2),
+    56: (7.8, -75.3, 101.1), 57: (0.0, -76.2, 102.0), 62: "parting0", 63: "parting2", 64: "parting5",
+    65: "parting8", 66: "parting10",
 }  # fmt: skip
 
 
