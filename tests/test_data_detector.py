@@ -8,7 +8,7 @@ import torch
 
 from twodasl_lite.camera import image_to_crop
 from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.data.detector import REFERENCE_SIZE, detect
+from twodasl_lite.data.detector import REFERENCE_SIZE, detect, scaled
 from twodasl_lite.data.random import Draws
 from twodasl_lite.data.synthetic import draw_coefficients
 from twodasl_lite.data.worlds import load_world
@@ -88,6 +88,17 @@ def test_noise_grows_with_the_face_and_ignores_the_side(device):
     assert torch.allclose(2 * (small - points), large - points, atol=1e-4, equal_nan=True)
     few, _ = detect(points[7:9], yaw[7:9], torch.full((2,), 40.0, device=device), draws.take(torch.tensor([7, 8])))
     assert torch.equal(few.nan_to_num(), small[7:9].nan_to_num())
+
+
+def test_a_bad_detector_errs_more_and_misses_no_more():
+    points, yaw, size = torch.rand(50, 18, 2), torch.linspace(0, 90, 50), torch.full((50,), 80.0)
+    draws = Draws(0, torch.arange(50))
+    usual, reported = detect(points, yaw, size, draws)
+    bad, again = detect(points, yaw, size, draws, scaled(4.0))
+    exact, _ = detect(points, yaw, size, draws, scaled(0.0))
+    assert torch.equal(reported, again)
+    assert torch.allclose(4 * (usual - points), bad - points, atol=1e-4, equal_nan=True)
+    assert torch.equal(exact[reported], points[reported])
 
 
 def test_bad_input():

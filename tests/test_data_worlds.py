@@ -11,7 +11,7 @@ from twodasl_lite.errors import FileFormatError, InputTypeError, ValueRangeError
 
 
 def test_the_worlds_that_come_along():
-    assert world_names() == ("labelled", "snapshots", "wild")
+    assert world_names() == ("labelled", "noisy", "snapshots", "wild")
     snapshots = load_world("snapshots")
     assert snapshots.labelled
     assert snapshots.box.shift_spread > load_world("wild").box.shift_spread
@@ -34,6 +34,17 @@ def write(tmp_path, text: str):
 def test_a_file_names_what_differs(tmp_path):
     world = load_world(write(tmp_path, 'name = "own"\n[pose]\nyaw_limit = 45\n[lighting]\nexposure = [0.5, 1]\n'))
     assert world == World(name="own", pose=Pose(yaw_limit=45.0), lighting=Lighting(exposure=(0.5, 1.0)))
+
+
+def test_a_world_may_stand_on_another(tmp_path):
+    wild, noisy = load_world("wild"), load_world("noisy")
+    assert noisy.detector.error == 4.0 * wild.detector.error
+    assert dataclasses.replace(noisy, name=wild.name, description=wild.description, detector=wild.detector) == wild
+    own = load_world(write(tmp_path, 'base = "wild"\n[pose]\nyaw_limit = 45\n'))
+    assert own == dataclasses.replace(wild, pose=dataclasses.replace(wild.pose, yaw_limit=45.0))
+    for text in ('base = "wildd"', "base = 3"):
+        with pytest.raises(FileFormatError, match=r"base = .*expected another of labelled, noisy, snapshots, wild"):
+            load_world(write(tmp_path, text))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +73,7 @@ def test_files_that_are_wrong(tmp_path, text, message):
 
 
 def test_names_that_are_wrong(tmp_path):
-    with pytest.raises(ValueRangeError, match="'wilds'; expected one of labelled, snapshots, wild"):
+    with pytest.raises(ValueRangeError, match="'wilds'; expected one of labelled, noisy, snapshots, wild"):
         load_world("wilds")
     with pytest.raises(FileFormatError, match="no such file"):
         load_world(tmp_path / "missing.toml")

@@ -104,6 +104,20 @@ def from_table(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
     return result
 
 
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two nested tables as one; where both have a value, that of ``above`` holds.
+
+    Example:
+        >>> merge({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}})
+        {'a': {'x': 1, 'y': 3}}
+    """
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
 def to_table(settings: Any) -> dict[str, Any]:
     """A dataclass as nested tables that JSON can hold; the inverse of :func:`from_table`."""
     return json.loads(json.dumps(dataclasses.asdict(settings)))

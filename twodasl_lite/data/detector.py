@@ -93,6 +93,18 @@ DETECTOR: tuple[Noise, Noise, Noise] = (
 """The simulated detector below 30 degrees of yaw, to 60, and beyond."""
 
 
+def scaled(factor: float, noise: tuple[Noise, Noise, Noise] = DETECTOR) -> tuple[Noise, Noise, Noise]:
+    """A detector whose errors in pixels are ``factor`` times as large; it misses as many points."""
+    return tuple(  # type: ignore[return-value]
+        one._replace(
+            bias=factor * one.bias,
+            shift=(factor * one.shift[0], factor * one.shift[1]),
+            point=(factor * one.point[0], factor * one.point[1]),
+        )
+        for one in noise
+    )
+
+
 def detect(
     points: torch.Tensor,
     yaw: torch.Tensor,

@@ -27,7 +27,7 @@ from twodasl_lite.camera import CROP_SIZE, euler_to_matrix
 from twodasl_lite.coefficients import Coefficients, Whitening
 from twodasl_lite.data import backgrounds
 from twodasl_lite.data.degradation import degrade
-from twodasl_lite.data.detector import detect
+from twodasl_lite.data.detector import detect, scaled
 from twodasl_lite.data.faces import FaceBatch
 from twodasl_lite.data.lighting import Lights, cast_shadows, draw_lights, shade_vertices
 from twodasl_lite.data.occluders import Props
@@ -200,7 +200,8 @@ class SyntheticFaces:
             with record_function("landmarks"):
                 extent = landmarks[..., :2].amax(dim=1) - landmarks[..., :2].amin(dim=1)
                 points = self._eighteen(landmarks[..., :2])
-                detected, reported = detect(points, yaw, extent.prod(dim=-1).sqrt(), draws, check=check)
+                size, noise = extent.prod(dim=-1).sqrt(), scaled(self.world.detector.error)
+                detected, reported = detect(points, yaw, size, draws, noise, check=check)
                 faces = FaceBatch(images, detected, reported)
                 if not truth:
                     return faces

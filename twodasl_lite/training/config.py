@@ -19,7 +19,7 @@ from twodasl_lite.camera import PoseForm
 from twodasl_lite.errors import FileFormatError, ValueRangeError
 from twodasl_lite.landmarks import MapKind
 from twodasl_lite.losses.distances import FACE_SIZE_FLOOR
-from twodasl_lite.settings import SettingsError, from_table, read_toml, to_table
+from twodasl_lite.settings import SettingsError, from_table, merge, read_toml, to_table
 
 RegressorName = Literal["lite", "resnet18", "resnet34", "resnet50"]
 NormName = Literal["batch", "group", "frozen"]
@@ -318,20 +318,6 @@ def _read(name: str | Path, base: str | Path | None, above: tuple[Path, ...] = (
         return values
     beside = path.parent / f"{below}.toml"
     return merge(_read(beside if beside.is_file() else below, None, (*above, path)), values)
-
-
-def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Two nested tables as one; where both have a value, that of ``above`` holds.
-
-    Example:
-        >>> merge({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}})
-        {'a': {'x': 1, 'y': 3}}
-    """
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
 
 
 def _override(values: dict[str, Any], assignment: str) -> None:
