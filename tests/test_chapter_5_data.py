@@ -49,7 +49,8 @@ def test_curves_fall_and_stay_positive():
     lost = np.array(COMMITTED["expressions"]["lost_mm"])
     assert (np.diff(lost) <= 0).all()
     errors = COMMITTED["transfer"]["error_mm"]
-    assert errors["transfer by surface"] < errors["transfer by landmarks"] < errors["the mean face for everybody"]
+    best = errors.pop("transfer by surface")
+    assert best < min(errors.values()) / 1.5
 
 
 def test_spread_of_ict(ict):
@@ -73,7 +74,7 @@ def test_jaw_lines(ict, data):
     ours = embedded_face_model()
     edge = read_face_model(data / "ict-facekit" / "ict_face_model_light.npz", jaw="edge")
     moved = read_face_model(data / "ict-facekit" / "ict_face_model_light.npz", jaw="basel")
-    models = (("ICT, outline", ict, 0.2), ("ICT, edge", edge, 0.2), ("ICT, basel", moved, 0.2), ("ours", ours, 2.0))
+    models = (("ICT, outline", ict, 0.2), ("ICT, edge", edge, 0.2), ("ICT, basel", moved, 0.2), ("ours", ours, 0.2))
     for name, model, tolerance in models:
         marks = model.mean[model.landmarks]
         placed = align(marks[17:], basel[17:], with_scale=True).apply(marks)

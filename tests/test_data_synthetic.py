@@ -312,7 +312,7 @@ def test_other_models_work_too():
 
 
 def test_bad_input(model):
-    with pytest.raises(ValueRangeError, match="'wildest'; expected one of labelled, snapshots, wild"):
+    with pytest.raises(ValueRangeError, match="'wildest'; expected one of labelled, noisy, snapshots, wild"):
         SyntheticFaces(model, "wildest")
     with pytest.raises(InputTypeError, match="model: found str"):
         SyntheticFaces("face", "wild")
