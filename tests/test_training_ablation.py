@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ import torch
 from twodasl_lite.cli import main
 from twodasl_lite.coefficients import CoefficientLayout
 from twodasl_lite.data.synthetic import SyntheticFaces
-from twodasl_lite.errors import TwodaslError, ValueRangeError
+from twodasl_lite.errors import FileFormatError, TwodaslError, ValueRangeError
 from twodasl_lite.evaluation import nme, summarise
 from twodasl_lite.morphable import load_face_model
 from twodasl_lite.networks import load_regressor
@@ -19,6 +21,7 @@ from twodasl_lite.training import ablation, pictures
 from twodasl_lite.training.ablation import ROWS, ablate, make_table, print_table, read_errors, row_config, table_of
 from twodasl_lite.training.config import SourceConfig
 from twodasl_lite.training.log import read_log
+from twodasl_lite.training.sweep import cells, load_sweep, run_sweep, sweep_names
 
 FEW = [
     "data.labelled.count=8",
@@ -210,3 +213,78 @@ def test_train_command_says_what_is_wrong(capsys):
     assert json.loads(capsys.readouterr().out)["seed"] == 3
     assert main(["train", "lite-cpu", "--threads", "0"]) == 1
     assert "--threads: found 0" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------------ sweeps
+SWEEP = """
+about = "short runs against shorter ones"
+rows = ["labelled", "+landmarks_2d"]
+[[axes]]
+name = "steps"
+title = "steps of the first stage"
+settings = [{ name = "3" }, { name = "2", set = ["stages.0.steps=2"] }]
+[[axes]]
+name = "pose"
+title = "form of the pose"
+settings = [{ name = "completed" }]
+"""
+
+
+def test_packaged_sweeps_name_settings_that_exist():
+    assert "detector_labels" in sweep_names()
+    for name in sweep_names():
+        sweep = load_sweep(name)
+        places = [tuple(cell.place.values()) for cell in cells(sweep)]
+        assert len(set(places)) == len(places) == math.prod(len(axis.settings) for axis in sweep.axes)
+        for cell in cells(sweep):
+            for row in sweep.rows:
+                row_config(row, 0, "cpu", cell.overrides)
+
+
+def test_sweep_makes_missing_runs_and_compares_each_cell(runs, few, tmp_path, capsys):
+    file, out = tmp_path / "steps.toml", tmp_path / "out"
+    file.write_text(SWEEP)
+    shutil.copytree(runs, out / "steps-3_pose-completed")
+    settings = [word for setting in few for word in ("--set", setting)]
+    words = ["ablate", "--sweep", str(file), "--seeds", "0", "1", "--out", str(out)]
+    assert main([*words, *settings, "--device", "cpu", "--threads", "1"]) == 0
+    printed = capsys.readouterr().out
+    table = json.loads((out / "sweep.json").read_text())
+    assert [cell["place"] for cell in table["cells"]] == [
+        {"steps": "3", "pose": "completed"},
+        {"steps": "2", "pose": "completed"},
+    ]
+    for cell in table["cells"]:
+        alone = make_table(out / "_".join(f"{axis}-{name}" for axis, name in cell["place"].items()), seeds=(0, 1))
+        expected = alone["rows"]["+landmarks_2d"]["against"]["labelled"]["vertices_3d"]
+        found = cell["against"]["+landmarks_2d"]["vertices_3d"]
+        assert found == {key: expected[key] for key in ("value", "low", "high")}
+        assert cell["errors"]["labelled"]["landmarks_2d"] == alone["rows"]["labelled"]["landmarks_2d"]["balanced"]
+        assert f"{100 * found['value']:+.2f}" in printed
+        assert cell["seeds"] == [0, 1]
+    first, second = (cell["errors"]["labelled"]["landmarks_2d"] for cell in table["cells"])
+    assert first != second, "the setting changes the runs"
+    assert main([*words, *settings, "--table-only"]) == 0
+    assert json.loads((out / "sweep.json").read_text()) == table
+
+
+def test_sweeps_that_are_wrong(tmp_path, capsys):
+    with pytest.raises(ValueRangeError, match="'labels'; expected one of detector_labels"):
+        load_sweep("labels")
+    with pytest.raises(FileFormatError, match="no such file"):
+        load_sweep(tmp_path / "none.toml")
+    for old, new, message in (
+        ('"labelled", ', '"none", ', "rows: found"),
+        ('["labelled", "+landmarks_2d"]', '["labelled"]', "expected two or more"),
+        ('{ name = "2",', '{ name = "3",', "no name twice"),
+        ("title", "tilte", "did you mean title"),
+    ):
+        path = tmp_path / "wrong.toml"
+        path.write_text(SWEEP.replace(old, new))
+        with pytest.raises(FileFormatError, match=message):
+            load_sweep(path)
+    path.write_text(SWEEP)
+    with pytest.raises(TwodaslError, match="no cell with runs"):
+        run_sweep(tmp_path / "empty", load_sweep(path), train_missing=False)
+    assert main(["ablate", "--sweep", str(path), "--rows", "all"]) == 2
+    assert "the sweep names its rows" in capsys.readouterr().err

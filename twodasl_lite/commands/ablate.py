@@ -10,6 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the subcommand takes."""
     parser.add_argument("--size", choices=["cpu", "gpu"], default="cpu", help="minutes a run on a CPU, or on a GPU")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="which rows (default: all)")
+    parser.add_argument("--sweep", metavar="NAME", help="rows in many settings: a packaged sweep or .toml file")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="default: 0 1 2")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the runs go (default: runs/ablation-SIZE)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for twodasl train, in all")
@@ -29,18 +30,25 @@ def _ablate(options: argparse.Namespace) -> None:
             raise ValueRangeError(f"--{name}: found {value}; expected 1 or more")
 
     from twodasl_lite.training.ablation import ablate, print_table
+    from twodasl_lite.training.sweep import load_sweep, print_sweep, run_sweep
 
-    folder = options.out or Path("runs") / f"ablation-{options.size}"
-    table = ablate(
-        folder,
-        size=options.size,
-        rows=options.rows,
-        seeds=options.seeds,
-        overrides=options.set,
-        device=options.device,
-        threads=options.threads,
-        jobs=options.jobs,
-        train_missing=not options.table_only,
-    )
-    print_table(table)
-    print(f"\nwritten: {folder / 'table.json'}")
+    how = {
+        "size": options.size,
+        "seeds": options.seeds,
+        "overrides": options.set,
+        "device": options.device,
+        "threads": options.threads,
+        "jobs": options.jobs,
+        "train_missing": not options.table_only,
+    }
+    if options.sweep is None:
+        folder = options.out or Path("runs") / f"ablation-{options.size}"
+        print_table(ablate(folder, rows=options.rows, **how))
+        print(f"\nwritten: {folder / 'table.json'}")
+        return
+    if options.rows:
+        raise ValueRangeError(f"--rows: found {' '.join(options.rows)}; expected none, the sweep names its rows")
+    sweep = load_sweep(options.sweep)
+    folder = options.out or Path("runs") / f"sweep-{Path(options.sweep).stem}"
+    print_sweep(run_sweep(folder, sweep, **how))
+    print(f"\nwritten: {folder / 'sweep.json'}")
