@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from figure_lint import figure_problems
 
 from twodasl_lite.errors import ValueRangeError
 from twodasl_lite.viz.training_figures import (
     LiveCurves,
     ablation_figure,
     draw_learning_curves,
+    draw_sweep,
     learning_figure,
     loss_curves,
     validation_curves,
@@ -115,3 +118,31 @@ def test_ablation_figure():
     assert list(figure.layout.yaxis.ticktext) == ["labelled", "all"]
     with pytest.raises(ValueRangeError, match="found 'depth'; expected one of landmarks_2d"):
         ablation_figure({"rows": rows}, "depth")
+
+
+def sweep(*differences: tuple[float, float, float]) -> dict:
+    axes = [{"name": name, "title": name, "settings": ["few", "many"]} for name in ("points", "labels")]
+    places = [{"points": down, "labels": across} for down in ("few", "many") for across in ("few", "many")]
+    cells = [
+        {"place": place, "against": {"all": {"landmarks_3d": dict(zip(("value", "low", "high"), ends, strict=True))}}}
+        for place, ends in zip(places, differences, strict=False)
+    ]
+    return {"axes": axes, "cells": cells}
+
+
+def test_sweep_figure():
+    figure, axes = plt.subplots(layout="constrained")
+    draw_sweep(axes, sweep((-0.01, -0.02, -0.005), (0.002, -0.001, 0.004), (0.02, 0.01, 0.03)), "all")
+    texts = {text.get_text(): text for text in axes.texts}
+    assert list(texts) == ["-1.00\n[-2.00, -0.50]", "+0.20\n[-0.10, +0.40]", "+2.00\n[+1.00, +3.00]"]
+    assert [text.get_fontweight() for text in texts.values()] == ["bold", "normal", "bold"]  # clear of zero
+    drawn = np.ma.filled(axes.images[0].get_array(), np.nan)
+    np.testing.assert_allclose(drawn, [[-1.0, 0.2], [2.0, np.nan]])  # a cell without runs stays empty
+    assert texts["+2.00\n[+1.00, +3.00]"].get_position() == (0, 1)
+    assert figure_problems(figure) == []
+    plt.close(figure)
+    for how, message in (({"row": "none"}, "one of all"), ({"row": "all", "measure": "none"}, "one of landmarks_3d")):
+        with pytest.raises(ValueRangeError, match=message):
+            draw_sweep(axes, sweep((0.0, 0.0, 0.0)), **how)
+    with pytest.raises(ValueRangeError, match="1 axes; expected two"):
+        draw_sweep(axes, {"axes": [{}], "cells": []}, "all")

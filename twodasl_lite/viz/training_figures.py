@@ -308,3 +308,48 @@ def ablation_figure(table: Mapping[str, Any], measure: str = "landmarks_2d", *, 
     figure.update_layout(**_layout(height or 130 + 60 * len(names)))
     figure.update_layout(hovermode="closest", legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
     return figure
+
+
+def draw_sweep(axes, table: Mapping[str, Any], row: str, measure: str = "landmarks_3d", *, limit: float = 2.0) -> None:
+    """What a row gains over the baseline in every setting of a sweep of two axes: a heat map with intervals.
+
+    Args:
+        axes: The matplotlib axes.
+        table: The contents of ``sweep.json``.
+        row: Which row.
+        measure: Name of the error.
+        limit: Percentage points at which the colours end. Blue is a smaller error.
+
+    Raises:
+        ValueRangeError: If the sweep has another number of axes, or no such row or measure.
+    """
+    if len(table["axes"]) != 2:
+        raise ValueRangeError(f"table: found {len(table['axes'])} axes; expected two")
+    known = table["cells"][0]["against"]
+    if row not in known:
+        raise ValueRangeError(f"row: found {row!r}; expected one of {', '.join(known)}")
+    if measure not in known[row]:
+        raise ValueRangeError(f"measure: found {measure!r}; expected one of {', '.join(known[row])}")
+    down, across = table["axes"]
+    values = np.full((len(down["settings"]), len(across["settings"])), np.nan)
+    for cell in table["cells"]:
+        place = tuple(axis["settings"].index(cell["place"][axis["name"]]) for axis in (down, across))
+        found = {key: 100 * value for key, value in cell["against"][row][measure].items()}
+        values[place] = found["value"]
+        clear = not found["low"] <= 0 <= found["high"]
+        dark = abs(found["value"]) > 0.6 * limit
+        axes.text(
+            *place[::-1],
+            f"{found['value']:+.2f}\n[{found['low']:+.2f}, {found['high']:+.2f}]",
+            ha="center",
+            va="center",
+            color="white" if dark else "black",
+            fontsize="small",
+            fontweight="bold" if clear else "normal",
+        )
+    axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+    axes.set_xticks(range(values.shape[1]), across["settings"])
+    axes.set_yticks(range(values.shape[0]), down["settings"])
+    axes.set(xlabel=across["title"], ylabel=down["title"], title=MEASURE_TITLES[measure])
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
