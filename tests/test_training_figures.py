@@ -5,8 +5,8 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from figure_lint import figure_problems
 
+from tests.figure_lint import figure_problems
 from twodasl_lite.errors import ValueRangeError
 from twodasl_lite.viz.training_figures import (
     LiveCurves,
