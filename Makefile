@@ -2,10 +2,12 @@
 # make test   everything that must hold                                 make clean    remove what was built
 #
 # The environment lies in .venv and is only rebuilt when its pins change. To use another Python: make PYTHON=python3.12 book.
-# Extra options for pip go into PIP_ARGS, for example to choose an index with CPU builds of PyTorch.
+# Extra options for pip go into PIP_ARGS, for example to choose an index with CPU builds of PyTorch; JOBS is the number
+# of processes that run tests.
 
 PYTHON ?= python3
 PIP_ARGS ?=
+JOBS ?= 2
 VENV := .venv
 ifeq ($(OS),Windows_NT)
 BIN := $(VENV)/Scripts
@@ -55,13 +57,14 @@ lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=. notebooks
 
 # One run of pytest holds it all: unit tests, style, pairing, each chapter under nbmake, the strict build, the browser.
+# Each file of tests goes to one of JOBS processes: the book's occupies one of them for most of the run.
 test: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m pytest --durations=15
+	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=15
 
 unit: $(READY)
-	$(PY) -m pytest -m "not book"
+	$(PY) -m pytest -n $(JOBS) --dist loadfile -m "not book"
 
 # On a machine with CUDA, in the environment that is active there (it need not be the book's).
 gpu:

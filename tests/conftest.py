@@ -17,10 +17,16 @@ DATA_VARIABLE = "TWODASL_DATA"
 # cuBLAS adds up in the same order each time only if this is set before it is used; a test of exact resuming wants it.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
+# Beside other processes one thread is faster than two, in this one and in those that it starts.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+
 BOOK_TOOLS = ("jupytext", "nbformat", "playwright", "yaml")
 BOOK_TESTS = ("test_book.py", "test_bookkit.py", "test_course.py", "test_quizzes.py", "test_repository.py")
 """These test the book and what surrounds the package; without the book's tools they cannot even be imported."""
 
+collect_ignore = []
 # The book's tools need Python 3.11; the package, and the tests of it, run on 3.10.
 if sys.version_info < (3, 11):  # noqa: UP036
     collect_ignore = [
@@ -42,7 +48,7 @@ def _missing(names: tuple[str, ...]) -> list[str]:
 
 
 _NOT_HERE = _missing(BOOK_TOOLS)
-collect_ignore = list(BOOK_TESTS) if _NOT_HERE else []
+collect_ignore += BOOK_TESTS if _NOT_HERE else ()
 
 
 def pytest_report_header() -> list[str]:

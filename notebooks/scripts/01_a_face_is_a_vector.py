@@ -189,7 +189,7 @@ for axes, title in zip(panels, titles, strict=True):
 # only the first hundred vertices.
 
 # %% [markdown]
-# The third panel is a person. The fourth is not even a surface: it averages a nostril with an ear lobe.
+# The third panel is a person. The fourth is not even a surface: it averages a nostril with an earlobe.
 #
 # What makes the difference is {term}`dense correspondence <correspondence>`: *vertex number $i$ is the same
 # anatomical point in every face*. If vertex 1,000 is the left corner of the mouth in one face, it is the left
