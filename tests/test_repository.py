@@ -20,6 +20,7 @@ from bookkit.config import CONSTRAINTS, NOTEBOOKS, PACKAGE, ROOT, road_map, sett
 import twodasl_lite
 
 MAX_CODE_LINES = 30
+MAX_CODE_COLUMNS = 85  # what a cell of a page shows at 1400 pixels
 CHAPTERS = written_chapters()
 
 
@@ -266,6 +267,11 @@ class TestChapterShape:
     def test_code_cells_are_short(self, chapter):
         for cell in self.cells(chapter, "code"):
             assert len(cell.source.splitlines()) <= MAX_CODE_LINES, cell.source[:200]
+
+    def test_code_fits_its_box(self, chapter):
+        cells = [cell for cell in self.cells(chapter, "code") if "install" not in cell.metadata.get("tags", [])]
+        wide = [line for cell in cells for line in cell.source.splitlines() if len(line) > MAX_CODE_COLUMNS]
+        assert not wide, f"wider than {MAX_CODE_COLUMNS} columns:\n" + "\n".join(wide)
 
     def test_exercises_have_hidden_solutions_and_checks(self, chapter):
         cells = nbformat.read(chapter.path, as_version=4).cells

@@ -72,7 +72,11 @@ from twodasl_lite.training.ablation import table_of
 from twodasl_lite.training.config import load_config
 from twodasl_lite.training.distributed import Processes
 from twodasl_lite.training.ema import AveragedNetwork
-from twodasl_lite.training.gpu_results import gpu_run_names, read_gpu_run, steady_rate
+from twodasl_lite.training.gpu_results import (
+    gpu_run_names,
+    read_gpu_run,
+    steady_rate,
+)
 from twodasl_lite.training.log import read_log
 from twodasl_lite.training.loop import Run, train
 from twodasl_lite.training.pictures import prepare
@@ -91,13 +95,28 @@ from twodasl_lite.viz.training_figures import LOSS_TITLES, MEASURE_TITLES
 
 # %%
 model = load_face_model(CoefficientLayout())  # 40 shape, 10 expression components
-SMALL = ["data.labelled.count=200", "data.unlabelled.count=400", "data.validation.count=100", "data.processes=1"]
-SMALL += ["data.labelled.batch_size=16", "data.unlabelled.batch_size=16", "network.map_dropout=0.0"]
-SMALL += ["stages.0.steps=60", "stages.0.warmup=10", "stages.1.steps=20", "stages.1.warmup=4"]
-SMALL += ["run.log_every=4", "run.validate_every=20", "run.checkpoint_every=10", "run.keep=8"]
+SMALL = [
+    "data.labelled.count=200", "data.unlabelled.count=400",
+    "data.validation.count=100", "data.processes=1"
+]
+SMALL += [
+    "data.labelled.batch_size=16", "data.unlabelled.batch_size=16",
+    "network.map_dropout=0.0"
+]
+SMALL += [
+    "stages.0.steps=60", "stages.0.warmup=10", "stages.1.steps=20",
+    "stages.1.warmup=4"
+]
+SMALL += [
+    "run.log_every=4", "run.validate_every=20", "run.checkpoint_every=10",
+    "run.keep=8"
+]
 config = load_config("lite-cpu", SMALL)
 for stage in config.stages:
-    print(f"stage {stage.name}: {stage.steps} steps at {stage.learning_rate:g}, labelled pictures: {stage.weights}")
+    print(
+        f"stage {stage.name}: {stage.steps} steps at {stage.learning_rate:g}, "
+        f"labelled pictures: {stage.weights}"
+    )
 print("2D-only pictures:", config.self_supervision.weights)
 
 data = prepare(config, model, Processes())  # drawn once, then kept on disk
@@ -126,7 +145,9 @@ COSTS = {
 
 def losses_of_labelled(c_hat, batch, stage):
     target = whitening.whiten(batch.coefficients)  # (B, 62)
-    return {name: COSTS[name](c_hat, target) for name in config.stages[stage].weights}
+    return {
+        name: COSTS[name](c_hat, target) for name in config.stages[stage].weights
+    }
 
 
 # %% [markdown]
@@ -143,7 +164,7 @@ def losses_of_labelled(c_hat, batch, stage):
 
 # %%
 def completed(raw):
-    """Raw coefficients (B, 62) whose third row of the pose follows from the others."""
+    """Coefficients (B, 62) whose third row of the pose follows from the others."""
     pose = raw[:, :12].unflatten(1, (3, 4))
     r1, r2 = pose[:, 0, :3], pose[:, 1, :3]
     lengths = (r1.norm(dim=1) * r2.norm(dim=1)).sqrt()[:, None]
@@ -158,7 +179,7 @@ def completed(raw):
 
 # %%
 def off(points, target, seen, size):
-    """Mean squared distance (B,) over the points that count, in squared face sizes."""
+    """Mean squared distance (B,) over points that count, in squared face sizes."""
     apart = torch.where(seen[..., None], points - target, 0.0) / size[:, None, None]
     return apart.square().sum(dim=(1, 2)) / seen.sum(dim=1).clamp(min=1)
 
@@ -168,7 +189,8 @@ def losses_of_2d_only(G, C, c1, batch, inputs):
     face = completed(whitening.unwhiten(c1))  # (B, 62)
     X1 = decode_landmarks(face, model)  # (B, 68, 3)
     x1 = subset_18(X1[..., :2])
-    again = torch.cat([inputs[:, :3], landmark_map(x1)], dim=1)  # the same picture, our own points
+    # The same picture, our own points
+    again = torch.cat([inputs[:, :3], landmark_map(x1)], dim=1)
     X2 = decode_landmarks(completed(whitening.unwhiten(G(again))), model)
     change = losses.centre_depth(X2 - X1)
     everything = torch.ones(change.shape[:2], dtype=torch.bool)
@@ -176,7 +198,9 @@ def losses_of_2d_only(G, C, c1, batch, inputs):
     score = C(whitening.whiten(face), losses.normalise_landmarks(x, seen), seen)
     return {
         "landmarks_2d": off(x1, x, seen, size),
-        "landmarks_3d": off(change, torch.zeros_like(change), everything, losses.face_size(X1)),
+        "landmarks_3d": off(
+            change, torch.zeros_like(change), everything, losses.face_size(X1)
+        ),
         "cycle": off(subset_18(X2[..., :2]), x, seen, size),
         "critic": (score - 1).square() / 2,
     }
@@ -199,7 +223,8 @@ def all_losses(G, C, labelled, unlabelled, stage):
 # %%
 folder = Path(tempfile.mkdtemp())
 run = Run(config, folder / "compared", model, data, Processes())
-labelled, unlabelled = next(data.labelled.batches(16)), next(data.unlabelled.batches(16))
+labelled = next(data.labelled.batches(16))
+unlabelled = next(data.unlabelled.batches(16))
 shown = run._show(labelled, "labelled"), run._show(unlabelled, "unlabelled")
 for stage in (0, 1):
     theirs, _ = run.regressor_step(*shown, stage, run.critic)
@@ -207,7 +232,10 @@ for stage in (0, 1):
     assert mine.keys() == theirs.keys()
     for name, values in mine.items():
         torch.testing.assert_close(values, theirs[name], rtol=1e-3, atol=1e-6)
-    print(f"stage {config.stages[stage].name}:", ", ".join(f"{k} {v.mean():.4g}" for k, v in mine.items()))
+    print(
+        f"stage {config.stages[stage].name}:",
+        ", ".join(f"{k} {v.mean():.4g}" for k, v in mine.items())
+    )
 
 
 # %% [markdown]
@@ -224,15 +252,23 @@ def pulls(G, C, stage):
     found, _ = all_losses(G, C, labelled, unlabelled, stage)
     lengths = {}
     for name, weight in weights.items():
-        parts = torch.autograd.grad(weight * found[name].mean(), list(G.parameters()), retain_graph=True)
+        parts = torch.autograd.grad(
+            weight * found[name].mean(), list(G.parameters()), retain_graph=True
+        )
         lengths[name] = float(torch.stack([part.norm() for part in parts]).norm())
     return lengths
 
 
 finished = trained_regressor("all").network.train()  # in training mode, as in a step
-pull = {"new": pulls(run.network, run.critic, 0), "trained, stage 2": pulls(finished, run.critic, 1)}
+pull = {
+    "new": pulls(run.network, run.critic, 0),
+    "trained, stage 2": pulls(finished, run.critic, 1)
+}
 for name, lengths in pull.items():
-    print(f"{name:>16}: " + ", ".join(f"{loss} {length:.3g}" for loss, length in lengths.items()))
+    print(
+        f"{name:>16}: "
+        + ", ".join(f"{loss} {length:.3g}" for loss, length in lengths.items())
+    )
 
 # %% tags=["hide-input"]
 order = ["wpdc", "vdc", *config.self_supervision.weights]
@@ -240,9 +276,18 @@ fig = go.Figure()
 for colour, (name, lengths) in zip(CATEGORICAL, pull.items()):
     kept = [loss for loss in order if loss in lengths]
     heights = [float(f"{lengths[loss]:.4g}") for loss in kept]
-    fig.add_bar(x=[LOSS_TITLES[loss] for loss in kept], y=heights, name=name, marker_color=colour)
-fig.update_yaxes(title="length of the weighted gradient", type="log", exponentformat="power", dtick=1)
-fig.update_layout(height=380, margin={"l": 60, "r": 20, "t": 10, "b": 40}, legend={"orientation": "h", "y": 1.12})
+    fig.add_bar(
+        x=[LOSS_TITLES[loss] for loss in kept], y=heights, name=name,
+        marker_color=colour
+    )
+fig.update_yaxes(
+    title="length of the weighted gradient", type="log", exponentformat="power",
+    dtick=1
+)
+fig.update_layout(
+    height=380, margin={"l": 60, "r": 20, "t": 10, "b": 40},
+    legend={"orientation": "h", "y": 1.12}
+)
 fig
 
 
@@ -275,8 +320,11 @@ def rate(step):
 
 @torch.no_grad()
 def update_average(average, network, step):
-    d = min(config.optimiser.ema, (1 + step) / (10 + step))  # forget the random start quickly
-    for mine, new in zip(average.state_dict().values(), network.state_dict().values()):
+    # Forget the random start quickly
+    d = min(config.optimiser.ema, (1 + step) / (10 + step))
+    for mine, new in zip(
+        average.state_dict().values(), network.state_dict().values()
+    ):
         mine.copy_(d * mine + (1 - d) * new if mine.is_floating_point() else new)
 
 
@@ -290,10 +338,16 @@ for colour, name in zip(CATEGORICAL, ("full-gpu", "ablation-gpu", "lite-cpu")):
     steps = torch.linspace(0, one.steps - 1, 300).long().tolist()
     rates = [float(f"{learning_rate(one, step):.4g}") for step in steps]
     part = [round(100 * step / one.steps, 2) for step in steps]
-    fig.add_scatter(x=part, y=rates, mode="lines", name=f"{name}, {one.steps:,} steps", line_color=colour)
+    fig.add_scatter(
+        x=part, y=rates, mode="lines", name=f"{name}, {one.steps:,} steps",
+        line_color=colour
+    )
 fig.update_xaxes(title="part of the run, %")
 fig.update_yaxes(title="learning rate", type="log", exponentformat="power", dtick=1)
-fig.update_layout(height=380, margin={"l": 60, "r": 20, "t": 10, "b": 50}, legend={"orientation": "h", "y": 1.12})
+fig.update_layout(
+    height=380, margin={"l": 60, "r": 20, "t": 10, "b": 50},
+    legend={"orientation": "h", "y": 1.12}
+)
 fig
 
 
@@ -328,17 +382,27 @@ G.load_state_dict(run.network.state_dict())
 C = Critic()
 C.load_state_dict(run.critic.state_dict())
 average = AveragedNetwork(G, config.optimiser.ema).network  # a copy, for now
-decayed = [p for p in G.parameters() if p.ndim > 1], [p for p in G.parameters() if p.ndim <= 1]
+decayed = (
+    [p for p in G.parameters() if p.ndim > 1],
+    [p for p in G.parameters() if p.ndim <= 1]
+)
 groups = [{"params": decayed[0], "weight_decay": config.optimiser.weight_decay}]
 optimiser = torch.optim.AdamW([*groups, {"params": decayed[1], "weight_decay": 0.0}])
 
 total, length, fake = train_step(G, average, optimiser, C, labelled, unlabelled, 0)
 report = run.train_step(labelled, unlabelled)
-print(f"total loss {total:.3f}, gradient {length:.2f}; the package: {report['total']:.3f}, {report['gradient']:.2f}")
+print(
+    f"total loss {total:.3f}, gradient {length:.2f}; the package: "
+    f"{report['total']:.3f}, {report['gradient']:.2f}"
+)
 assert math.isclose(total, float(report["total"]), rel_tol=1e-3)
 assert math.isclose(length, float(report["gradient"]), rel_tol=1e-2)
-apart = max(float((a - b).abs().max()) for a, b in zip(G.parameters(), run.network.parameters()))
-assert apart <= 2.01 * rate(0)  # Adam's first step is ± the rate, also where a gradient is rounding noise
+apart = max(
+    float((a - b).abs().max())
+    for a, b in zip(G.parameters(), run.network.parameters())
+)
+# Adam's first step is ± the rate, also where a gradient is rounding noise
+assert apart <= 2.01 * rate(0)
 
 
 # %% [markdown]
@@ -353,24 +417,38 @@ def critic_loss(C, real, fake):
 
 def critics_turn(C, optimiser, labelled, fake, step):
     for update in range(config.critic.updates):
-        draws = Draws(step * config.critic.updates + update, torch.arange(len(fake.whitened)))
-        loss = critic_loss(C, real_pairs(labelled, fake, whitening, model, draws), fake)
+        draws = Draws(
+            step * config.critic.updates + update, torch.arange(len(fake.whitened))
+        )
+        loss = critic_loss(
+            C, real_pairs(labelled, fake, whitening, model, draws), fake
+        )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     return float(loss.detach())
 
 
+# %%
 real = real_pairs(labelled, fake, whitening, model, Draws(0, torch.arange(16)))
 theirs, _ = CriticStep(C)(real, fake)
 torch.testing.assert_close(critic_loss(C, real, fake), theirs.mean())
 
-critic_optimiser = torch.optim.Adam(C.parameters(), lr=config.critic.learning_rate, betas=(0.5, 0.99))
-batches = zip(data.labelled.batches(16, start=1), data.unlabelled.batches(16, start=1))
+critic_optimiser = torch.optim.Adam(
+    C.parameters(), lr=config.critic.learning_rate, betas=(0.5, 0.99)
+)
+batches = zip(
+    data.labelled.batches(16, start=1), data.unlabelled.batches(16, start=1)
+)
 for step, (labelled, unlabelled) in zip(range(1, 9), batches):
-    total, length, fake = train_step(G, average, optimiser, C, labelled, unlabelled, step)
+    total, length, fake = train_step(
+        G, average, optimiser, C, labelled, unlabelled, step
+    )
     own = critics_turn(C, critic_optimiser, labelled, fake, step)
-    print(f"step {step}: rate {rate(step):.1e}, total {total:6.2f}, gradient {length:6.1f}, the critic's own {own:.2f}")
+    print(
+        f"step {step}: rate {rate(step):.1e}, total {total:6.2f}, "
+        f"gradient {length:6.1f}, the critic's own {own:.2f}"
+    )
 
 
 # %% [markdown]
@@ -417,7 +495,10 @@ except PowerFailure as failure:
 resumed = train(config, folder / "stopped", resume=True, **quiet)
 assert resumed.step == through.step
 assert resumed.finished
-one, other = (load_regressor(f / "last.safetensors").network.state_dict() for f in (through.folder, resumed.folder))
+one, other = (
+    load_regressor(f / "last.safetensors").network.state_dict()
+    for f in (through.folder, resumed.folder)
+)
 assert all(torch.equal(one[name], other[name]) for name in one)
 rows = [
     [
@@ -428,7 +509,9 @@ rows = [
     for f in (through.folder, resumed.folder)
 ]
 assert rows[0] == rows[1]
-print(f"{len(one)} tensors and {len(rows[0])} rows of the log: equal, to the last bit")
+print(
+    f"{len(one)} tensors and {len(rows[0])} rows of the log: equal, to the last bit"
+)
 
 # %% [markdown]
 # Equal to the last bit, log included: the rows from 41 to 47 were dropped on resuming and written again. A checkpoint
@@ -443,7 +526,8 @@ print(f"{len(one)} tensors and {len(rows[0])} rows of the log: equal, to the las
 
 # %%
 watched = SyntheticFaces(model, "wild", seed=3).batch(0, 24, truth=True)
-watched = watched.take(watched.yaw.abs().argsort()[[2, 6, 10, 14, 18, 22]])  # from frontal to profile
+# From frontal to profile
+watched = watched.take(watched.yaw.abs().argsort()[[2, 6, 10, 14, 18, 22]])
 checkpoints = sorted((through.folder / "checkpoints").glob("step-*"))
 
 
@@ -452,16 +536,24 @@ def errors_at(checkpoint):
     """Error (%) of each face's 68 landmarks in the picture, in sizes of its box."""
     tensors = load_file(checkpoint / "networks.safetensors")
     then = make_regressor("lite")
-    then.load_state_dict({k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")})
-    found = decode_landmarks(whitening.unwhiten(then.eval()(watched.inputs())), model)[..., :2]
-    box = (watched.landmarks.amax(dim=1) - watched.landmarks.amin(dim=1))[:, :2].prod(dim=1).sqrt()
+    averaged = {k: v for k, v in tensors.items() if k.startswith("average.")}
+    named = {k.removeprefix("average."): v for k, v in averaged.items()}
+    then.load_state_dict(named)
+    found = decode_landmarks(
+        whitening.unwhiten(then.eval()(watched.inputs())), model
+    )[..., :2]
+    size = watched.landmarks.amax(dim=1) - watched.landmarks.amin(dim=1)
+    box = size[:, :2].prod(dim=1).sqrt()
     return 100 * (found - watched.landmarks[..., :2]).norm(dim=-1).mean(dim=1) / box
 
 
 figure = viz.training_figure(through.folder, watched, model, smooth=2)
 for k, checkpoint in enumerate(checkpoints):
-    mine, theirs = errors_at(checkpoint), figure.numbers(figure.state | {"checkpoint": k})
-    torch.testing.assert_close(mine, torch.tensor(theirs["nme"]), rtol=1e-4, atol=1e-3)
+    mine = errors_at(checkpoint)
+    theirs = figure.numbers(figure.state | {"checkpoint": k})
+    torch.testing.assert_close(
+        mine, torch.tensor(theirs["nme"]), rtol=1e-4, atol=1e-3
+    )
     print(f"step {theirs['step']}: " + ", ".join(f"{e:.1f} %" for e in mine))
 
 # %% tags=["hide-input"]
@@ -487,7 +579,10 @@ figure
 log = trained_log("all")
 start, end = log[0], log[-1]
 print({key: start[key] for key in ("device", "torch", "commit") if key in start})
-print(f"{end['step']} steps; best balanced NME on validation pictures {end['best']:.2%}")
+print(
+    f"{end['step']} steps; best balanced NME on validation pictures "
+    f"{end['best']:.2%}"
+)
 fig = viz.learning_figure(log)
 fig
 
@@ -510,8 +605,14 @@ table = ablation_table("cpu")
 print(f"{table['test_pictures']:,} test pictures; balanced NME, % (seeds)")
 for name, entry in table["rows"].items():
     two, three = table_of(entry["landmarks_2d"]), table_of(entry["landmarks_3d"])
-    single = ", ".join(f"{100 * seed['landmarks_2d']['balanced']:.2f}" for seed in entry["seeds"].values())
-    print(f"{name:>26}: 2D {100 * two.balanced:5.2f} ({single}), 3D {100 * three.balanced:5.2f}")
+    single = ", ".join(
+        f"{100 * seed['landmarks_2d']['balanced']:.2f}"
+        for seed in entry["seeds"].values()
+    )
+    print(
+        f"{name:>26}: 2D {100 * two.balanced:5.2f} ({single}), "
+        f"3D {100 * three.balanced:5.2f}"
+    )
 
 # %% tags=["hide-input"]
 fig = viz.ablation_figure(table)
@@ -519,10 +620,18 @@ buttons = []
 for measure, title in MEASURE_TITLES.items():
     drawn = viz.ablation_figure(table, measure)
     change = {"x": [list(trace.x) for trace in drawn.data]}
-    change |= {f"error_x.{end}": [list(trace.error_x[end]) for trace in drawn.data] for end in ("array", "arrayminus")}
+    change |= {
+        f"error_x.{end}": [list(trace.error_x[end]) for trace in drawn.data]
+        for end in ("array", "arrayminus")
+    }
     axis = {"xaxis.title.text": drawn.layout.xaxis.title.text}
     buttons.append({"label": title, "method": "update", "args": [change, axis]})
-fig.update_layout(updatemenus=[{"buttons": buttons, "name": "Which error", "x": 0, "xanchor": "left", "y": 1.2}])
+fig.update_layout(
+    updatemenus=[{
+        "buttons": buttons, "name": "Which error", "x": 0, "xanchor": "left",
+        "y": 1.2
+    }]
+)
 fig
 
 # %% [markdown]
@@ -537,11 +646,16 @@ fig
 
 # %%
 for measure in ("landmarks_2d", "landmarks_3d", "landmarks_2d_without_detector"):
-    print(f"\n{MEASURE_TITLES[measure]}: balanced NME minus that of +landmarks_2d, points of %")
+    print(
+        f"\n{MEASURE_TITLES[measure]}: balanced NME minus that of +landmarks_2d, "
+        "points of %"
+    )
     for name, entry in table["rows"].items():
         if "+landmarks_2d" in entry["against"]:
             found = entry["against"]["+landmarks_2d"][measure]
-            each = ", ".join(f"{100 * seed['value']:+.2f}" for seed in found["seeds"].values())
+            each = ", ".join(
+                f"{100 * seed['value']:+.2f}" for seed in found["seeds"].values()
+            )
             ends = f"[{100 * found['low']:+.2f}, {100 * found['high']:+.2f}]"
             print(f"{name:>26}: {100 * found['value']:+6.2f} {ends}, seeds {each}")
 
@@ -564,11 +678,18 @@ for measure in ("landmarks_2d", "landmarks_3d", "landmarks_2d_without_detector")
     said = {name: verdict(found[measure]) for name, found in further.items()}
     print(f"{MEASURE_TITLES[measure]}, against plain 2D landmarks:")
     for word in ("better", "worse", "cannot tell"):
-        print(f"{word:>13}: {', '.join(name for name, one in said.items() if one == word) or 'none'}")
+        named = ", ".join(name for name, one in said.items() if one == word)
+        print(f"{word:>13}: {named or 'none'}")
 
 for measure in ("landmarks_2d", "landmarks_3d"):
-    share = rows["+landmarks_2d"][measure]["balanced"] / rows["labelled"][measure]["balanced"]
-    print(f"{MEASURE_TITLES[measure]}: plain 2D landmarks leave {share:.0%} of the error of labelled pictures alone")
+    share = (
+        rows["+landmarks_2d"][measure]["balanced"]
+        / rows["labelled"][measure]["balanced"]
+    )
+    print(
+        f"{MEASURE_TITLES[measure]}: plain 2D landmarks leave {share:.0%} of the "
+        "error of labelled pictures alone"
+    )
     assert share < 0.6
 
 # %% [markdown]
@@ -614,12 +735,18 @@ for row, found in forms["completed - free"].items():
     assert found["vertices_3d"]["high"] < 0, row
 
 # %%
-print("all minus +landmarks_2d, balanced NME, points of %; 95 % intervals over pictures and seeds")
+print(
+    "all minus +landmarks_2d, balanced NME, points of %; "
+    "95 % intervals over pictures and seeds"
+)
 for form, found in forms["all - +landmarks_2d"].items():
     print(f"\n{form} pose, seeds {found['landmarks_2d']['seeds']}")
     for name, value in found.items():
         title = name.replace("_without_detector", ", without a detector")
-        print(f"{title:>36}: {value['value']:+.2f} [{value['low']:+.2f}, {value['high']:+.2f}]")
+        print(
+            f"{title:>36}: {value['value']:+.2f} [{value['low']:+.2f}, "
+            f"{value['high']:+.2f}]"
+        )
 
 # %% [markdown]
 # **The pose was the cause of most of the harm.** Completing it takes two to four points off the 3D error and leaves the 2D
@@ -640,11 +767,19 @@ faces = SyntheticFaces(model, "wild", seed=3).batch(0, 24, truth=True)
 yaw = faces.yaw.abs()
 ranges = (yaw <= 30, (yaw > 30) & (yaw <= 60), yaw > 60)
 chosen = faces.take(torch.cat([inside.nonzero().flatten()[:2] for inside in ranges]))
-answers = {name: predict_with(trained_regressor(name), chosen, model=model) for name in ("labelled", "all")}
-errors = {name: nme(answer.landmarks[..., :2], chosen.landmarks[..., :2]) for name, answer in answers.items()}
+answers = {
+    name: predict_with(trained_regressor(name), chosen, model=model)
+    for name in ("labelled", "all")
+}
+errors = {
+    name: nme(answer.landmarks[..., :2], chosen.landmarks[..., :2])
+    for name, answer in answers.items()
+}
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(3, chosen.size, figsize=(1.5 * chosen.size, 5), layout="constrained")
+fig, axes = plt.subplots(
+    3, chosen.size, figsize=(1.5 * chosen.size, 5), layout="constrained"
+)
 photos = chosen.images.permute(0, 2, 3, 1).numpy()
 for i in range(chosen.size):
     axes[0, i].imshow(photos[i])
@@ -652,7 +787,10 @@ for i in range(chosen.size):
     axes[0, i].set_axis_off()
     axes[0, i].set_title(f"yaw {chosen.yaw[i]:.0f}°", fontsize=9)
     for ax, (name, answer) in zip(axes[1:, i], answers.items()):
-        viz.overlay(ax, photos[i], decode(answer.coefficients[i : i + 1], model)[0], model.triangles, alpha=0.85)
+        viz.overlay(
+            ax, photos[i], decode(answer.coefficients[i : i + 1], model)[0],
+            model.triangles, alpha=0.85
+        )
         ax.set(xlim=(-0.5, 119.5), ylim=(119.5, -0.5))
         ax.set_title(f"{name}: {100 * errors[name][i]:.1f} %", fontsize=9)
 
@@ -700,15 +838,30 @@ full = load_config("full-gpu")
 sources = {"labelled": full.data.labelled, "2D-only": full.data.unlabelled}
 batch = sum(source.batch_size for source in sources.values())
 for name, source in sources.items():
-    print(f"{name} pictures: {source.kind} {source.world}, {source.batch_size} in a step")
+    print(
+        f"{name} pictures: {source.kind} {source.world}, "
+        f"{source.batch_size} in a step"
+    )
 for stage in full.stages:
-    print(f"stage {stage.name}: up to {stage.steps:,} steps at {stage.learning_rate:g}, {stage.weights}")
+    print(
+        f"stage {stage.name}: up to {stage.steps:,} steps at "
+        f"{stage.learning_rate:g}, {stage.weights}"
+    )
 print("2D-only pictures:", full.self_supervision.weights)
-print(f"{full.network.name} in {full.optimiser.precision}; compiled: {full.optimiser.compile}")
-HOLDS = {"host": "kept in main memory", "device": "kept on the GPU", "stream": "drawn beside each step, none of them twice"}
+print(
+    f"{full.network.name} in {full.optimiser.precision}; compiled: "
+    f"{full.optimiser.compile}"
+)
+HOLDS = {
+    "host": "kept in main memory", "device": "kept on the GPU",
+    "stream": "drawn beside each step, none of them twice"
+}
 print(f"drawn pictures: {HOLDS[full.data.hold]}")
 if limit := getattr(full.run, "minutes", 0):
-    print(f"the schedule follows the clock, and ends after {limit:g} minutes however many steps that makes")
+    print(
+        f"the schedule follows the clock, and ends after {limit:g} minutes however "
+        "many steps that makes"
+    )
 
 # %% [markdown]
 # ## What a logged run gave
@@ -721,29 +874,49 @@ if limit := getattr(full.run, "minutes", 0):
 # %%
 logged = read_gpu_run(gpu_run_names()[0])
 where, trained_as = logged.provenance, logged.training
-print(f"{trained_as['configuration']} with {trained_as['config']['network']['name']}, on one {where['device']}")
-print(f"{where['date'][:10]}, commit {where.get('commit', 'unknown')[:7]}, torch {where['torch']}")
+print(
+    f"{trained_as['configuration']} with {trained_as['config']['network']['name']}, "
+    f"on one {where['device']}"
+)
+print(
+    f"{where['date'][:10]}, commit {where.get('commit', 'unknown')[:7]}, "
+    f"torch {where['torch']}"
+)
 if logged.finished:
     print(f"The run is finished: {trained_as['step']:,} steps.")
 else:
-    print(f"THE RUN IS NOT FINISHED: its log ends at step {trained_as['step']:,} of {trained_as['planned']:,}.")
+    print(
+        f"THE RUN IS NOT FINISHED: its log ends at step {trained_as['step']:,} of "
+        f"{trained_as['planned']:,}."
+    )
 print(textwrap.fill(logged.facts.get("note", ""), 100))
 
 # %%
 result = logged.result("evaluation")
-print(f"{result['dataset']}, {result['faces']:,} faces, the network of step {result['step']:,}: NME, % [95 % interval]")
+print(
+    f"{result['dataset']}, {result['faces']:,} faces, "
+    f"the network of step {result['step']:,}: NME, % [95 % interval]"
+)
 for measure in ("68 points, 2D", "68 points, 3D"):
     print(measure)
     width = max(map(len, logged.errors(measure)))
     for name, table in logged.errors(measure).items():
         low, high = table["intervals"]["balanced"]
-        bins = ", ".join(f"{yaw} {100 * value:.2f}" for yaw, value in table["bins"].items())
-        print(f"{name:>{width + 2}}: balanced {100 * table['balanced']:.2f} [{100 * low:.2f}, {100 * high:.2f}]; {bins}")
+        bins = ", ".join(
+            f"{yaw} {100 * value:.2f}" for yaw, value in table["bins"].items()
+        )
+        print(
+            f"{name:>{width + 2}}: balanced {100 * table['balanced']:.2f} "
+            f"[{100 * low:.2f}, {100 * high:.2f}]; {bins}"
+        )
 errors = logged.errors()
 assert errors["a detector's points"]["balanced"] < errors["no points"]["balanced"]
 rates = {row["step"]: row["rate"] for row in logged.rows if row["kind"] == "train"}
 at_evaluation = rates[min(rates, key=lambda step: abs(step - result["step"]))]
-print(f"learning rate at that step: {at_evaluation / max(rates.values()):.0%} of its highest")
+print(
+    f"learning rate at that step: {at_evaluation / max(rates.values()):.0%} of its "
+    "highest"
+)
 
 # %% [markdown]
 # If the first cell says that the run is not finished, read the errors as what they are: those of a network taken from
@@ -757,29 +930,47 @@ print(f"learning rate at that step: {at_evaluation / max(rates.values()):.0%} of
 # %%
 line = logged.timeline()
 seconds = 0.0
-for (step, at, pictures_per_second), before in zip(line, [0, *(step for step, _, _ in line)]):
+for (step, at, pictures_per_second), before in zip(
+    line, [0, *(step for step, _, _ in line)]
+):
     seconds += (step - before) * logged.batch_size / pictures_per_second
     assert math.isclose(seconds, at)
 rate_seen = steady_rate(line)
 step_ms = 1000 * logged.batch_size / rate_seen
-print(f"{logged.batch_size} pictures a step, {rate_seen:,.0f} pictures a second, {step_ms:.0f} ms a step")
-print(f"{line[-1][0]:,} steps and {line[-1][0] * logged.batch_size:,} pictures in {seconds / 60:.1f} minutes")
+print(
+    f"{logged.batch_size} pictures a step, {rate_seen:,.0f} pictures a second, "
+    f"{step_ms:.0f} ms a step"
+)
+print(
+    f"{line[-1][0]:,} steps and {line[-1][0] * logged.batch_size:,} pictures in "
+    f"{seconds / 60:.1f} minutes"
+)
 if "start_seconds" in trained_as:
     print(f"before the first step: {trained_as['start_seconds']:.0f} s")
 memory = trained_as.get("peak_memory_gib")
-print(f"largest memory in use: {memory:.1f} GiB" if memory else "largest memory in use: not recorded in this run")
+recorded = f"{memory:.1f} GiB" if memory else "not recorded in this run"
+print("largest memory in use:", recorded)
 
 # %% tags=["hide-input"]
 last, first = line[-1][0], next(row for row in logged.rows if row["kind"] == "train")
 timed = []
 for row in logged.rows:
     now = round(logged.seconds_at(min(row["step"], last)) / 60, 3)
-    shares = {name: row[name] / first[name] for name in LOSS_TITLES if row.get(name) and row["kind"] == "train"}
+    shares = {
+        name: row[name] / first[name]
+        for name in LOSS_TITLES
+        if row.get(name) and row["kind"] == "train"
+    }
     timed.append(row | shares | {"step": now})
 fig = viz.learning_figure(timed, smooth=3)
 fig.update_traces(mode="lines+markers", marker_size=9, row=2)
-fig.update_yaxes(type="linear", dtick=0.2, rangemode="tozero", exponentformat="none", row=1)
-fig.update_xaxes(title_text="minutes of training", range=[0, 1.02 * timed[-1]["step"]], row=2, col=1)
+fig.update_yaxes(
+    type="linear", dtick=0.2, rangemode="tozero", exponentformat="none", row=1
+)
+fig.update_xaxes(
+    title_text="minutes of training", range=[0, 1.02 * timed[-1]["step"]], row=2,
+    col=1
+)
 fig.update_layout(height=600)
 fig.layout.annotations[0].text = "losses, as shares of their first value"
 fig
@@ -800,15 +991,27 @@ fig
 shown = [row for row in logged.rows if row["kind"] == "train"]
 validated = [row for row in logged.rows if row["kind"] == "validation"]
 names = [name for name in LOSS_TITLES if name in shown[0]]
-print("minutes   step  pictures    rate  " + "  ".join(f"{LOSS_TITLES[name]:>12}" for name in names) + "  validation NME")
+print(
+    "minutes   step  pictures    rate  "
+    + "  ".join(f"{LOSS_TITLES[name]:>12}" for name in names)
+    + "  validation NME"
+)
 for half in range(1, int(seconds / 30) + 1):
     row = min(shown, key=lambda one: abs(logged.seconds_at(one["step"]) - 30 * half))
-    near = [one for one in shown if abs(one["step"] - row["step"]) <= 2 * shown[0]["step"]]
+    reach = 2 * shown[0]["step"]
+    near = [one for one in shown if abs(one["step"] - row["step"]) <= reach]
     means = [sum(one[name] for one in near) / len(near) for name in names]
-    done = [one["landmarks_2d"]["balanced"] for one in validated if one["step"] <= row["step"]]
+    done = [
+        one["landmarks_2d"]["balanced"]
+        for one in validated
+        if one["step"] <= row["step"]
+    ]
     values = "  ".join(f"{value:12.4g}" for value in means)
     said = f"{done[-1]:14.2%}" if done else f"{'not yet':>14}"
-    print(f"{half / 2:7.1f} {row['step']:6,} {row['step'] * logged.batch_size:9,} {row['rate']:.1e}  {values}  {said}")
+    print(
+        f"{half / 2:7.1f} {row['step']:6,} {row['step'] * logged.batch_size:9,} "
+        f"{row['rate']:.1e}  {values}  {said}"
+    )
 
 # %% [markdown]
 # ### What it costs
@@ -825,7 +1028,10 @@ def cost(minutes):
 
 planned = trained_as["planned"] * logged.batch_size / rate_seen / 60
 print(f"the logged part, {seconds / 60:.1f} minutes: {cost(seconds / 60):.2f}")
-print(f"all {trained_as['planned']:,} planned steps, {planned:.1f} minutes: {cost(planned):.2f}")
+print(
+    f"all {trained_as['planned']:,} planned steps, {planned:.1f} minutes: "
+    f"{cost(planned):.2f}"
+)
 print(f"ten minutes: {cost(10):.2f}; a night of eight hours: {cost(8 * 60):.2f}")
 print(f"a million pictures seen: {cost(1e6 / rate_seen / 60):.3f}")
 
@@ -833,22 +1039,39 @@ print(f"a million pictures seen: {cost(1e6 / rate_seen / 60):.3f}")
 curves = viz.training_figures.validation_curves(logged.rows, bins=False)
 if len(validated) < 4:  # too few for a curve: a loss instead
     curves = viz.training_figures.loss_curves(logged.rows, smooth=5)
-name = next(title for title in ("balanced", "VDC", "WPDC", "2D landmarks") if title in curves)
+name = next(
+    title for title in ("balanced", "VDC", "WPDC", "2D landmarks") if title in curves
+)
 steps, values = (array[curves[name][0] <= line[-1][0]] for array in curves[name])
 spent = [logged.seconds_at(step) / 3600 for step in steps]
 values = [float(f"{value:.4g}") for value in values]
 assert values[0] - values[len(values) // 2] > 0.5 * (values[0] - values[-1])
 at = [round(PRICE_PER_HOUR * hours, 5) for hours in spent]
+
+# %% tags=["hide-input"]
 fig = go.Figure()
-fig.add_scatter(x=at, y=values, mode="lines", line={"color": CATEGORICAL[0], "width": 2.5}, name=name)
+fig.add_scatter(
+    x=at, y=values, mode="lines", line={"color": CATEGORICAL[0], "width": 2.5},
+    name=name
+)
 choices = []
 for price in (1, 1.5, 2, 2.5, 3, 4, 5):
     x = [round(price * hours, 5) for hours in spent]
-    choices.append({"label": f"{price:g}", "method": "restyle", "args": [{"x": [x]}]})
-slider = {"steps": choices, "active": 3, "currentvalue": {"prefix": "price of an hour: "}, "pad": {"t": 45}}
+    choices.append(
+        {"label": f"{price:g}", "method": "restyle", "args": [{"x": [x]}]}
+    )
+slider = {
+    "steps": choices, "active": 3, "currentvalue": {"prefix": "price of an hour: "},
+    "pad": {"t": 45}
+}
 fig.update_xaxes(title="spent", rangemode="tozero", range=[0, 5 * spent[-1]])
-fig.update_yaxes(title="NME on validation pictures, %" if name == "balanced" else name, rangemode="tozero")
-fig.update_layout(height=440, margin={"l": 60, "r": 20, "t": 10, "b": 20}, sliders=[slider])
+fig.update_yaxes(
+    title="NME on validation pictures, %" if name == "balanced" else name,
+    rangemode="tozero"
+)
+fig.update_layout(
+    height=440, margin={"l": 60, "r": 20, "t": 10, "b": 20}, sliders=[slider]
+)
 fig
 
 
@@ -867,7 +1090,7 @@ fig
 
 # %%
 def saved_bytes(network, pictures):
-    """Bytes that a forward pass of so many pictures keeps for the backward pass, weights apart."""
+    """Bytes that a forward pass keeps for the backward pass, weights apart."""
     weights = {value.data_ptr() for value in network.parameters()}
     kept = {}
 
@@ -882,17 +1105,29 @@ def saved_bytes(network, pictures):
     return sum(kept.values())
 
 
+# %%
 large = make_regressor("resnet50").train()
 parameters = sum(value.numel() for value in large.parameters())
 each = (saved_bytes(large, 4) - saved_bytes(large, 2)) / 2
-states = 5 * 4 * parameters  # weight, gradient, two moments of AdamW, average; four bytes each
+# Weight, gradient, two moments of AdamW, average; four bytes each
+states = 5 * 4 * parameters
 half = {"bfloat16": 0.5, "float16": 0.5}.get(full.optimiser.precision, 1.0)
-again = {"landmarks_3d", "cycle"} & full.self_supervision.weights.keys()  # these look a second time
+# These look a second time
+again = {"landmarks_3d", "cycle"} & full.self_supervision.weights.keys()
 looks = batch + (full.data.unlabelled.batch_size if again else 0)
-print(f"ResNet-50: {parameters / 1e6:.1f} million weights and all that is kept for each: {states / 1e9:.2f} GB")
+print(
+    f"ResNet-50: {parameters / 1e6:.1f} million weights and all that is kept for "
+    f"each: {states / 1e9:.2f} GB"
+)
 print(f"saved for the backward pass: {each / 1e6:.0f} MB a picture in float32")
-print(f"a step of {batch} pictures, {looks} looks, in {full.optimiser.precision}: about {half * each * looks / 1e9:.0f} GB")
-print(f"100,000 pictures, where they are kept on the GPU: {100_000 * 3 * 120 * 120 / 1e9:.1f} GB")
+print(
+    f"a step of {batch} pictures, {looks} looks, in {full.optimiser.precision}: "
+    f"about {half * each * looks / 1e9:.0f} GB"
+)
+print(
+    "100,000 pictures, where they are kept on the GPU: "
+    f"{100_000 * 3 * 120 * 120 / 1e9:.1f} GB"
+)
 
 # %% [markdown]
 # PyTorch says `CUDA out of memory` when it does not fit. In this order:
@@ -911,15 +1146,22 @@ print(f"100,000 pictures, where they are kept on the GPU: {100_000 * 3 * 120 * 1
 # how long may it take? The logged run used one GPU. What follows is arithmetic from its rate, no measurement:
 
 # %%
-BANDWIDTH = 25e9  # bytes a second between two GPUs: PCIe about 25e9, NVLink ten times that
+# Bytes a second between two GPUs: PCIe about 25e9, NVLink ten times that
+BANDWIDTH = 25e9
 
 for gpus in (1, 2, 8):
-    exchanged = 4 * parameters * 2 * (gpus - 1) / gpus  # a ring: each sends and receives so many bytes
+    # A ring: each sends and receives so many bytes
+    exchanged = 4 * parameters * 2 * (gpus - 1) / gpus
     talk_ms = 1000 * exchanged / BANDWIDTH
     own_ms = step_ms / gpus
-    slowest = own_ms + talk_ms  # nothing of it hidden behind the backward pass, as most of it is
-    said = f"{logged.batch_size // gpus:>3} pictures each, {own_ms:.0f} ms a step and {talk_ms:.1f} ms of talk"
-    print(f"{gpus} GPU: {said}; {step_ms / slowest:.1f} times as fast, {planned * slowest / step_ms:.1f} minutes in all")
+    # Nothing of it hidden behind the backward pass, as most of it is
+    slowest = own_ms + talk_ms
+    said = f"{logged.batch_size // gpus:>3} pictures each, {own_ms:.0f} ms a step"
+    said += f" and {talk_ms:.1f} ms of talk"
+    print(
+        f"{gpus} GPU: {said}; {step_ms / slowest:.1f} times as fast, "
+        f"{planned * slowest / step_ms:.1f} minutes in all"
+    )
 
 
 # %% [markdown]
@@ -976,10 +1218,17 @@ decay_for_longer = 0.99**0.1  # a tenth of the forgetting in each step
 assert half_life(0.5) == 1, "With d = 0.5 the share halves in each step."
 shares = [0.9**step for step in range(8)]
 assert shares[6] > 0.5 > shares[7], "Forgot how shares shrink?"
-assert 6 < half_life(0.9) < 7, f"Found {half_life(0.9):.2f} steps for d = 0.9; look at the powers of 0.9."
+assert 6 < half_life(0.9) < 7, (
+    f"Found {half_life(0.9):.2f} steps for d = 0.9; look at the powers of 0.9."
+)
 ratio = half_life(decay_for_longer) / half_life(0.99)
-assert abs(ratio - 10) < 0.1, f"Your decay remembers {ratio:.1f} times as long, not 10."
-print(f"✓ {half_life(0.99):.0f} steps at 0.99; the longer run takes {decay_for_longer:.4f}")
+assert abs(ratio - 10) < 0.1, (
+    f"Your decay remembers {ratio:.1f} times as long, not 10."
+)
+print(
+    f"✓ {half_life(0.99):.0f} steps at 0.99; "
+    f"the longer run takes {decay_for_longer:.4f}"
+)
 
 
 # %% [markdown]
@@ -990,24 +1239,24 @@ print(f"✓ {half_life(0.99):.0f} steps at 0.99; the longer run takes {decay_for
 
 # %% tags=["exercise"]
 def tell(share):
-    """What one process says about its (B, channels) numbers: two tensors (channels,)."""
+    """What one process says about its numbers (B, channels): two (channels,)."""
     return share.mean(dim=0), share.var(dim=0, correction=0)
 
 
 def together(told):
-    """Mean and variance of the whole batch, from a list of what each process said."""
+    """Mean and variance of the whole batch, from what each process said."""
     means, variances = (torch.stack(numbers) for numbers in zip(*told))
     return means.mean(dim=0), variances.mean(dim=0)
 
 
 # %% tags=["solution"]
 def tell(share):
-    """What one process says about its (B, channels) numbers: two tensors (channels,)."""
+    """What one process says about its numbers (B, channels): two (channels,)."""
     return share.mean(dim=0), share.square().mean(dim=0)
 
 
 def together(told):
-    """Mean and variance of the whole batch, from a list of what each process said."""
+    """Mean and variance of the whole batch, from what each process said."""
     means, squares = (torch.stack(numbers).mean(dim=0) for numbers in zip(*told))
     return means, squares - means.square()  # the mean square minus the squared mean
 
@@ -1016,13 +1265,23 @@ def together(told):
 
 # %% tags=["check"]
 generator = torch.Generator().manual_seed(1)
-batch = torch.randn(64, 5, generator=generator, dtype=torch.float64) + torch.arange(64)[:, None] / 20
+batch = (
+    torch.randn(64, 5, generator=generator, dtype=torch.float64)
+    + torch.arange(64)[:, None] / 20
+)
 told = [tell(share) for share in batch.chunk(4)]
-assert all(numbers.shape == (5,) for pair in told for numbers in pair), "Two numbers for each channel, no more."
+assert all(numbers.shape == (5,) for pair in told for numbers in pair), (
+    "Two numbers for each channel, no more."
+)
 mean, variance = together(told)
-assert torch.allclose(mean, batch.mean(dim=0)), "The mean is not that of the whole batch."
+assert torch.allclose(mean, batch.mean(dim=0)), (
+    "The mean is not that of the whole batch."
+)
 short = float((variance / batch.var(dim=0, correction=0)).mean())
-assert abs(short - 1) < 1e-6, f"On average {short:.2f} of the variance: what the shares' means differ by is missing?"
+assert abs(short - 1) < 1e-6, (
+    f"On average {short:.2f} of the variance: "
+    "what the shares' means differ by is missing?"
+)
 print("✓ four processes normalise as one")
 
 
@@ -1043,24 +1302,38 @@ def paired_error(a, b):
 # %% tags=["solution"]
 def paired_error(a, b):
     """Standard error of the mean of b - a, pictures being paired."""
-    gained = (b - a).mean(dim=0)  # (pictures,): what is hard in a picture is hard for both, and cancels
+    # (pictures,); what is hard in a picture is hard for both, and cancels
+    gained = (b - a).mean(dim=0)
     return float(gained.std() / len(gained) ** 0.5)
 
 
-# This is the error over pictures. It knows nothing about other seeds than these: three seeds
-# say little, so look whether they agree, too.
+# This is the error over pictures. It knows nothing about other seeds than these:
+# three seeds say little, so look whether they agree, too.
 
 # %% tags=["check"]
 generator = torch.Generator().manual_seed(2)
 hard = 5 + 2 * torch.randn(1, 2000, generator=generator)
-a, b = (hard + shift + 0.5 * torch.randn(3, 2000, generator=generator) for shift in (0.0, -0.1))
+a, b = (
+    hard + shift + 0.5 * torch.randn(3, 2000, generator=generator)
+    for shift in (0.0, -0.1)
+)
 alone = float((a.mean(dim=0).var() / 2000 + b.mean(dim=0).var() / 2000).sqrt())
 mine = paired_error(a, b)
-assert mine < alone / 2, f"{mine:.4f} is what unpaired pictures would give. Subtract first."
-tries = torch.stack([(b - a).mean(dim=0)[torch.randint(2000, (2000,), generator=generator)].mean() for _ in range(400)])
-assert abs(mine / float(tries.std()) - 1) < 0.15, f"The bootstrap says {float(tries.std()):.4f}, you {mine:.4f}."
+assert mine < alone / 2, (
+    f"{mine:.4f} is what unpaired pictures would give. Subtract first."
+)
+tries = torch.stack(
+    [
+        (b - a).mean(dim=0)[torch.randint(2000, (2000,), generator=generator)].mean()
+        for _ in range(400)
+    ]
+)
+assert abs(mine / float(tries.std()) - 1) < 0.15, (
+    f"The bootstrap says {float(tries.std()):.4f}, you {mine:.4f}."
+)
 print(
-    f"✓ a gain of {float((a - b).mean()):.3f} ± {mine:.3f}: {float((a - b).mean()) / mine:.0f} standard errors from nothing"
+    f"✓ a gain of {float((a - b).mean()):.3f} ± {mine:.3f}: "
+    f"{float((a - b).mean()) / mine:.0f} standard errors from nothing"
 )
 
 # %% [markdown]
@@ -1074,14 +1347,21 @@ words = []
 
 # %% tags=["solution"]
 words = ["self_supervision.distance=huber"]
-# On the command line: twodasl ablate --rows labelled +landmarks_2d --set self_supervision.distance=huber
+# On the command line:
+# twodasl ablate --rows labelled +landmarks_2d --set self_supervision.distance=huber
 
 # %% tags=["check"]
 changed = load_config("ablation/+landmarks_2d", words, base="lite-cpu")
 plain = load_config("ablation/+landmarks_2d", base="lite-cpu")
-assert changed.self_supervision.distance == "huber", "The distance is still squared: which table holds it?"
-assert changed.self_supervision.weights == plain.self_supervision.weights, "Only the distance should change."
-assert changed.data == plain.data, "The pictures should stay the same, or the rows cannot be compared."
+assert changed.self_supervision.distance == "huber", (
+    "The distance is still squared: which table holds it?"
+)
+assert changed.self_supervision.weights == plain.self_supervision.weights, (
+    "Only the distance should change."
+)
+assert changed.data == plain.data, (
+    "The pictures should stay the same, or the rows cannot be compared."
+)
 print("✓ one value differs:", words[0])
 
 # %% [markdown]

@@ -70,7 +70,8 @@ from twodasl_lite.trained import trained_regressor
 from twodasl_lite.viz.palette import CATEGORICAL
 
 model = load_face_model(CoefficientLayout())
-shipped = trained_regressor()  # "own-photos", the network that comes with the package
+# "own-photos", the network that comes with the package
+shipped = trained_regressor()
 
 
 # %% tags=["hide-input"]
@@ -80,12 +81,13 @@ def show(head, rows):
     top = "".join(f"<th>{cell}</th>" for cell in head)
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return HTML(
-        f'<table class="table"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+        f'<table class="table"><thead><tr>{top}</tr></thead>'
+        f"<tbody>{body}</tbody></table>"
     )
 
 
 def cells(table):
-    """Bins, balanced error with its interval, mean: of a committed table, in per cent."""
+    """A committed table's bins, balanced error with interval, mean, in per cent."""
     texts = [f"{value:.2f}" for value in table["values"]]
     low, high = table["intervals"][3]
     texts[3] += f" [{low:.2f}, {high:.2f}]"
@@ -124,17 +126,27 @@ alone = look(drawn.images)
 by_image = evaluation.nme(alone, truth)
 found = evaluation.summarise(by_image, drawn.yaw, resamples=200)
 low, high = found.balanced_interval
-print(f"200 drawn pictures: balanced NME {found.balanced:.2%}, interval {low:.2%} to {high:.2%}")
+print(
+    f"200 drawn pictures: balanced NME {found.balanced:.2%}, "
+    f"interval {low:.2%} to {high:.2%}"
+)
 
 # %% tags=["hide-input"]
 # An ordinary error, in a picture that is sharp enough to look at.
 ordinary = by_image.argsort()[70:130]
-sharpness = [cv2.Laplacian(drawn.images[k].float().mean(dim=0).numpy(), cv2.CV_32F).var() for k in ordinary]
-middle = int(ordinary[int(np.argsort(sharpness)[-12])])  # the very sharpest ones are noise
+sharpness = [
+    cv2.Laplacian(drawn.images[k].float().mean(dim=0).numpy(), cv2.CV_32F).var()
+    for k in ordinary
+]
+# The very sharpest ones are noise
+middle = int(ordinary[int(np.argsort(sharpness)[-12])])
 true_points = image_to_crop(portrait.landmarks, box)
 _, axes = plt.subplots(1, 2, figsize=(7, 3.5), layout="constrained")
 for ax, picture, points, target, title in (
-    (axes[0], drawn.images[middle].permute(1, 2, 0), alone[middle], truth[middle], "drawn"),
+    (
+        axes[0], drawn.images[middle].permute(1, 2, 0), alone[middle], truth[middle],
+        "drawn"
+    ),
     (axes[1], crop, on_photo, true_points, "photograph"),
 ):
     ax.imshow(picture)
@@ -158,14 +170,19 @@ yaw = torch.tensor(committed["yaw"], dtype=torch.float64)
 drawn_table, tables = committed["drawn"], committed["tables"]
 rows = [
     [f"{picture}, {how}", *cells(table)]
-    for how, suffix in (("no detector", ""), ("a detector's points", ", with a detector"))
+    for how, suffix in {
+        "no detector": "", "a detector's points": ", with a detector"
+    }.items()
     for picture, table in (
         ("drawn", drawn_table[suffix]),
         ("photographs", tables["shipped" + suffix]),
     )
 ]
 made = committed["shipped"]
-print(f"{committed['file']}; measured {made['date']} with the network {made['network']!r} at commit {made['commit']}")
+print(
+    f"{committed['file']}; measured {made['date']} with the network "
+    f"{made['network']!r} at commit {made['commit']}"
+)
 show(COLUMNS, rows)
 
 # %% [markdown]
@@ -187,9 +204,12 @@ show(COLUMNS, rows)
 # %%
 other_file = resources.files("twodasl_lite") / "assets" / "aflw2000_errors.json"
 before = json.loads(other_file.read_text("utf-8"))
-authors = before["unit"] * torch.tensor(before["2dasl"]["exact"], dtype=torch.float64)
+authors = before["unit"] * torch.tensor(
+    before["2dasl"]["exact"], dtype=torch.float64
+)
 errors = {
-    name: committed["unit"] * torch.tensor(runs, dtype=torch.float64)  # (S, 2000), S runs
+    # (S, 2000), S runs
+    name: committed["unit"] * torch.tensor(runs, dtype=torch.float64)
     for name, runs in committed["errors"].items()
 }
 tddfa = errors["3DDFA_V2"][0]
@@ -199,9 +219,18 @@ place = {number: k for k, number in enumerate(committed["names"])}
 index = torch.tensor([place[number] for number in before["names"]])
 by_name = torch.corrcoef(torch.stack([authors, tddfa[index]]))[0, 1]
 left_out = sorted(set(committed["names"]) - set(before["names"]))
-first_gap = next(k for k, pair in enumerate(zip(committed["names"], before["names"])) if pair[0] != pair[1])
-print(f"joined by position: correlation {by_position:.2f}, wrong from row {first_gap} on")
-print(f"joined by name:     correlation {by_name:.2f}; without an answer: {left_out}")
+first_gap = next(
+    k
+    for k, pair in enumerate(zip(committed["names"], before["names"]))
+    if pair[0] != pair[1]
+)
+print(
+    f"joined by position: correlation {by_position:.2f}, "
+    f"wrong from row {first_gap} on"
+)
+print(
+    f"joined by name:     correlation {by_name:.2f}; without an answer: {left_out}"
+)
 assert left_out == committed["undetected"]
 
 # %% [markdown]
@@ -240,8 +269,9 @@ assert left_out == committed["undetected"]
 ours = committed["rows"]
 for name in ours:
     run = committed["runs"][name][0]
-    saw = "drawn faces and photographs" if run["photographs"] else "drawn faces alone"
-    print(f"{name}: {saw}, {run['steps']:,} steps, {len(committed['runs'][name])} run")
+    saw = "drawn faces " + ("and photographs" if run["photographs"] else "alone")
+    runs = len(committed["runs"][name])
+    print(f"{name}: {saw}, {run['steps']:,} steps, {runs} run")
 ways = {
     "no detector": "",
     "no detector, mirrored too": ", mirrored too",
@@ -250,9 +280,13 @@ ways = {
 }
 table_rows = [["2DASL, released, detector", *cells(tables["2DASL"])]]
 table_rows += [["3DDFA_V2 mb05", *cells(tables["3DDFA_V2"])]]
-table_rows += [["3DDFA_V2 mb05, mirrored too", *cells(tables["3DDFA_V2, mirrored too"])]]
+table_rows += [
+    ["3DDFA_V2 mb05, mirrored too", *cells(tables["3DDFA_V2, mirrored too"])]
+]
 for name in ours:
-    table_rows += [[f"{name}, {way}", *cells(tables[name + end])] for way, end in ways.items()]
+    table_rows += [
+        [f"{name}, {way}", *cells(tables[name + end])] for way, end in ways.items()
+    ]
 show(COLUMNS, table_rows)
 
 
@@ -283,10 +317,18 @@ with_losses, baseline = (errors[name][0, index] for name in (ours[-1], ours[-2])
 by_hand = interval_of_difference(with_losses, baseline, turned)
 package = evaluation.paired_difference(with_losses, baseline, turned)
 np.testing.assert_allclose(by_hand, package[:3], atol=5e-5)
-print("all - +landmarks_2d: {:+.2f} [{:+.2f}, {:+.2f}] points, one run".format(*(100 * v for v in by_hand)))
+print(
+    "all - +landmarks_2d: {:+.2f} [{:+.2f}, {:+.2f}] points, one run".format(
+        *(100 * v for v in by_hand)
+    )
+)
 
 # %% tags=["hide-input"]
-kept = [f"{ours[i]}{end} - {ours[j]}{end}" for end in ("", ", with a detector") for i, j in ((1, 0), (2, 1))]
+kept = [
+    f"{ours[i]}{end} - {ours[j]}{end}"
+    for end in ("", ", with a detector")
+    for i, j in ((1, 0), (2, 1))
+]
 kept += [f"{ours[-1]}, with a detector - {name}" for name in ("3DDFA_V2", "2DASL")]
 _, ax = plt.subplots(figsize=(7.5, 2.9), layout="constrained")
 for k, key in enumerate(kept):
@@ -294,7 +336,10 @@ for k, key in enumerate(kept):
     colour = CATEGORICAL[0] if high < 0 else CATEGORICAL[1] if low > 0 else "0.5"
     ax.plot([low, high], [k, k], lw=5, color=colour, solid_capstyle="butt")
     ax.plot(value, k, "o", color="black", ms=4)
-    ax.annotate(f"{value:+.2f}", (max(high, 0), k), xytext=(6, 0), textcoords="offset points", va="center")
+    ax.annotate(
+        f"{value:+.2f}", (max(high, 0), k), xytext=(6, 0),
+        textcoords="offset points", va="center"
+    )
 ax.axvline(0, color="0.5", lw=0.8, ls=":")
 ax.set(yticks=range(len(kept)), yticklabels=kept, ylim=(len(kept) - 0.5, -0.5))
 ax.set_xlabel("difference of balanced NME, percentage points")
@@ -318,7 +363,10 @@ ax.margins(x=0.12)
 # %%
 show(
     ["balanced NME, %", "no detector", "a detector's points"],
-    [[name, *(f"{value:.2f}" for value in run["values"])] for name, run in committed["choices"].items()],
+    [
+        [name, *(f"{value:.2f}" for value in run["values"])]
+        for name, run in committed["choices"].items()
+    ],
 )
 
 # %% [markdown]
@@ -335,9 +383,13 @@ show(
 
 # %%
 looked_at = torch.zeros(len(yaw), dtype=torch.bool)
-looked_at[torch.randperm(len(yaw), generator=torch.Generator().manual_seed(0))[:500]] = True
+generator = torch.Generator().manual_seed(0)
+looked_at[torch.randperm(len(yaw), generator=generator)[:500]] = True
 for name in ours:
-    halves = [float(evaluation.balanced_mean(errors[name][0][w], yaw[w])) for w in (looked_at, ~looked_at)]
+    halves = [
+        float(evaluation.balanced_mean(errors[name][0][w], yaw[w]))
+        for w in (looked_at, ~looked_at)
+    ]
     print("{:14} the 500: {:.2%}   the other 1,500: {:.2%}".format(name, *halves))
 
 # %% [markdown]
@@ -355,10 +407,11 @@ choices |= {f"yaw {name}": bins == k for k, name in enumerate(evaluation.BIN_NAM
 
 
 def curve(number, values, chosen):
-    """Share of faces (per cent) with at most each error; a picture without an answer is a failure."""
+    """Share of faces (%) with at most each error; no answer counts as a failure."""
     every = torch.full((len(yaw),), torch.nan, dtype=torch.float64)
     every[places[number]] = values
-    return (100 * evaluation.ced(every[chosen], limit, 201).fractions).round(decimals=2)
+    fractions = evaluation.ced(every[chosen], limit, 201).fractions
+    return (100 * fractions).round(decimals=2)
 
 
 # %% tags=["hide-input"]
@@ -372,9 +425,14 @@ fig = viz.curve_figure(
     x_title="NME, %", y_title="faces, %", height=460,
 )  # fmt: skip
 buttons = [
-    {"label": choice, "method": "restyle", "args": [{"y": [y.tolist() for y in ys]}]} for choice, ys in shapes.items()
+    {"label": choice, "method": "restyle", "args": [{"y": [y.tolist() for y in ys]}]}
+    for choice, ys in shapes.items()
 ]
-fig.update_layout(updatemenus=[{"buttons": buttons, "name": "Faces", "x": 0, "y": 1.3, "xanchor": "left"}])
+fig.update_layout(
+    updatemenus=[
+        {"buttons": buttons, "name": "Faces", "x": 0, "y": 1.3, "xanchor": "left"}
+    ]
+)
 fig
 
 # %% [markdown]
@@ -389,11 +447,18 @@ fig
 
 # %%
 straight = evaluation.balanced_mean(by_image, drawn.yaw)
-swapped = evaluation.balanced_mean(evaluation.nme(look(drawn.images.flip(1)), truth), drawn.yaw)
-print(f"200 drawn pictures, ours: {straight:.2%} as trained, {swapped:.2%} with red and blue swapped")
+swapped = evaluation.balanced_mean(
+    evaluation.nme(look(drawn.images.flip(1)), truth), drawn.yaw
+)
+print(
+    f"200 drawn pictures, ours: {straight:.2%} as trained, "
+    f"{swapped:.2%} with red and blue swapped"
+)
 for name in ("3DDFA_V2", "shipped", *ours):
     right, wrong = tables[name]["values"][3], committed["colours"][name]
-    print(f"{name:15} on photographs: {right:.2f} % as trained, {wrong:.2f} % swapped")
+    print(
+        f"{name:15} on photographs: {right:.2f} % as trained, {wrong:.2f} % swapped"
+    )
 
 # %% [markdown]
 # The less colour varied in training, the more a swap costs. 3DDFA_V2 loses 0.15 points, the dangerous kind of mistake: small
@@ -405,7 +470,9 @@ for name in ("3DDFA_V2", "shipped", *ours):
 # Are the same pictures hard for every method? Remove the bin means first; otherwise yaw alone makes all methods agree.
 
 # %%
-labels = committed["unit"] * torch.tensor(committed["labels"], dtype=torch.float64)[index]
+labels = (
+    committed["unit"] * torch.tensor(committed["labels"], dtype=torch.float64)[index]
+)
 methods = {"2DASL": authors, "3DDFA_V2": tddfa[index]}
 methods |= {name: errors[name].mean(dim=0)[index] for name in ours}
 methods["two annotations"] = labels
@@ -422,7 +489,9 @@ def ranks_within_bins(values):
     return ranks
 
 
-agreement = torch.corrcoef(torch.stack([ranks_within_bins(v) for v in methods.values()]))
+agreement = torch.corrcoef(
+    torch.stack([ranks_within_bins(v) for v in methods.values()])
+)
 show(
     ["rank correlation", *methods],
     [[name, *(f"{v:.2f}" for v in line)] for name, line in zip(methods, agreement)],
@@ -446,15 +515,25 @@ def partial(a, b, given):
 ranked = {name: ranks_within_bins(values) for name, values in methods.items()}
 for who in ("2DASL", ours[-1]):
     pair = ranked[who], ranked["3DDFA_V2"]
-    together, apart = torch.corrcoef(torch.stack(pair))[0, 1], partial(*pair, ranked["two annotations"])
-    print(f"{who} and 3DDFA_V2: {together:.2f}; without what the annotations explain: {apart:.2f}")
+    together = torch.corrcoef(torch.stack(pair))[0, 1]
+    apart = partial(*pair, ranked["two annotations"])
+    print(
+        f"{who} and 3DDFA_V2: {together:.2f}; "
+        f"without what the annotations explain: {apart:.2f}"
+    )
 hard = torch.stack([methods[name] for name in ("2DASL", "3DDFA_V2", ours[-1])])
 worst = hard.amin(dim=0).argsort(descending=True)[:5]  # bad for each of the three
 lines = [
-    [f"image{before['names'][k]:05d}", f"{turned[k]:.0f}°", *(f"{100 * e:.1f}" for e in hard[:, k]), f"{100 * labels[k]:.1f}"]
+    [
+        f"image{before['names'][k]:05d}", f"{turned[k]:.0f}°",
+        *(f"{100 * e:.1f}" for e in hard[:, k]), f"{100 * labels[k]:.1f}"
+    ]
     for k in worst.tolist()
 ]
-show(["hard for all three", "yaw", "2DASL", "3DDFA_V2", ours[-1], "two annotations"], lines)
+show(
+    ["hard for all three", "yaw", "2DASL", "3DDFA_V2", ours[-1], "two annotations"],
+    lines
+)
 
 # %% tags=["hide-input"]
 axis_pairs = {
@@ -466,30 +545,51 @@ axis_pairs = {
 }
 fig = go.Figure()
 labels_of = np.array([f"image{number:05d}" for number in before["names"]])
-coordinates = {name: (100 * values).round(decimals=2).numpy() for name, values in methods.items()}
+coordinates = {
+    name: (100 * values).round(decimals=2).numpy()
+    for name, values in methods.items()
+}
 start = next(iter(axis_pairs.values()))
 for k, name in enumerate(evaluation.BIN_NAMES):
     at = (own_bins == k).numpy()
     y, x = (coordinates[who][at] for who in start)
-    look_of = {"size": 5, "color": CATEGORICAL[k], "opacity": 0.55, "symbol": ("circle", "square", "diamond")[k]}
+    look_of = {
+        "size": 5, "color": CATEGORICAL[k], "opacity": 0.55,
+        "symbol": ("circle", "square", "diamond")[k]
+    }
     hover = "%{text}<br>%{y:.1f} against %{x:.1f} %<extra></extra>"
-    fig.add_scatter(x=x.tolist(), y=y.tolist(), mode="markers", name=f"yaw {name}", text=labels_of[at].tolist(), marker=look_of, hovertemplate=hover)
-_ = fig.add_scatter(x=[0, 20], y=[0, 20], mode="lines", line={"color": "#888", "dash": "dot"}, showlegend=False)
+    fig.add_scatter(
+        x=x.tolist(), y=y.tolist(), mode="markers", name=f"yaw {name}",
+        text=labels_of[at].tolist(), marker=look_of, hovertemplate=hover
+    )
+_ = fig.add_scatter(
+    x=[0, 20], y=[0, 20], mode="lines", line={"color": "#888", "dash": "dot"},
+    showlegend=False
+)
 
 # %% tags=["hide-input"]
 menu = []
 for label, (up, across) in axis_pairs.items():
-    xs = [coordinates[across][(own_bins == k).numpy()].tolist() for k in range(3)] + [[0, 20]]
-    ys = [coordinates[up][(own_bins == k).numpy()].tolist() for k in range(3)] + [[0, 20]]
+    bins = [(own_bins == k).numpy() for k in range(3)]
+    xs = [*(coordinates[across][one].tolist() for one in bins), [0, 20]]
+    ys = [*(coordinates[up][one].tolist() for one in bins), [0, 20]]
     titles = {"xaxis.title.text": f"{across}, %", "yaxis.title.text": f"{up}, %"}
-    menu.append({"label": label, "method": "update", "args": [{"x": xs, "y": ys}, titles]})
+    menu.append(
+        {"label": label, "method": "update", "args": [{"x": xs, "y": ys}, titles]}
+    )
 fig.update_layout(
     height=520,
     margin={"l": 10, "r": 10, "t": 70, "b": 10},
-    xaxis={"range": [0, 15], "title": {"text": f"{start[1]}, %"}, "automargin": True},
-    yaxis={"range": [0, 15], "title": {"text": f"{start[0]}, %"}, "automargin": True},
+    xaxis={
+        "range": [0, 15], "title": {"text": f"{start[1]}, %"}, "automargin": True
+    },
+    yaxis={
+        "range": [0, 15], "title": {"text": f"{start[0]}, %"}, "automargin": True
+    },
     legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-    updatemenus=[{"buttons": menu, "name": "Methods", "x": 0, "y": 1.2, "xanchor": "left"}],
+    updatemenus=[
+        {"buttons": menu, "name": "Methods", "x": 0, "y": 1.2, "xanchor": "left"}
+    ],
 )
 fig
 
@@ -513,7 +613,8 @@ if ict.is_file():
     from twodasl_lite.morphable.build import align
     from twodasl_lite.morphable.readers.ict import read_ict_npz
 
-    basel = read_basel_landmarks(data / "aflw2000-3d" / "bfm_68_landmarks.npz")[0].mean
+    basel_file = data / "aflw2000-3d" / "bfm_68_landmarks.npz"
+    basel = read_basel_landmarks(basel_file)[0].mean
     for choice in ("outline", "edge", "basel"):
         face = read_ict_npz(ict, jaw=choice)
         points = face.mean[face.landmarks].double()
@@ -526,7 +627,10 @@ else:
     print("not computed now: TWODASL_DATA names no face models")
 
 # %% tags=["hide-input"]
-parts = {f"jaw, {way}": jaw["means"][f"ICT, {way}"]["jaw"] for way in ("outline", "edge", "basel")}
+parts = {
+    f"jaw, {way}": jaw["means"][f"ICT, {way}"]["jaw"]
+    for way in ("outline", "edge", "basel")
+}
 parts["the 51 other points"] = jaw["means"]["ICT, edge"]["rest"]
 fig = viz.curve_figure(
     {name: (jaw["yaw"], values) for name, values in parts.items()},
@@ -541,7 +645,10 @@ fig
 # %%
 for name, value in jaw["fitted"].items():
     print(f"{name:13} fitted to the true landmarks of all 2,000: {value:.2f} %")
-print(f"Basel, annotations cut to 40 + 10: {before['tables']['annotations cut to 40 + 10'][3]:.2f} %")
+print(
+    "Basel, annotations cut to 40 + 10: "
+    f"{before['tables']['annotations cut to 40 + 10'][3]:.2f} %"
+)
 
 # %% [markdown]
 # The fits are those of [chapter 4](04_fit_a_face_to_a_photograph.ipynb), prior included: roughly the best that a perfect network could
@@ -557,7 +664,9 @@ print(f"Basel, annotations cut to 40 + 10: {before['tables']['annotations cut to
 # at random, the same boxes for all networks. (2DASL is missing: we have its released predictions, made on the true crops, and did not run its network.)
 
 # %%
-amounts = sorted({float(key.split("/")[0]) for key in committed["boxes"] if "/" in key})
+amounts = sorted(
+    {float(key.split("/")[0]) for key in committed["boxes"] if "/" in key}
+)
 networks = ["3DDFA_V2", "shipped", *ours]
 
 
@@ -568,8 +677,12 @@ def at(amount, name):
 
 
 fig = viz.curve_figure(
-    {name: (100 * np.array(amounts), [at(a, name) for a in amounts]) for name in networks},
-    x_title="largest shift and change of size, % of the box", y_title="balanced NME, %", markers=True, height=380,
+    {
+        name: (100 * np.array(amounts), [at(a, name) for a in amounts])
+        for name in networks
+    },
+    x_title="largest shift and change of size, % of the box",
+    y_title="balanced NME, %", markers=True, height=380,
 )  # fmt: skip
 fig
 
@@ -580,14 +693,25 @@ fig
 
 # %%
 around, longest = committed["detector's boxes"], committed["longest side"]
-print(f"longer side within half a pixel of 84.5: {longest['within half a pixel']:.1f} % of the crops")
-print(f"boxes round a detector's points: size {around['size, median']:+.1f} % (median), "
-      f"{around['within 5 %']:.0f} % of them off by less than 5 %, {around['within 10 %']:.0f} % by less than 10 %")  # fmt: skip
+print(
+    "longer side within half a pixel of 84.5: "
+    f"{longest['within half a pixel']:.1f} % of the crops"
+)
+print(
+    "boxes round a detector's points: "
+    f"size {around['size, median']:+.1f} % (median), "
+    f"{around['within 5 %']:.0f} % of them off by less than 5 %, "
+    f"{around['within 10 %']:.0f} % by less than 10 %"
+)
+its_boxes = committed["boxes"]["detector"]
+detected = {name: its_boxes[name]["values"][3] for name in networks}
 show(
     ["balanced NME, %", "true boxes", "detector's boxes", "jitter 10 %"],
-    [[name, f"{at(0, name):.2f}", f"{committed['boxes']['detector'][name]['values'][3]:.2f}", f"{at(0.1, name):.2f}"]
-     for name in networks],
-)  # fmt: skip
+    [
+        [name, *(f"{v:.2f}" for v in (at(0, name), detected[name], at(0.1, name)))]
+        for name in networks
+    ],
+)
 
 # %% [markdown]
 # The detector's boxes here surround the 68 points that the authors' detector found, which itself looked at the true crop:
@@ -598,16 +722,21 @@ show(
 boxes = jittered_boxes(box.expand(30, 4), 0.1, seed=0)
 crops = torch.cat([as_tensor(crop_photo(portrait.photo, b)) for b in boxes])
 marks = image_to_crop(portrait.landmarks, boxes)
-told = subset_18(marks)  # (30, 18, 2) the true points, as a perfect detector would report them
+# (30, 18, 2) the true points, as a perfect detector would report them
+told = subset_18(marks)
 answers = {
     "no detector": crop_to_image(look(crops), boxes),
     "true points shown": crop_to_image(look(crops, told), boxes),
 }
-size = (portrait.landmarks.amax(dim=0) - portrait.landmarks.amin(dim=0)).prod().sqrt()
+size = (
+    (portrait.landmarks.amax(dim=0) - portrait.landmarks.amin(dim=0)).prod().sqrt()
+)
 for name, points in answers.items():
     spread = (points - points.mean(dim=0)).norm(dim=-1).mean() / size
     error = evaluation.nme(points, portrait.landmarks.expand_as(points)).mean()
-    print(f"{name}: NME {error:.1%}; from box to box the answer moves by {spread:.1%}")
+    print(
+        f"{name}: NME {error:.1%}; from box to box the answer moves by {spread:.1%}"
+    )
 
 # %% tags=["hide-input"]
 left, top, right, bottom = box.tolist()
@@ -632,9 +761,12 @@ for ax, (name, points) in zip(axes, answers.items(), strict=True):
 # %%
 test = [picture.permute(1, 2, 0).numpy() for picture in drawn.images[:40]]
 others = [picture.permute(1, 2, 0).numpy() for picture in drawn.images[100:180]]
-others[10] = cv2.imdecode(cv2.imencode(".jpg", test[3], [cv2.IMWRITE_JPEG_QUALITY, 25])[1], 1)
+others[10] = cv2.imdecode(
+    cv2.imencode(".jpg", test[3], [cv2.IMWRITE_JPEG_QUALITY, 25])[1], 1
+)
 others[20] = np.roll(test[7], 1, axis=1)  # moved by a pixel
-others[30] = np.clip(1.3 * test[11].astype(float) + 10, 0, 255).astype(np.uint8)  # brighter
+# Lighter, and cut off at white
+others[30] = np.clip(1.3 * test[11].astype(float) + 10, 0, 255).astype(np.uint8)
 others[40] = cv2.resize(test[15][8:112, 8:112], (120, 120))  # cut more tightly
 others[50] = np.ascontiguousarray(test[19][:, ::-1])  # mirrored
 
@@ -647,17 +779,28 @@ def small(picture):
     return blocks / np.linalg.norm(blocks)
 
 
-correlation = np.stack([small(p) for p in test]) @ np.stack([small(p) for p in others]).T  # (40, 80)
+# %%
+seen, known = (np.stack([small(p) for p in part]) for part in (test, others))
+correlation = seen @ known.T  # (40, 80)
 pairs = {(int(i), int(j)) for i, j in np.argwhere(correlation > 0.95)}
-tests, rest = (thumbnails([str(k) for k in range(len(s))], lambda name, s=s: s[int(name)]) for s in (test, others))
+tests, rest = (
+    thumbnails([str(k) for k in range(len(s))], lambda name, s=s: s[int(name)])
+    for s in (test, others)
+)
 copies = near_duplicates(tests, rest)
 assert pairs == {(int(c.first), int(c.second)) for c in copies}
 print(f"above 0.95: {sorted(pairs)}")
-print(f"cut more tightly: {correlation[15, 40]:.3f}; mirrored: {correlation[19, 50]:.3f}")
+print(
+    f"cut more tightly: {correlation[15, 40]:.3f}; mirrored: "
+    f"{correlation[19, 50]:.3f}"
+)
 
 # %% tags=["hide-input"]
 _, axes = plt.subplots(2, 5, figsize=(8, 3.7), layout="constrained")
-copied = {"saved again": (3, 10), "moved": (7, 20), "brighter": (11, 30), "cut tightly": (15, 40), "mirrored": (19, 50)}
+copied = {
+    "saved again": (3, 10), "moved": (7, 20), "brighter": (11, 30),
+    "cut tightly": (15, 40), "mirrored": (19, 50)
+}
 for column, (name, (i, j)) in zip(axes.T, copied.items(), strict=True):
     column[0].imshow(test[i])
     column[1].imshow(others[j])
@@ -672,9 +815,18 @@ for ax in axes.flat:
 
 # %%
 counts, twins = committed["training crops"], before["duplicates"]
-print(f"{counts['all']:,} crops of AFLW can be used; {counts['kept']:,} are left to train on")
-print(f"left out by pixels: {counts['near copies']}, near copies of {counts['of test pictures']} test pictures")
-print(f"  found with the test set's crops: {twins['test crops']}; with both cuts: {twins['either']}")
+print(
+    f"{counts['all']:,} crops of AFLW can be used; "
+    f"{counts['kept']:,} are left to train on"
+)
+print(
+    f"left out by pixels: {counts['near copies']}, "
+    f"near copies of {counts['of test pictures']} test pictures"
+)
+print(
+    f"  found with the test set's crops: {twins['test crops']}; with both cuts: "
+    f"{twins['either']}"
+)
 
 # %% [markdown]
 # {py:func}`twodasl_lite.data.aflw.training_set` does this before every training on photographs. It compares two crops of each test
@@ -693,7 +845,8 @@ if clone:
         shipped.network, shipped.whitening, part, model,
         detected=False, kind=shipped.metadata["map_kind"], pose=shipped.pose,
     )  # fmt: skip
-    points = predict_with(shipped, torch.cat([as_tensor(part.crop(n)) for n in part.names]), model=model).landmarks
+    inputs = torch.cat([as_tensor(part.crop(n)) for n in part.names])
+    points = predict_with(shipped, inputs, model=model).landmarks
     placed = crop_to_image(points[..., :2].double(), part.boxes)
     again = evaluation.nme(placed, part.landmarks[..., :2])
     where = [place[int(name.removeprefix("image"))] for name in part.names]
@@ -702,12 +855,18 @@ if clone:
     _, axes = plt.subplots(1, 6, figsize=(9, 1.8), layout="constrained")
     for ax, k in zip(axes, again.argsort(descending=True)[:6].tolist()):
         ax.imshow(part.crop(part.names[k]))
-        ax.plot(*image_to_crop(part.landmarks[k, :, :2], part.boxes[k]).T, ".", ms=2, color="yellow")
+        ax.plot(
+            *image_to_crop(part.landmarks[k, :, :2], part.boxes[k]).T, ".", ms=2,
+            color="yellow"
+        )
         ax.plot(*points[k, :, :2].T, ".", ms=2, color=CATEGORICAL[5])
         ax.set_title(f"{100 * again[k]:.0f} %", fontsize=8)
         ax.axis("off")
 else:
-    print("none computed now: TWODASL_2DASL names no clone, and we may not redistribute the photographs")
+    print(
+        "none computed now: TWODASL_2DASL names no clone, "
+        "and we may not redistribute the photographs"
+    )
 
 
 # %% [markdown]
@@ -746,9 +905,16 @@ def join(*answers):
 first = {"c": 0.3, "a": 0.1, "b": 0.2}
 second, third = {"b": 0.5, "d": 0.9, "c": 0.6}, {"c": 0.7, "b": 0.8, "a": 0.4}
 names, table = join(first, second, third)
-assert list(names) == ["b", "c"], f"Only b and c have an answer from all three; found {list(names)}."
-assert np.allclose(table, [[0.2, 0.3], [0.5, 0.6], [0.8, 0.7]]), f"Look again which error belongs to which name:\n{table}"
-names, table = join(dict(zip(before["names"], authors.tolist())), dict(zip(committed["names"], tddfa.tolist())))
+assert list(names) == ["b", "c"], (
+    f"Only b and c have an answer from all three; found {list(names)}."
+)
+assert np.allclose(table, [[0.2, 0.3], [0.5, 0.6], [0.8, 0.7]]), (
+    f"Look again which error belongs to which name:\n{table}"
+)
+names, table = join(
+    dict(zip(before["names"], authors.tolist())),
+    dict(zip(committed["names"], tddfa.tolist()))
+)
 print(f"✓ {len(names)} pictures, correlation {np.corrcoef(table)[0, 1]:.2f}")
 
 # %% [markdown]
@@ -767,8 +933,14 @@ gain = 100 * float(tddfa.mean() - kept_errors.mean())
 # %% tags=["check"]
 expected = 100 * float(tddfa.mean() - tddfa[tddfa <= tddfa.quantile(0.95)].mean())
 assert gain > 0, "Leaving out the worst makes the mean smaller: a positive gain."
-assert abs(gain - expected) < 0.01, f"{gain:.3f}: sort the errors, keep the first 95 %, subtract the two means, in per cent."
-print(f"✓ {gain:.2f} points for nothing; the step from 3DDFA_V2 to 2DASL in plain mean is {100 * float(tddfa[index].mean() - authors.mean()):.2f}")
+assert abs(gain - expected) < 0.01, (
+    f"{gain:.3f}: sort the errors, keep the first 95 %, subtract the two means, "
+    "in per cent."
+)
+print(
+    f"✓ {gain:.2f} points for nothing; the step from 3DDFA_V2 to 2DASL in plain "
+    f"mean is {100 * float(tddfa[index].mean() - authors.mean()):.2f}"
+)
 
 # %% [markdown]
 # ### Exercise 16.3 · The better of two
@@ -783,10 +955,20 @@ oracle = torch.tensor(0.0)
 oracle = evaluation.balanced_mean(torch.minimum(authors, tddfa[index]), turned)
 
 # %% tags=["check"]
-single = min(float(evaluation.balanced_mean(e, turned)) for e in (authors, tddfa[index]))
-means = [torch.where(authors < tddfa[index], authors, tddfa[index])[own_bins == k].mean() for k in range(3)]
-assert float(oracle) < single, f"{float(oracle):.4f}: choosing per picture cannot be worse than the better method, {single:.4f}."
-assert abs(float(oracle) - float(sum(means) / 3)) < 1e-6, f"{float(oracle):.4f}: take the minimum picture by picture, then balance."
+single = min(
+    float(evaluation.balanced_mean(e, turned)) for e in (authors, tddfa[index])
+)
+means = [
+    torch.where(authors < tddfa[index], authors, tddfa[index])[own_bins == k].mean()
+    for k in range(3)
+]
+assert float(oracle) < single, (
+    f"{float(oracle):.4f}: choosing per picture cannot be worse than the better "
+    f"method, {single:.4f}."
+)
+assert abs(float(oracle) - float(sum(means) / 3)) < 1e-6, (
+    f"{float(oracle):.4f}: take the minimum picture by picture, then balance."
+)
 print(f"✓ {float(oracle):.2%}, against {single:.2%} of the better one")
 
 # %% [markdown]

@@ -418,8 +418,10 @@ from twodasl_lite.viz.viewer import photo_uploader
 def find_face(picture):
     rows, columns = picture.shape[:2]
     half = 0.28 * min(rows, columns)  # the box: from the brows to the chin
-    box = torch.tensor([columns / 2 - half, rows / 2 - half, columns / 2 + half, rows / 2 + half])
-    return [face.coefficients for face in reconstruct(picture, trained, model, boxes=box)]
+    x, y = columns / 2, rows / 2
+    box = torch.tensor([x - half, y - half, x + half, y + half])
+    faces = reconstruct(picture, trained, model, boxes=box)
+    return [face.coefficients for face in faces]
 
 
 photo_uploader(find_face, model)
