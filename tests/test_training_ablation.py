@@ -18,7 +18,16 @@ from twodasl_lite.morphable import load_face_model
 from twodasl_lite.networks import load_regressor
 from twodasl_lite.prediction import predict_with
 from twodasl_lite.training import ablation, pictures
-from twodasl_lite.training.ablation import ROWS, ablate, make_table, print_table, read_errors, row_config, table_of
+from twodasl_lite.training.ablation import (
+    ROWS,
+    ablate,
+    make_table,
+    print_gain,
+    print_table,
+    read_errors,
+    row_config,
+    table_of,
+)
 from twodasl_lite.training.config import SourceConfig
 from twodasl_lite.training.log import read_log
 from twodasl_lite.training.sweep import cells, load_sweep, run_sweep, sweep_names
@@ -184,6 +193,25 @@ def test_table_prints_itself(runs, capsys):
     text = capsys.readouterr().out
     assert "| labelled |" in text
     assert "+landmarks_2d against labelled:" in text
+
+
+def test_gain_of_a_row_in_words(runs, capsys):
+    table = json.loads((runs / "table.json").read_text())
+    for measure, ends in (
+        ("landmarks_2d", (-0.02, -0.01)),
+        ("landmarks_3d", (-0.01, 0.01)),
+        ("vertices_3d", (0.01, 0.02)),
+    ):
+        found = table["rows"]["+landmarks_2d"]["against"]["labelled"][measure]
+        found["value"], (found["low"], found["high"]) = sum(ends) / 2, ends
+    print_gain(table, "+landmarks_2d", "labelled")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    assert lines[0].split() == ["68", "landmarks,", "2D", "-1.50", "[-2.00,", "-1.00]", "helps"]
+    assert lines[1].endswith("+0.00 [-1.00, +1.00]  no clear difference")
+    assert lines[2].endswith("+1.50 [+1.00, +2.00]  costs")
+    with pytest.raises(ValueRangeError, match="'all'; expected one of \\+landmarks_2d"):
+        print_gain(table, "all", "labelled")
 
 
 def test_nothing_to_compare(tmp_path):

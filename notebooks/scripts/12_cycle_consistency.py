@@ -68,6 +68,7 @@ from twodasl_lite.morphable import load_face_model
 from twodasl_lite.networks import load_regressor
 from twodasl_lite.prediction import predict
 from twodasl_lite.trained import ablation_table
+from twodasl_lite.training.ablation import print_gain
 from twodasl_lite.training.config import load_config
 from twodasl_lite.training.loop import train
 from twodasl_lite.training.pictures import pictures
@@ -87,12 +88,7 @@ KIND = "gaussian"
 # points of balanced NME with a 95 % interval, negative when the loss helps.
 
 # %%
-added = ablation_table("cpu")["rows"]["+landmarks_2d+cycle"]["against"]
-for measure in ("landmarks_2d", "landmarks_3d"):
-    found = added["+landmarks_2d"][measure]
-    change, low, high = (100 * found[key] for key in ("value", "low", "high"))
-    verdict = "helps" if high < 0 else "costs" if low > 0 else "no clear difference"
-    print(f"{measure}: {change:+.2f} [{low:+.2f}, {high:+.2f}]: {verdict}")
+print_gain(ablation_table("cpu"), "+landmarks_2d+cycle")
 
 # %% [markdown]
 # The cycle compares points in a picture, so, like every 2D loss, it sends no gradient to the third row of the pose

@@ -71,6 +71,7 @@ from twodasl_lite.landmarks import subset_18
 from twodasl_lite.morphable import load_face_model
 from twodasl_lite.networks import Critic
 from twodasl_lite.trained import ablation_table
+from twodasl_lite.training.ablation import print_gain
 from twodasl_lite.training.config import load_config
 from twodasl_lite.training.loop import train
 from twodasl_lite.training.pictures import pictures
@@ -92,12 +93,7 @@ names = model.layout.names
 # negative when the critic helps.
 
 # %%
-added = ablation_table("cpu")["rows"]["+landmarks_2d+critic"]["against"]
-for measure in ("landmarks_2d", "landmarks_3d"):
-    found = added["+landmarks_2d"][measure]
-    change, low, high = (100 * found[key] for key in ("value", "low", "high"))
-    verdict = "helps" if high < 0 else "costs" if low > 0 else "no clear difference"
-    print(f"{measure}: {change:+.2f} [{low:+.2f}, {high:+.2f}]: {verdict}")
+print_gain(ablation_table("cpu"), "+landmarks_2d+critic")
 
 # %% [markdown]
 # If it costs accuracy in 3D, one cause is known: no 2D loss sends a gradient to the third row of the pose

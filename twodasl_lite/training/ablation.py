@@ -49,6 +49,16 @@ ROWS = (
 )
 """Names of the rows, in the order of the table."""
 
+MEASURE_TITLES = {
+    "landmarks_2d": "68 landmarks, 2D",
+    "landmarks_3d": "68 landmarks, 3D",
+    "vertices_3d": "all vertices, 3D",
+    "landmarks_2d_without_detector": "68 landmarks, 2D, without a detector",
+    "landmarks_3d_without_detector": "68 landmarks, 3D, without a detector",
+    "vertices_3d_without_detector": "all vertices, 3D, without a detector",
+}
+"""Measure in logs and tables to its name in figures."""
+
 _ALONE = "_without_detector"
 _COLUMNS = (*MEASURES, *(name + _ALONE for name in MEASURES))
 _ERRORS_FILE, _RESULT_FILE, _TABLE_FILE = "errors.npz", "result.json", "table.json"
@@ -298,12 +308,8 @@ def table_of(entry: Mapping[str, Any]) -> Table:
 
 def print_table(table: Mapping[str, Any]) -> None:
     """Print the table, and how much each row differs from both baselines."""
-    for name, title in (
-        ("landmarks_2d", "68 landmarks, 2D"),
-        ("landmarks_3d", "68 landmarks, 3D"),
-        ("vertices_3d", "all vertices, 3D"),
-        ("landmarks_2d" + _ALONE, "68 landmarks, 2D, without a detector"),
-    ):
+    for name in (*MEASURES, "landmarks_2d" + _ALONE):
+        title = MEASURE_TITLES[name]
         print(f"\n{title}\n")
         print(markdown({row: table_of(entry[name]) for row, entry in table["rows"].items()}, 2))
     print("\nDifference of the balanced error, 68 landmarks, 2D\n")
@@ -316,3 +322,23 @@ def print_table(table: Mapping[str, Any]) -> None:
                 f"{row} against {other}: {100 * value['value']:+.2f} {ends} %, "
                 f"relative {100 * value['relative']:+.1f} %{says}"
             )
+
+
+def print_gain(table: Mapping[str, Any], row: str, baseline: str = LANDMARKS_2D) -> None:
+    """Print what a row changes against another one, a line for each measure, in points of balanced NME.
+
+    Args:
+        table: The ablation's table.
+        row: Which row.
+        baseline: Compared with which.
+
+    Raises:
+        ValueRangeError: If the table has no such row, or did not compare it with that baseline.
+    """
+    compared = {name: entry["against"] for name, entry in table["rows"].items() if baseline in entry["against"]}
+    if row not in compared:
+        raise ValueRangeError(f"row: found {row!r}; expected one of {', '.join(compared) or 'none'}")
+    for name, found in compared[row][baseline].items():
+        value, low, high = (100 * found[key] for key in ("value", "low", "high"))
+        verdict = "helps" if high < 0 else "costs" if low > 0 else "no clear difference"
+        print(f"{MEASURE_TITLES[name]:<36} {value:+.2f} [{low:+.2f}, {high:+.2f}]  {verdict}")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from twodasl_lite.errors import ValueRangeError, require
+from twodasl_lite.training.ablation import MEASURE_TITLES
 from twodasl_lite.viz.palette import CATEGORICAL
 
 Rows = Sequence[Mapping[str, Any]]
@@ -28,16 +29,6 @@ LOSS_TITLES = {
     "critic": "self-critic",
 }
 """Loss name in logs to its name in figures."""
-
-MEASURE_TITLES = {
-    "landmarks_2d": "68 landmarks, 2D",
-    "landmarks_3d": "68 landmarks, 3D",
-    "vertices_3d": "all vertices, 3D",
-    "landmarks_2d_without_detector": "68 landmarks, 2D, without a detector",
-    "landmarks_3d_without_detector": "68 landmarks, 3D, without a detector",
-    "vertices_3d_without_detector": "all vertices, 3D, without a detector",
-}
-"""Measure in logs and tables to its name in figures."""
 
 _DASHES = ("-", "--", ":", "-.", (0, (7, 2)), (0, (7, 2, 1, 2)))
 _GRID = "rgba(128,128,128,0.25)"
