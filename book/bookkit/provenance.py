@@ -243,7 +243,7 @@ def stored_table(users: dict[Path, list[str]]) -> str:
     lines = []
     for stored in stored_results():
         how = "; ".join(stored.how)
-        lines += [f'<h3 id="{anchor(stored.path)}"><code>{html.escape(stored.name)}</code></h3>', ""]
+        lines += [f'<h2 id="{anchor(stored.path)}"><code>{html.escape(stored.name)}</code></h2>', ""]
         lines.append(f"- **Made:** {', '.join(html.escape(fact) for fact in stored.facts())}")
         if how:
             lines.append(f"- **How:** {html.escape(how)}")
