@@ -303,7 +303,7 @@ def training_set(
         test_names: Names of the test set, :attr:`AFLW2000.names <twodasl_lite.data.aflw2000.AFLW2000.names>`.
         test_crop: Function that returns the crop of a test name, ``AFLW2000.crop``. The test set may cut the same photo
             differently, so the crops of the test faces among ``faces`` are compared too.
-        threshold: See :func:`near_duplicates`.
+        threshold: Threshold of the correlation, see :func:`near_duplicates`.
         progress: Called with the number of pictures read and the total.
     """
     names = set(test_names)

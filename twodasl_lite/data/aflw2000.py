@@ -143,7 +143,7 @@ class AFLW2000:
         """One photo, ``(450, 450, 3)`` RGB.
 
         Raises:
-            FileFormatError: If the file is missing, damaged, no picture, or of another size than the annotations.
+            FileFormatError: If the file is missing, damaged, not a picture, or of another size than the annotations.
         """
         path = self._file(name, ".jpg")
         photo = read_photo(path)

@@ -140,7 +140,7 @@ def cluttered(draws: Draws, bank: torch.Tensor, side: int, contrast: torch.Tenso
 
     Args:
         draws: Random numbers of B pictures.
-        bank: See :func:`texture_bank`.
+        bank: Bank of textures, see :func:`texture_bank`.
         side: Side of the pictures in pixels.
         contrast: ``(B,)`` contrast about the mean colour.
     """

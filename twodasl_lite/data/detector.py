@@ -37,7 +37,7 @@ class Noise(NamedTuple):
         shift_spread: Standard deviation of the logarithm of the factor that multiplies the shift.
         point_spread: Standard deviation of the logarithm of a point's difficulty.
         stray: Share of points that go astray.
-        stray_factor: How many times larger their errors are.
+        stray_factor: Factor by which their errors are larger.
         missing: Share of points that are not reported. Not measured (the real detector reports every point): a low
             rate, so that networks learn to cope with missing points.
     """

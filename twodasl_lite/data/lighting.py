@@ -96,11 +96,11 @@ def cast_shadows(
 
     Args:
         vertices: ``(B, V, 3)`` in pixels.
-        triangles: ``(T, 3)``.
+        triangles: ``(T, 3)`` vertex indices.
         towards_lamp: ``(B, 3)`` unit vectors, upright frame.
         framed: Number of leading vertices, those of the face, that span the shadow map; other vertices are lit if they
             lie outside it.
-        backend: See :func:`~twodasl_lite.render.rasterize`.
+        backend: Rendering backend, see :func:`~twodasl_lite.render.rasterize`.
         check: Whether to check the values; on a GPU this waits for the device.
 
     Returns:

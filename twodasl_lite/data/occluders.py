@@ -109,7 +109,7 @@ class Props:
 
         Args:
             draws: Random numbers of B pictures.
-            settings: How often each occluder appears.
+            settings: Frequency of each occluder.
             landmarks: ``(B, 68, 3)`` landmarks in pixels.
             axes: ``(B, 3, 3)`` rotations from the model's frame to the upright one.
             skin: ``(B, 3)`` linear colour of the face, for hands.

@@ -93,7 +93,7 @@ def turn_face(
     """Turn the face in a photo further away.
 
     Args:
-        photo: ``(H, W, 3)``.
+        photo: ``(H, W, 3)`` the photo.
         face: The face in it: pose ``(3, 4)`` or ``(1, 3, 4)`` to the frame of the whole photo, such as
             :func:`~twodasl_lite.fitting.fit_landmarks` finds with ``height`` set to the photo's. The pose is treated as
             a scaled rotation.

@@ -74,8 +74,8 @@ class SyntheticFaces:
         world: ``"labelled"``, ``"wild"``, a ``.toml`` file, or a :class:`~twodasl_lite.data.worlds.World`.
         seed: Seed of all randomness.
         device: Device on which pictures are made and stay.
-        program: How they are made, ``"cpu"`` or ``"gpu"``; by default whichever suits the device. The pictures agree up
-            to rounding; the option exists to compare the two.
+        program: Program that makes them, ``"cpu"`` or ``"gpu"``; by default whichever suits the device. The pictures
+            agree up to rounding; the option exists to compare the two.
         backend: Rendering backend, see :func:`~twodasl_lite.render.rasterize`.
 
     Raises:
@@ -338,7 +338,7 @@ def average_colours(
 
     Args:
         colours: ``(B, V, 3)`` linear light.
-        triangles: ``(T, 3)``.
+        triangles: ``(T, 3)`` vertex indices.
         fragments: Fragments of pictures ``factor`` times as fine.
         factor: Subpixels per pixel and direction.
         whole: Whether to process every pixel, including those that show nothing, which avoids waiting for a GPU.
@@ -457,7 +457,7 @@ def whitening_of(
 
     Args:
         model: The face model; it needs no colours.
-        world: See :class:`SyntheticFaces`.
+        world: The world, see :class:`SyntheticFaces`.
         count: Number of faces to estimate from.
         seed: Seed of the draw.
 
