@@ -48,15 +48,16 @@ def render(
 
     Args:
         vertices: ``(B, V, 3)`` in pixels.
-        triangles: ``(T, 3)``.
+        triangles: ``(T, 3)`` vertex indices.
         albedo: ``(B, V, 3)``, or ``(V, 3)`` for the whole batch: the vertices' own colours, sRGB in [0, 1].
         height: Rows.
         width: Columns.
         light: :class:`~twodasl_lite.render.Lamps`, :class:`~twodasl_lite.render.Harmonics` or anything with their
             method ``at``; without one, the colours are shown as they are.
-        supersample: Draw this many times as fine, then average: smooth edges for this number squared times the work.
-        backend: See :func:`~twodasl_lite.render.rasterize`.
-        cull: See :func:`~twodasl_lite.render.rasterize`.
+        supersample: Factor by which the picture is drawn finer and then averaged: smooth edges, but this factor squared
+            times the work.
+        backend: Rendering backend, see :func:`~twodasl_lite.render.rasterize`.
+        cull: Triangles to leave out, see :func:`~twodasl_lite.render.rasterize`.
 
     Returns:
         Colours and coverage; :func:`over` puts them on a background.
@@ -90,7 +91,7 @@ def reduce_picture(linear: torch.Tensor, covered: torch.Tensor, factor: int) -> 
 
     Args:
         linear: ``(B, factor H, factor W, 3)`` linear light, 0 where not covered.
-        covered: ``(B, factor H, factor W)``.
+        covered: ``(B, factor H, factor W)`` booleans: where the surface is.
         factor: Side of the squares in pixels.
     """
     both = torch.cat([linear, covered[..., None].to(linear)], dim=-1)  # (B, f H, f W, 4)
@@ -107,7 +108,7 @@ def over(picture: Picture, background: torch.Tensor) -> torch.Tensor:
     """Put a picture over a photo.
 
     Args:
-        picture: What :func:`render` returned.
+        picture: Result of :func:`render`.
         background: ``(B, H, W, 3)``, or ``(H, W, 3)`` or ``(3,)`` for all: sRGB in [0, 1].
 
     Returns:
@@ -153,7 +154,7 @@ def normal_image(vertices: torch.Tensor, triangles: torch.Tensor, fragments: Fra
     Args:
         vertices: ``(B, V, 3)`` in pixels, those that were drawn.
         triangles: ``(T, 3)``, those that were drawn.
-        fragments: What :func:`~twodasl_lite.render.rasterize` returned.
+        fragments: Result of :func:`~twodasl_lite.render.rasterize`.
 
     Returns:
         ``(B, H, W, 3)`` in the upright frame: x right, y up, z towards the viewer; 0 where there is nothing.
@@ -191,8 +192,8 @@ def coordinate_image(mean: torch.Tensor, triangles: torch.Tensor, fragments: Fra
 
     Args:
         mean: ``(V, 3)`` the mean face; what was drawn is a deformed and posed one.
-        triangles: ``(T, 3)``.
-        fragments: What :func:`~twodasl_lite.render.rasterize` returned.
+        triangles: ``(T, 3)`` vertex indices.
+        fragments: Result of :func:`~twodasl_lite.render.rasterize`.
 
     Returns:
         ``(B, H, W, 3)`` in [0, 1]; 0 where there is nothing.

@@ -72,7 +72,7 @@ class ScreenMesh(NamedTuple):
         vertices: ``(B, V, 3)`` contiguous, float32 or float64, within bounds.
         triangles: ``(T, 3)`` contiguous int64, within bounds.
         height: Rows of the picture.
-        width: Its columns.
+        width: Columns of the picture.
         cull: Which triangles to leave out.
     """
 
@@ -263,7 +263,7 @@ def interpolate(attributes: torch.Tensor, triangles: torch.Tensor, fragments: Fr
     Args:
         attributes: ``(B, V, C)``, or ``(V, C)`` for the whole batch: colours, normals, coordinates, ...
         triangles: ``(T, 3)``, those that were drawn.
-        fragments: What :func:`rasterize` returned.
+        fragments: Result of :func:`rasterize`.
 
     Returns:
         ``(B, H, W, C)``; zero where there is no triangle.
@@ -295,7 +295,7 @@ def barycentric_of(fragments: Fragments, vertices: torch.Tensor, triangles: torc
     refer to the exact corners, not the rounded ones, so they may be slightly negative at the rim of a triangle.
 
     Args:
-        fragments: What :func:`rasterize` returned.
+        fragments: Result of :func:`rasterize`.
         vertices: ``(B, V, 3)``, those that were drawn.
         triangles: ``(T, 3)``, those that were drawn.
 

@@ -22,7 +22,7 @@ def visible_in(fragments: Fragments, points: torch.Tensor, tolerance: float, *, 
     Args:
         fragments: Fragments of B pictures.
         points: ``(B, N, 3)`` in their pixels, with depth.
-        tolerance: How far behind the surface they may lie, in pixels.
+        tolerance: Depth in pixels by which points may lie behind the surface.
         check: Whether to check for NaN and infinity; on a GPU this waits for the device.
 
     Returns:
@@ -58,11 +58,11 @@ def visible_vertices(
 
     Args:
         vertices: ``(B, V, 3)`` in pixels.
-        triangles: ``(T, 3)``.
+        triangles: ``(T, 3)`` vertex indices.
         indices: ``(N,)`` the vertices in question, for instance ``model.landmarks``; all by default.
-        tolerance: See :data:`TOLERANCE`.
+        tolerance: Largest depth behind the surface, see :data:`TOLERANCE`.
         resolution: Side in pixels of the picture that is drawn for the test.
-        backend: See :func:`twodasl_lite.render.rasterize`.
+        backend: Rendering backend, see :func:`twodasl_lite.render.rasterize`.
 
     Returns:
         ``(B, N)`` booleans.
