@@ -48,7 +48,7 @@ def mirror(points: torch.Tensor, permutation: torch.Tensor) -> torch.Tensor:
     """The mirror image of faces, as faces in the same correspondence.
 
     Args:
-        points: ``(..., V, 3)``.
+        points: ``(..., V, 3)`` vertices of the faces.
         permutation: ``(V,)`` for each vertex the index of its partner on the other side.
     """
     return points[..., permutation, :] * points.new_tensor([-1.0, 1.0, 1.0])

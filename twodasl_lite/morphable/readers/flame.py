@@ -49,7 +49,7 @@ def read_embedding(path: PathLike, triangles: np.ndarray) -> dict[int, int]:
 
     Args:
         path: ``.npy``, ``.npz`` or ``.pkl`` with triangle indices and barycentric coordinates of 68 or of 51 points.
-        triangles: ``(T, 3)``.
+        triangles: ``(T, 3)`` vertex indices.
 
     Returns:
         Vertex of each landmark, counting from 0.

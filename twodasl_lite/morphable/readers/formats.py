@@ -20,9 +20,9 @@ class FaceModelFormat:
     """A kind of file that holds a face model.
 
     Attributes:
-        kind: Its name for :func:`read_face_model`.
+        kind: Name of the kind for :func:`read_face_model`.
         title: Name of the model.
-        files: What to give as the path.
+        files: File or folder to give as the path.
         license: The usual licence of the data.
         needs: Required packages beyond the basic ones.
         checked: What the reader was checked against.

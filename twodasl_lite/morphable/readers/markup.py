@@ -38,7 +38,7 @@ def resolve_landmarks(
 
     Args:
         mean: ``(V, 3)`` the average face in millimetres.
-        triangles: ``(T, 3)``.
+        triangles: ``(T, 3)`` vertex indices.
         chosen: The caller's choice, which takes precedence over everything else.
         published: ``(68,)`` vertices that the format holds, if it holds all.
         known: Vertices by landmark that it holds, if it holds some.

@@ -44,7 +44,7 @@ class Parts:
         albedo: ``albedo_mean``, ``albedo_basis`` and ``albedo_std`` of the model, sRGB in [0, 1].
         regions: Named vertex sets.
         expression_names: A name per expression.
-        expression_kind: See :class:`MorphableModel`.
+        expression_kind: Kind of the expressions, see :class:`MorphableModel`.
     """
 
     mean: np.ndarray
@@ -69,11 +69,11 @@ def assemble(
 
     Args:
         path: The file, for messages.
-        parts: What it holds.
+        parts: Parts that the file holds.
         units: Unit of length of the result, one of :data:`MILLIMETRES`.
         landmarks: The reader's choice of landmarks, see :func:`resolve_landmarks`.
         name: Name of the model.
-        license: Its licence.
+        license: Licence of the data.
         source: Origin of the model; units, coefficients and landmarks are added.
 
     Raises:
@@ -139,7 +139,7 @@ def outward(mean: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
     Args:
         mean: ``(V, 3)``, z towards the viewer.
-        triangles: ``(T, 3)``.
+        triangles: ``(T, 3)`` vertex indices.
 
     Returns:
         ``(T, 3)`` counter-clockwise.

@@ -98,7 +98,7 @@ def read_blendshapes(path: PathLike, count: int) -> tuple[list[str], np.ndarray]
     """Read a file of named movements.
 
     Args:
-        path: For instance ``expression_blendshapes_3448.bin``.
+        path: The file, for instance ``expression_blendshapes_3448.bin``.
         count: Number of vertices V.
 
     Returns:
