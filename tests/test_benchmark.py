@@ -142,7 +142,7 @@ def test_bad_prediction_files_are_refused(benchmark_data, tmp_path) -> None:
     with pytest.raises(FileFormatError, match="no such file"):
         read_predictions(path)
     path.write_text("not an archive")
-    with pytest.raises(FileFormatError, match="no such archive"):
+    with pytest.raises(FileFormatError, match="not such an archive"):
         read_predictions(path)
     np.savez(path, names=np.array(["a"]), other=np.zeros(1))
     with pytest.raises(FileFormatError, match="found the arrays names, other"):
@@ -154,7 +154,7 @@ def test_bad_prediction_files_are_refused(benchmark_data, tmp_path) -> None:
     with pytest.raises(ValueRangeError, match="found 'a' more than once"):
         read_predictions(path)
     np.savez(path, names=np.array(["a"]), whitened=np.array([object()]))
-    with pytest.raises(FileFormatError, match="no such archive"):
+    with pytest.raises(FileFormatError, match="not such an archive"):
         read_predictions(path)
     np.save(tmp_path / "p.npy", np.zeros((3, 62)))
     with pytest.raises(FileFormatError, match="numbers without names"):

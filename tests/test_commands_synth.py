@@ -99,7 +99,7 @@ def test_what_cannot_begin(tmp_path: Path, capsys, words: tuple, message: str) -
 def test_another_set_in_the_folder(wild: Path, capsys) -> None:
     before = contents(wild)
     assert synth(wild, "--seed", 8) == 1
-    assert "a set made otherwise (seed: 7, not 8)" in capsys.readouterr().err
+    assert "a set with another recipe (seed: 7, not 8)" in capsys.readouterr().err
     assert synth(wild, "--world", "labelled") == 1
     assert "world.name: wild, not labelled" in capsys.readouterr().err
     assert contents(wild) == before

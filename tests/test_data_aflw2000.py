@@ -213,13 +213,13 @@ def test_other_places_are_refused(tmp_path) -> None:
     with pytest.raises(FileFormatError, match=r"nor any \.mat file"):
         read_aflw2000(tmp_path)
     (tmp_path / "text.npz").write_text("no archive")
-    with pytest.raises(FileFormatError, match="no such archive"):
+    with pytest.raises(FileFormatError, match="not such an archive"):
         read_aflw2000(tmp_path / "text.npz")
     np.savez(tmp_path / "other.npz", names=np.array(["a"]))
     with pytest.raises(FileFormatError, match="no array detected68_crop"):
         read_aflw2000(tmp_path / "other.npz")
     (tmp_path / "names").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(FileFormatError, match="no text"):
+    with pytest.raises(FileFormatError, match="not text"):
         read_names(tmp_path / "names")
 
 

@@ -121,7 +121,7 @@ def test_units_and_sizes() -> None:
 
 
 def test_models_that_cannot_decode_annotations_are_refused() -> None:
-    with pytest.raises(ValueRangeError, match=r"'small', whose shape coefficients have a deviation of 1.5"):
+    with pytest.raises(ValueRangeError, match=r"'small', whose shape coefficients have a standard deviation of 1.5"):
         check_raw_basel(make_model())
     with pytest.raises(ValueRangeError, match="5 shape and 3 expression coefficients; expected the Basel"):
         check_raw_basel(make_model(), num_expression=2)

@@ -140,7 +140,7 @@ def test_bad_lists(crops: Path, configs: Path, model: MorphableModel, text: str,
     with pytest.raises(FileFormatError, match=found):
         load(crops, configs, model)
     (configs / LIST_TRAIN).write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(FileFormatError, match="no UTF-8"):
+    with pytest.raises(FileFormatError, match="not UTF-8"):
         load(crops, configs, model)
     (configs / LIST_TRAIN).unlink()
     with pytest.raises(FileFormatError, match=r"list.train: found no such file"):

@@ -134,9 +134,9 @@ def test_what_is_damaged_is_named_and_the_rest_used(folder: Path, model: Morphab
     for name, found in {
         "no_label.jpg": "found no no_label.mat",
         "cut_off.jpg": "a JPEG without an end",
-        "text.jpg": "a file that is no JPEG",
+        "text.jpg": "a file that is not a JPEG",
         "empty.jpg": "an empty file",
-        "bad_label.mat": "no whole MATLAB file",
+        "bad_label.mat": "not a complete MATLAB file",
         "short.mat": "found no short.jpg",
         "point.mat": "landmarks that are all one point",
     }.items():

@@ -127,10 +127,10 @@ def test_2009_files_that_do_not_fit(tmp_path, face: SmallFace) -> None:
             read_face_model(path, landmarks=LANDMARKS)
     binary.write_bytes(data)
     (tmp_path / "std_exp.txt").write_text("1 2")
-    with pytest.raises(FileFormatError, match=r"std_exp\.txt: found the deviations with 2 values; expected 3"):
+    with pytest.raises(FileFormatError, match=r"std_exp\.txt: found the standard deviations with 2 values; expected 3"):
         read_face_model(path, landmarks=LANDMARKS)
     (tmp_path / "std_exp.txt").write_text("one two three")
-    with pytest.raises(FileFormatError, match="no list of numbers"):
+    with pytest.raises(FileFormatError, match="not a list of numbers"):
         read_face_model(path, landmarks=LANDMARKS)
     (tmp_path / "std_exp.txt").unlink()
     with pytest.raises(FileFormatError, match=r"std_exp\.txt: found no such file"):

@@ -162,5 +162,5 @@ def test_eos_files_that_are_cut_or_of_another_version(tmp_path, face: SmallFace)
     with pytest.raises(FileFormatError, match=r"other\.bin: found move 0 with 270 numbers; expected 3 x 100"):
         read_face_model(path, landmarks=LANDMARKS, expressions=tmp_path / "other.bin")
     (tmp_path / "other.bin").write_bytes(struct.pack("<QQ", 1, 2) + b"\xff\xfe" + column(face.mean).tobytes())
-    with pytest.raises(FileFormatError, match="whose name is no text"):
+    with pytest.raises(FileFormatError, match="whose name is not text"):
         read_face_model(path, landmarks=LANDMARKS, expressions=tmp_path / "other.bin")

@@ -65,7 +65,7 @@ def test_files_with_anything_else(tmp_path, name: str, content: str, found: str)
     with pytest.raises(FileFormatError, match="no such file"):
         read_landmark_file(tmp_path / "gone.txt")
     (tmp_path / "b.mat").write_text("text")
-    with pytest.raises(FileFormatError, match="no whole MATLAB file"):
+    with pytest.raises(FileFormatError, match="not a complete MATLAB file"):
         read_landmark_file(tmp_path / "b.mat")
 
 

@@ -1,10 +1,11 @@
-"""AFLW's faces as the release of Tu et al. (2019) brings them: 21,080 crops with up to 21 landmarks.
+"""AFLW's faces as released by Tu et al. (2019): 21,080 crops with up to 21 landmarks.
 
-The 2D-only photos to learn from. AFLW (Koestinger et al. 2011) marks 21 points by hand, where they can be seen.
-AFLW2000-3D's 2,000 faces are the first of AFLW's, so all of them are among these crops under their own names; they must
-not be trained on. Names are not enough, because AFLW has photos twice. Compared by pixels, 160 test crops have a near
-copy among the other 19,080 pictures, and 293 do if the test faces' crops *of this set* are compared too, which are cut
-in the same way as the copies: :func:`training_set` leaves out all of these, and what is alike in neither cut is missed.
+These are the 2D-only training photos. In AFLW (Koestinger et al. 2011), 21 points are marked by hand where they are
+visible. AFLW2000-3D's 2,000 faces are the first of AFLW's, so all of them are among these crops, under their own names,
+and must not be trained on. Filtering by name is not enough, because AFLW contains some photos twice. Compared by
+pixels, 160 test crops have a near copy among the other 19,080 pictures; 293 have one if the test faces' crops *of this
+set*, which are cut in the same way as the copies, are compared too. :func:`training_set` leaves out all of these. It
+misses copies that resemble neither crop.
 
 Points here are 0-based pixels of the 120x120 crop; the files count pixels of the photo from 1 and mark a hidden point
 by x = -1, y = 452. Explained in chapters 15 and 16.
@@ -32,9 +33,9 @@ from twodasl_lite.images import read_photo
 from twodasl_lite.landmarks import NUM_AFLW
 
 AFLW_TO_18 = (*range(12), 13, 14, 15, 17, 18, 19)
-"""Of AFLW's 21 points those of the landmark map, in its order: all but the ears and the chin."""
+"""Indices of the landmark map's points among AFLW's 21, in the map's order: all but the ears and the chin."""
 _FIRST = 1.0  # the files count pixels from 1
-_HIDDEN_X = -1.0  # as written
+_HIDDEN_X = -1.0  # as stored in the files
 
 THUMBNAIL = 24
 DUPLICATE = 0.95
@@ -42,11 +43,11 @@ DUPLICATE = 0.95
 
 
 class Unclamped(NamedTuple):
-    """Crop boxes as they were before they were cut off at the photo's edges.
+    """Crop boxes as they were before they were clamped to the photo.
 
     Attributes:
-        boxes: ``(N, 4)``.
-        certain: ``(N,)`` whether the box is known: it touched no edge, or its other side tells how far it went on.
+        boxes: ``(N, 4)`` left, top, right, bottom.
+        certain: ``(N,)`` whether the box is known: it touched no edge, or its other side tells how much was cut off.
     """
 
     boxes: torch.Tensor
@@ -54,10 +55,11 @@ class Unclamped(NamedTuple):
 
 
 def unclamp_boxes(boxes: torch.Tensor, size: int = IMAGE_SIZE) -> Unclamped:
-    """Undo the published mistake: boxes were cut off at the photo's edges, crops were padded instead.
+    """Undo a mistake of the release: its boxes are clamped to the photo, although its crops are padded.
 
-    Crop boxes are squares. One that is narrower than high has lost a part beyond the edge that it touches, and gets it
-    back. One that touches edges in x and in y, or two opposite ones, may have lost more than its other side shows.
+    Crop boxes are squares. A box that is narrower than it is high has lost the part beyond the edge that it touches,
+    and gets it back. A box that touches edges in both x and y, or two opposite edges, may have lost more than its other
+    side shows.
 
     Args:
         boxes: ``(N, 4)`` left, top, right, bottom, 0-based and inclusive.
@@ -83,12 +85,12 @@ class AFLW:
     """The crops with their visible landmarks: a :class:`~twodasl_lite.data.stream.FaceSet` of 2D-only pictures.
 
     Attributes:
-        folder: Where the crops are.
+        folder: Folder of the crops.
         names: N names without suffix.
         landmarks: ``(N, 21, 2)`` float64 in crop pixels, NaN where hidden.
-        yaw: ``(N,)`` degrees: from a model fitted by others, good enough to see how poses are spread.
+        yaw: ``(N,)`` in degrees, from a model fitted by others; good enough to show how poses are distributed.
         noise_seed: Seed of a simulated detector's noise on the landmarks, or None for the points as marked.
-        problems: What could not be used, one sentence each.
+        problems: One sentence for each thing that could not be used.
     """
 
     folder: Path
@@ -102,7 +104,7 @@ class AFLW:
         return len(self.names)
 
     def select(self, index: Sequence[int] | torch.Tensor) -> AFLW:
-        """Some of the faces, in the order of the indices."""
+        """The faces at some indices, in that order."""
         index = torch.as_tensor(index, dtype=torch.int64)
         names = tuple(self.names[k] for k in index.tolist())
         return replace(self, names=names, landmarks=self.landmarks[index], yaw=self.yaw[index])
@@ -113,7 +115,7 @@ class AFLW:
         return self.select([k for k, name in enumerate(self.names) if name not in out])
 
     def with_noise(self, seed: int = 0) -> AFLW:
-        """The same faces, their landmarks as a detector would find them (:mod:`twodasl_lite.data.detector`)."""
+        """The same faces with landmarks as a detector would find them (:mod:`twodasl_lite.data.detector`)."""
         return replace(self, noise_seed=seed)
 
     def crop(self, name: str) -> np.ndarray:
@@ -131,10 +133,10 @@ class AFLW:
         return photo
 
     def take(self, index: torch.Tensor) -> FaceBatch:
-        """Pictures at ``(B,)`` indices, with the points that can be seen: those of the landmark map, and all as marked.
+        """Pictures at ``(B,)`` indices with their visible points: those of the landmark map, and all 21 as marked.
 
         Raises:
-            FileFormatError: If a picture cannot be read; :func:`training_set` leaves those out.
+            FileFormatError: If a picture cannot be read; :func:`training_set` leaves such pictures out.
         """
         index = torch.as_tensor(index, dtype=torch.int64)
         crops = [self.crop(self.names[k]) for k in index.tolist()]
@@ -189,11 +191,12 @@ def read_aflw(root: str | os.PathLike[str]) -> AFLW:
 
 # ---------------------------------------------------------------------------------------------- the same picture twice
 class Thumbnails(NamedTuple):
-    """Small grey pictures to compare.
+    """Small grey pictures for comparison.
 
     Attributes:
-        names: Of the pictures that could be read.
-        pixels: ``(N, 576)`` single precision; mean zero and length one each, so that products are correlations.
+        names: Names of the pictures that could be read.
+        pixels: ``(N, 576)`` single precision; each row has zero mean and unit length, so that dot products are
+            correlations.
         problems: A sentence for each picture that could not be read.
     """
 
@@ -208,7 +211,7 @@ class Duplicate(NamedTuple):
     Attributes:
         first: Name in the first set.
         second: Name in the second.
-        correlation: Of their thumbnails.
+        correlation: Correlation of their thumbnails.
     """
 
     first: str
@@ -221,12 +224,12 @@ def thumbnails(
     read: Callable[[str], np.ndarray],
     progress: Callable[[int, int], None] | None = None,
 ) -> Thumbnails:
-    """Make comparable thumbnails (0.2 ms a crop).
+    """Make thumbnails for comparison (0.2 ms per crop).
 
     Args:
-        names: Of the pictures.
-        read: From a name to a photo; a picture that cannot be read is named in ``problems``.
-        progress: Called with how many are done and how many there are.
+        names: Names of the pictures.
+        read: Function that returns the photo of a name; a picture that cannot be read is named in ``problems``.
+        progress: Called with the number of pictures done and the total.
     """
     kept, rows, problems = [], [], []
     for k, name in enumerate(names):
@@ -241,7 +244,7 @@ def thumbnails(
             progress(k + 1, len(names))
     pixels = torch.from_numpy(np.array(rows, dtype=np.float32).reshape(len(rows), THUMBNAIL**2))
     pixels = pixels - pixels.mean(dim=1, keepdim=True)
-    pixels = pixels / pixels.norm(dim=1, keepdim=True).clamp(min=1e-6)  # a picture of one colour is like no other
+    pixels = pixels / pixels.norm(dim=1, keepdim=True).clamp(min=1e-6)  # a picture of one colour resembles no other
     return Thumbnails(tuple(kept), pixels, tuple(problems))
 
 
@@ -249,12 +252,12 @@ def near_duplicates(first: Thumbnails, second: Thumbnails, threshold: float = DU
     """Pairs of pictures from two sets that are nearly the same, whatever their names.
 
     Args:
-        first: For instance the test set.
-        second: For instance what is to be trained on.
+        first: Thumbnails of one set, for instance the test set.
+        second: Thumbnails of the other set, for instance the training candidates.
         threshold: Correlation above which two pictures count as the same.
 
     Returns:
-        All pairs above the threshold, the most alike first.
+        All pairs above the threshold, the most similar first.
 
     Raises:
         ValueRangeError: If the threshold is not between 0 and 1.
@@ -272,12 +275,12 @@ def near_duplicates(first: Thumbnails, second: Thumbnails, threshold: float = DU
 
 
 class TrainingSet(NamedTuple):
-    """What may be trained on, and what was left out.
+    """The pictures that may be trained on, and those that were left out.
 
     Attributes:
         faces: The pictures.
         duplicates: Pairs (test picture, its copy among the others) that were found by pixels.
-        problems: What could not be read, one sentence each.
+        problems: One sentence for each thing that could not be read.
     """
 
     faces: AFLW
@@ -293,15 +296,15 @@ def training_set(
     threshold: float = DUPLICATE,
     progress: Callable[[int, int], None] | None = None,
 ) -> TrainingSet:
-    """The crops that are in no way in the test set, neither by name nor by pixels, and can be read.
+    """The readable crops that are not in the test set, neither by name nor by pixels.
 
     Args:
         faces: All crops.
         test_names: Names of the test set, :attr:`AFLW2000.names <twodasl_lite.data.aflw2000.AFLW2000.names>`.
-        test_crop: From a name to its crop, ``AFLW2000.crop``. The same photo may be cut differently there, so the
-            crops of the test faces among ``faces`` themselves are compared too.
-        threshold: See :func:`near_duplicates`.
-        progress: Called with how many pictures are read and how many there are.
+        test_crop: Function that returns the crop of a test name, ``AFLW2000.crop``. The test set may cut the same photo
+            differently, so the crops of the test faces among ``faces`` are compared too.
+        threshold: Threshold of the correlation, see :func:`near_duplicates`.
+        progress: Called with the number of pictures read and the total.
     """
     names = set(test_names)
     others = faces.without(names)

@@ -1,6 +1,6 @@
 """AFLW2000-3D, the benchmark: 2,000 photos with the landmarks and coefficients of the face in each (Zhu et al. 2016).
 
-Read from any of four places:
+It is read from any of four sources:
 
 * a clone of ``XgTu/2DASL``, the release of Tu et al. (2019): photos, annotations, crops, crop boxes, re-annotated
   landmarks, a detector's landmarks, and the authors' own predictions;
@@ -8,9 +8,9 @@ Read from any of four places:
 * one ``.npz`` of annotations without photos;
 * a pack of crops (:mod:`twodasl_lite.data.packed`), which has no photos either.
 
-Files are joined by name, never by position: the release's lists of 2,000 and of 1,998 pictures differ, because a
-detector failed on two. Points here are 0-based pixels of the photo (the files count from 1), yaws are as written, in
-degrees: the benchmark bins faces by them, also where one says -351 (7 of 2,000 are beyond ±90).
+Files are joined by name, never by position: the release has one list of 2,000 pictures and one of 1,998, because a
+detector failed on two. Points here are 0-based pixels of the photo (the files count from 1). Yaws are in degrees, as
+written: the benchmark bins faces by them, even where one says -351 (7 of 2,000 are beyond ±90).
 Explained in chapter 15.
 """
 
@@ -39,7 +39,7 @@ IMAGE_SIZE = 450
 """Width and height of every photo of AFLW2000-3D and 300W-LP, in pixels."""
 Layout = Literal["clone", "folder", "archive", "pack"]
 FACES = 2000
-"""Faces in the whole set."""
+"""Number of faces in the whole set."""
 
 _FIRST = 1.0  # the files count pixels from 1
 _ORIGIN = torch.tensor([_FIRST, _FIRST, 0.0], dtype=torch.float64)
@@ -48,7 +48,7 @@ _PLACES = "a clone of XgTu/2DASL, the folder AFLW2000 (image*.jpg and image*.mat
 
 
 class _ClonePaths:
-    """Where a clone of the release keeps what."""
+    """Paths of the files in a clone of the release."""
 
     def __init__(self, root: Path) -> None:
         base = root / "test_codes" if (root / "test_codes").is_dir() else root
@@ -71,20 +71,20 @@ class AFLW2000:
     """The benchmark, or part of it.
 
     Attributes:
-        root: Where it was read.
+        root: Path that it was read from.
         layout: ``"clone"``, ``"folder"``, ``"archive"`` or ``"pack"``.
         names: N names without suffix, ``image00002`` to ``image04386``.
         landmarks: ``(N, 68, 3)`` float64 in photo pixels, with depth.
         yaw: ``(N,)`` degrees, as written.
         published_boxes: ``(N, 4)`` the crop boxes of the published scripts: clamped to the photo, although the crops
-            were padded. For ``mapping="bench"`` alone.
+            were padded. Only for ``mapping="bench"``.
         reannotated: ``(N, 68, 2)`` the corrected landmarks, or None.
         detected: ``(N, 68, 2)`` a detector's landmarks in crop pixels, NaN where it failed, or None.
         pose: ``(N, 7)`` as ``Pose_Para``, or None: see :meth:`with_annotations`.
-        shape: ``(N, 199)``, or None.
-        expression: ``(N, 29)``, or None.
-        problems: What could not be read, one sentence each.
-        crops: Name to crop, of a pack; else None.
+        shape: ``(N, 199)`` as ``Shape_Para``, or None.
+        expression: ``(N, 29)`` as ``Exp_Para``, or None.
+        problems: One sentence for each thing that could not be read.
+        crops: Crops by name if read from a pack, otherwise None.
     """
 
     root: Path
@@ -106,7 +106,7 @@ class AFLW2000:
 
     @property
     def boxes(self) -> torch.Tensor:
-        """``(N, 4)`` the boxes that the crops were really cut with: not clamped."""
+        """``(N, 4)`` the boxes that the crops were actually cut with: not clamped."""
         return landmarks_box(self.landmarks)
 
     def boxes_for(self, mapping: Mapping) -> torch.Tensor:
@@ -114,7 +114,7 @@ class AFLW2000:
         return self.published_boxes if mapping == "bench" else self.boxes
 
     def take(self, index: Sequence[int] | torch.Tensor) -> AFLW2000:
-        """Some of the faces, in the order of the indices."""
+        """The faces at some indices, in that order."""
         index = torch.as_tensor(index, dtype=torch.int64)
         parts = {
             name: None if getattr(self, name) is None else getattr(self, name)[index]
@@ -143,7 +143,7 @@ class AFLW2000:
         """One photo, ``(450, 450, 3)`` RGB.
 
         Raises:
-            FileFormatError: If the file is missing, damaged, no picture, or of another size than the annotations.
+            FileFormatError: If the file is missing, damaged, not a picture, or of another size than the annotations.
         """
         path = self._file(name, ".jpg")
         photo = read_photo(path)
@@ -156,7 +156,7 @@ class AFLW2000:
         """The face, ``(120, 120, 3)``: the release's own crop where there is one, else cut from the photo.
 
         Args:
-            name: Of the face.
+            name: Name of the face.
             box: ``(4,)`` another box to cut from the photo, in whole pixels.
 
         Raises:
@@ -176,14 +176,14 @@ class AFLW2000:
 
     @property
     def crop_folder(self) -> Path | None:
-        """Where the release's own crops are; None where the set has none."""
+        """Folder of the release's own crops; None if the set has none."""
         return _ClonePaths(self.root).crops if self.layout == "clone" else None
 
     def release_predictions(self) -> tuple[tuple[str, ...], torch.Tensor]:
         """The authors' predictions: names and ``(M, 62)`` whitened coefficients.
 
         Raises:
-            FileFormatError: If they are missing, or list and numbers disagree.
+            FileFormatError: If they are missing, or do not match the list of names.
         """
         if self.layout == "archive":
             arrays = _load_archive(self.root, ("predicted62_whitened_2dasl",))
@@ -200,13 +200,13 @@ class AFLW2000:
         return names, torch.from_numpy(values).double()
 
     def names_of_rows(self, path: str | os.PathLike[str]) -> tuple[str, ...]:
-        """The names that belong to the rows of an ``.npy`` of predictions, told by their number.
+        """The names that belong to the rows of an ``.npy`` of predictions, inferred from the number of rows.
 
         Args:
             path: The file.
 
         Raises:
-            FileFormatError: If it has neither a row for each face nor, in a clone, one for each that was detected.
+            FileFormatError: If it has neither a row for each face nor, in a clone, one for each detected face.
         """
         rows = len(read_npy(path))
         if rows == len(self):
@@ -218,19 +218,18 @@ class AFLW2000:
         raise FileFormatError(path, f"{rows} rows", f"{len(self)}, one per face, or a list of names (--names FILE)")
 
     def face_model_path(self) -> Path | None:
-        """Where the set brings a face model along: the release's ``train.configs``."""
+        """Folder of the face model that comes with the set, the release's ``train.configs``; None if there is none."""
         folder = _ClonePaths(self.root).face_model
         return folder if self.layout == "clone" and folder.is_dir() else None
 
     # ------------------------------------------------------------------------------------------------- annotations
     def with_annotations(self, progress: Callable[[int, int], None] | None = None) -> AFLW2000:
-        """The set with pose, shape and expression of every face, read from its 2,000 files if need be (2 s).
+        """The set with pose, shape and expression of every face, read from its 2,000 files if necessary (2 s).
 
-        Faces whose file cannot be read, or says something else than the release's arrays, are left out and named in
-        ``problems``.
+        Faces whose file cannot be read, or disagrees with the release's arrays, are left out and named in ``problems``.
 
         Args:
-            progress: Called with how many are read and how many there are.
+            progress: Called with the number of files read and the total.
         """
         if self.pose is not None:
             return self
@@ -257,7 +256,7 @@ class AFLW2000:
         return replace(self.take(kept), problems=tuple(problems), **stacked)
 
     def _disagreement(self, index: int, face) -> str:
-        """What the annotation file says differently from the arrays, as words."""
+        """How the annotation file disagrees with the arrays, in words; empty if it does not."""
         if abs(face.yaw - float(self.yaw[index])) > 1e-3:
             return f"found a yaw of {face.yaw:.2f} in its .mat; expected {float(self.yaw[index]):.2f} as in the list"
         if face.landmarks is not None:
@@ -273,8 +272,8 @@ class AFLW2000:
 
         Args:
             mapping: ``"exact"``, with the true boxes, or ``"bench"``, with the clamped ones.
-            layout: How many coefficients; 40 + 10 by default.
-            units: Unit of the face model that decodes them.
+            layout: Numbers of coefficients; 40 + 10 by default.
+            units: Unit of length of the face model that decodes them.
 
         Raises:
             ValueRangeError: If the annotations were not read (:meth:`with_annotations`).
@@ -297,19 +296,18 @@ class AFLW2000:
 def read_aflw2000(root: str | os.PathLike[str]) -> AFLW2000:
     """Read the benchmark from a clone of the release, its own folder, or an ``.npz`` of annotations.
 
-    Photos are read when they are asked for. Of a clone, only the arrays are read (0.1 s); of the folder, all ``.mat``
-    files (2 s). Files that cannot be read are named in ``problems``, and the rest is returned.
+    Photos are read on demand. From a clone, only the arrays are read (0.1 s); from the folder, all ``.mat`` files
+    (2 s). Files that cannot be read are named in ``problems``, and the rest is returned.
 
     Args:
         root: Folder or file.
 
     Raises:
-        FileFormatError: If it is none of these, lacks something without which there is no benchmark, or lists and
-            arrays disagree.
+        FileFormatError: If it is none of these, lacks a required file, or lists and arrays disagree.
     """
     root = Path(root)
     if root.is_file():
-        from twodasl_lite.data import packed  # which stands on this module
+        from twodasl_lite.data import packed  # which imports this module
 
         return packed.read_test(root) if packed.is_pack(root) else _read_archive(root)
     if not root.is_dir():
@@ -416,7 +414,7 @@ def _load_archive(path: Path, wanted: Sequence[str]) -> dict[str, np.ndarray]:
     except FileFormatError:
         raise
     except Exception as error:  # damaged archives fail anywhere inside numpy and zipfile
-        raise FileFormatError(path, f"a file that is no such archive ({error})", expected) from error
+        raise FileFormatError(path, f"a file that is not such an archive ({error})", expected) from error
     for name, array in arrays.items():
         if len(array) != len(arrays["names"]):
             raise FileFormatError(path, f"{len(array)} rows in {name}", f"{len(arrays['names'])}, one per name")
@@ -456,11 +454,11 @@ def _lines(path: Path, expected: str) -> list[str]:
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
-        raise FileFormatError(path, "bytes that are no text", expected) from error
+        raise FileFormatError(path, "bytes that are not text", expected) from error
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """Names without suffix from a list of pictures, a line each.
+    """Names without suffix from a list of pictures, one per line.
 
     Raises:
         FileFormatError: If the file is missing, empty, or names a picture twice.
@@ -483,25 +481,25 @@ def read_rows(path: Path, names: Sequence[str], shape: tuple[int, ...]) -> torch
         )
         raise FileFormatError(path, f"shape {values.shape}", expected)
     if values.dtype.kind not in "uif" or not np.isfinite(values).all():
-        raise FileFormatError(path, "values that are no finite numbers", "finite numbers")
+        raise FileFormatError(path, "values that are not finite numbers", "finite numbers")
     return torch.from_numpy(values.astype(np.float64))
 
 
 def read_detections(path: str | os.PathLike[str], names: Sequence[str]) -> torch.Tensor:
     """Landmarks that a detector found, from the release's text file.
 
-    A line is ``image00002.jpg,x1,y1,...,x68,y68`` in pixels of the crop, from 0; they are whole numbers and can be
-    negative. Where detection failed, the line is a number alone.
+    A line is ``image00002.jpg,x1,y1,...,x68,y68`` in 0-based pixels of the crop; the coordinates are whole numbers and
+    can be negative. Where detection failed, the line is a single number.
 
     Args:
         path: The file.
-        names: The pictures that are wanted, without suffix.
+        names: Names of the wanted pictures, without suffix.
 
     Returns:
-        ``(N, 68, 2)`` float64, NaN for pictures that the file does not know.
+        ``(N, 68, 2)`` float64, NaN for pictures that are not in the file.
 
     Raises:
-        FileFormatError: If the file is missing, or a line is anything else.
+        FileFormatError: If the file is missing, or a line has any other form.
     """
     path = Path(path)
     place = {name: k for k, name in enumerate(names)}
@@ -524,7 +522,7 @@ def read_detections(path: str | os.PathLike[str], names: Sequence[str]) -> torch
 
 
 def read_basel_landmarks(path: str | os.PathLike[str]) -> tuple[MorphableModel, Whitening]:
-    """The Basel Face Model at its 68 landmarks alone, in micrometres, and the published whitening.
+    """The Basel Face Model restricted to its 68 landmarks, in micrometres, and the published whitening.
 
     Args:
         path: An ``.npz`` with ``mean`` (68, 3), ``shape`` (68, 3, 40), ``expression`` (68, 3, 10),
@@ -549,7 +547,7 @@ def read_basel_landmarks(path: str | os.PathLike[str]) -> tuple[MorphableModel, 
         with np.load(path, allow_pickle=False) as content:
             arrays = {name: torch.from_numpy(content[name].astype(np.float64)) for name in shapes}
     except Exception as error:  # damaged archives fail anywhere inside numpy and zipfile
-        raise FileFormatError(path, f"a file that is no such archive ({error})", expected) from error
+        raise FileFormatError(path, f"a file that is not such an archive ({error})", expected) from error
     for name, shape in shapes.items():
         if tuple(arrays[name].shape) != shape:
             raise FileFormatError(path, f"{name} of shape {tuple(arrays[name].shape)}", expected)

@@ -1,11 +1,11 @@
-"""Annotations of 300W-LP and AFLW2000-3D: reading a ``.mat`` file, and the coefficients that it stands for.
+"""Annotations of 300W-LP and AFLW2000-3D: reading a ``.mat`` file and converting it to coefficients.
 
-A file holds ``Pose_Para`` (pitch, yaw, roll in radians, t_x, t_y, t_z, f), ``Shape_Para`` (199) and ``Exp_Para``
-(29) of the Basel Face Model in micrometres, which place the face in the frame of the whole image
+A file holds ``Pose_Para`` (pitch, yaw, roll in radians, t_x, t_y, t_z, f), ``Shape_Para`` (199) and ``Exp_Para`` (29)
+of the Basel Face Model in micrometres, which place the face in the frame of the whole image
 (:mod:`twodasl_lite.camera`: 1-based, y up); AFLW2000-3D adds 68 landmarks, ``pt3d_68``. With all coefficients, the
-former give the latter to 1e-5 %; cut to 40 + 10 they are 0.9 % apart. Raw files surprise: angles run to ±17 rad, and
-34 files hold their expressions as ``uint8``. (Their ``roi`` is the place of the picture in the photo it was cut from,
-not a crop box.)
+parameters reproduce these landmarks to 1e-5 %; with 40 + 10 they are 0.9 % off. The raw files hold surprises: angles of
+up to ±17 rad, and 34 files whose expressions are stored as ``uint8``. (Their ``roi`` is the position of the picture in
+the photo that it was cut from, not a crop box.)
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from twodasl_lite.morphable.readers import convert_pose
 from twodasl_lite.morphable.readers.arrays import read_mat
 
 MAX_BYTES = 2**24
-"""Largest annotation file that is read; real ones have 2 to 8 kB."""
+"""Size in bytes of the largest annotation file that is read; real ones have 2 to 8 kB."""
 
 _POSE, _SHAPE, _EXPRESSION, _LANDMARKS = "Pose_Para", "Shape_Para", "Exp_Para", "pt3d_68"
 _NUM_POSE = 7
 _FIRST_PIXEL = 1.0  # the files count pixels from 1, as MATLAB does
-_MIN_RAW_DEVIATION = 10.0  # deviations of raw Basel shape coefficients are 1e3 to 1e6; of standardised ones, 1
+_MIN_RAW_DEVIATION = 10.0  # standard deviations: 1e3 to 1e6 for raw Basel shape coefficients, 1 for standardised ones
 
 
 class FaceAnnotation(NamedTuple):
-    """What one file says, in float64.
+    """Contents of one annotation file, in float64.
 
     Attributes:
         name: The file's name without its suffix; sets are joined by it.
-        pose: ``(7,)`` pitch, yaw, roll, each within ±pi; t_x, t_y, t_z, f, for micrometres.
+        pose: ``(7,)`` pitch, yaw and roll in radians, each within ±pi; t_x, t_y, t_z and f for a face in micrometres.
         shape: ``(199,)`` raw coefficients.
         expression: ``(29,)`` raw coefficients.
         landmarks: ``(68, 3)`` in 0-based pixels of the image, with depth; ``None`` where the file has none.
-        yaw: Degrees, as written in the file: benchmarks bin faces by it. Not wrapped, so beyond ±90 in 7 of
-            AFLW2000-3D's 2,000 files; one of them is a nearly frontal face.
+        yaw: Yaw in degrees, as written in the file, because benchmarks bin faces by it. It is not wrapped, so it is
+            beyond ±90 in 7 of AFLW2000-3D's 2,000 files; one of them is a nearly frontal face.
     """
 
     name: str
@@ -88,7 +88,7 @@ def read_annotation(path: str | os.PathLike[str]) -> FaceAnnotation:
         path: The file.
 
     Raises:
-        FileFormatError: If it is missing, damaged, lacks a variable, or holds something else under its name.
+        FileFormatError: If it is missing, damaged, lacks a variable, or a variable holds something else.
         MissingDependencyError: If scipy is not installed.
     """
     path = Path(path)
@@ -102,7 +102,7 @@ def read_annotation(path: str | os.PathLike[str]) -> FaceAnnotation:
         raise FileFormatError(
             path, f"{_POSE} with {pose.size} numbers", f"{_NUM_POSE}: three angles, translation, scale"
         )
-    if pose[6] == 0:  # below zero in one of the 2,000: a half turn, mirrored
+    if pose[6] == 0:  # negative in one of the 2,000 files: half a turn, mirrored
         raise FileFormatError(path, f"a scale of {pose[6]:g} in {_POSE}", "a scale other than zero")
     landmarks = None
     if _LANDMARKS in arrays:
@@ -148,14 +148,14 @@ def annotation_to_coefficients(
 
     Args:
         pose: ``(..., 7)`` as ``Pose_Para``.
-        shape: ``(..., 199)`` as ``Shape_Para``, or more or fewer, but at least those of the layout.
-        expression: ``(..., 29)`` as ``Exp_Para``, likewise.
+        shape: ``(..., 199)`` as ``Shape_Para``, or any other number that is at least the layout's.
+        expression: ``(..., 29)`` as ``Exp_Para``, or any other number that is at least the layout's.
         box: ``(..., 4)`` crop box, 0-based and inclusive, :func:`~twodasl_lite.images.landmarks_box` of the landmarks;
             for ``"exact"`` not clamped to the image.
         image_height: Height of the image in pixels; 450 for both sets.
         mapping: ``"exact"`` or ``"bench"``, see :func:`~twodasl_lite.camera.image_to_crop`.
-        layout: How many coefficients; 40 + 10 by default.
-        units: Unit of length of the face model that is to decode them; ``"um"`` gives 3DDFA's numbers.
+        layout: Numbers of coefficients; 40 + 10 by default.
+        units: Unit of length of the face model that decodes them; ``"um"`` gives 3DDFA's numbers.
         size: Side of the crop in pixels.
 
     Returns:
@@ -180,15 +180,15 @@ def annotation_to_coefficients(
 
 
 def clamp_box(box: torch.Tensor, width: int, height: int) -> torch.Tensor:
-    """A crop box cut off at the image's edges, as the published benchmark's file of boxes has them.
+    """A crop box clamped to the image, as in the benchmark's published file of boxes.
 
-    The crops themselves were not cut off but padded, so a point is mapped back wrongly through such a box: a known
-    mistake of the published scripts, of use only with ``mapping="bench"`` to compare with papers.
+    The crops themselves were padded instead, so mapping a point back through such a box is wrong. This is a known
+    mistake of the published scripts, needed only with ``mapping="bench"`` to compare with papers.
 
     Args:
         box: ``(..., 4)`` left, top, right, bottom, 0-based and inclusive.
-        width: Of the image, in pixels.
-        height: Likewise.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
     """
     box = check_tensor("box", box, ("...", 4))
     last = box.new_tensor([width - 1, height - 1, width - 1, height - 1])
@@ -200,8 +200,8 @@ def check_raw_basel(model: MorphableModel, num_shape: int = 199, num_expression:
 
     Args:
         model: A face model.
-        num_shape: How many shape coefficients the annotations have.
-        num_expression: How many expression coefficients.
+        num_shape: Number of shape coefficients in the annotations.
+        num_expression: Number of expression coefficients in the annotations.
 
     Raises:
         ValueRangeError: If the model has more coefficients than that, or its coefficients are not raw.
@@ -212,6 +212,6 @@ def check_raw_basel(model: MorphableModel, num_shape: int = 199, num_expression:
         raise ValueRangeError(f"model: found {model.name!r} with {found}; expected {expected}")
     if model.num_shape and float(model.shape_std.median()) < _MIN_RAW_DEVIATION:
         raise ValueRangeError(
-            f"model: found {model.name!r}, whose shape coefficients have a deviation of "
+            f"model: found {model.name!r}, whose shape coefficients have a standard deviation of "
             f"{float(model.shape_std.median()):g}; expected {expected}"
         )

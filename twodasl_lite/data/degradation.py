@@ -1,7 +1,7 @@
-"""What cameras and the web do to pictures: blur, small sizes, colours, noise, JPEG; in batches, on any device.
+"""What cameras and the web do to pictures: blur, low resolution, colour shifts, noise, JPEG; batched, on any device.
 
 Pictures are ``(B, 3, S, S)`` sRGB in [0, 1]. Everything here is a few matrix products per picture: blurring and
-resizing are linear and separable, so each is one matrix for the rows and one for the columns; so is the cosine
+resizing are linear and separable, so each is one matrix for the rows and one for the columns, as is the cosine
 transform of JPEG.
 """
 
@@ -32,11 +32,11 @@ _CHROMA_TABLE = (
 
 
 def blur_matrix(width: torch.Tensor, side: int) -> torch.Tensor:
-    """Gaussian blur of a row of pixels, ``(B, side, side)``; the border pixel goes on beyond the border.
+    """Gaussian blur of a row of pixels, ``(B, side, side)``; the border pixel is repeated beyond the border.
 
     Args:
-        width: ``(B,)`` deviation in pixels; 0 changes nothing.
-        side: Pixels.
+        width: ``(B,)`` standard deviation in pixels; 0 changes nothing.
+        side: Length of the row in pixels.
     """
     axis = torch.arange(side, device=width.device, dtype=width.dtype)
     distance = (axis[:, None] - axis) / width.clamp(min=0.05)[:, None, None]
@@ -48,12 +48,12 @@ def resize_matrix(resolution: torch.Tensor, side: int) -> torch.Tensor:
     """Shrink a row of ``side`` pixels to ``resolution`` of them and enlarge it again: ``(B, side, side)``.
 
     Args:
-        resolution: ``(B,)`` whole numbers up to ``side``, which changes nothing.
-        side: Pixels.
+        resolution: ``(B,)`` small sizes in pixels, whole numbers up to ``side``, which changes nothing.
+        side: Length of the row in pixels.
     """
     axis = torch.arange(side, device=resolution.device, dtype=resolution.dtype)
     count = resolution[:, None, None]
-    ratio = side / count  # old pixels per small one
+    ratio = side / count  # original pixels per small one
     small = axis[None, :, None]
     low, high = small * ratio, (small + 1) * ratio
     shrink = (torch.minimum(high, axis + 1) - torch.maximum(low, axis)).clamp(min=0) / ratio  # (B, small, side)
@@ -95,7 +95,7 @@ def recolour(images: torch.Tensor, draws: Draws, settings: Degradation) -> torch
 
 
 def add_noise(images: torch.Tensor, draws: Draws, settings: Degradation) -> torch.Tensor:
-    """A sensor's noise, stronger where it is bright, partly shared by the colours."""
+    """Sensor noise, stronger where the picture is bright, and partly shared between the channels."""
 
     def changed(draws: Draws, pick: Pick) -> torch.Tensor:
         level = draws.between("noise level", settings.noise_level)[:, None, None, None] / 255
@@ -124,8 +124,8 @@ def _quantise(plane: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
         plane = functional.pad(plane, (0, pad, 0, pad), mode="replicate")
     count = (side + pad) // _BLOCK
     basis = constant_like(plane, *_blocks_transform())
-    # All blocks of a row of them side by side: few products of long matrices instead of many of tiny ones; as many
-    # rows in each, however many pictures there are, so that a picture is rounded alike in any batch.
+    # All blocks of a row lie side by side: few products of long matrices instead of many of tiny ones. Each matrix has
+    # the same number of rows, however many pictures there are, so that a picture is rounded the same way in any batch.
     rows = (batch * channels * count, _BLOCK, side + pad)
     step = table.repeat(1, 1, count)[:, None, None].expand(-1, channels, count, -1, -1).reshape(rows)  # (B C n, 8, 8 n)
 
@@ -144,11 +144,11 @@ def _quantise(plane: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
 def jpeg(images: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
     """What a JPEG file keeps of pictures, colours at half the resolution (4:2:0).
 
-    The loss alone: cosine transform, rounding and back; no file is written.
+    Only the loss is simulated (cosine transform, rounding and back); no file is written.
 
     Args:
         images: ``(B, 3, S, S)`` sRGB in [0, 1], S even.
-        quality: ``(B,)`` 1 to 100, as the usual library (IJG) counts it.
+        quality: ``(B,)`` quality from 1 to 100, on the scale of the usual library (IJG).
 
     Returns:
         ``(B, 3, S, S)`` sRGB in [0, 1].
@@ -172,7 +172,7 @@ def jpeg(images: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
 
 
 def compress(images: torch.Tensor, draws: Draws, settings: Degradation) -> torch.Tensor:
-    """Make JPEG files of some pictures."""
+    """Apply JPEG's loss to some pictures."""
 
     def changed(draws: Draws, pick: Pick) -> torch.Tensor:
         return jpeg(pick(images), draws.between("quality", settings.quality))
@@ -181,12 +181,12 @@ def compress(images: torch.Tensor, draws: Draws, settings: Degradation) -> torch
 
 
 def degrade(images: torch.Tensor, draws: Draws, settings: Degradation) -> torch.Tensor:
-    """All of it, in the order in which it happens: lens, sensor, file.
+    """Apply all degradations in the order in which they happen: lens, sensor, file.
 
     Args:
         images: ``(B, 3, S, S)`` sRGB in [0, 1].
         draws: Random numbers of B pictures.
-        settings: How often, how much.
+        settings: Frequency and strength of each degradation.
 
     Returns:
         ``(B, 3, S, S)`` uint8.

@@ -1,11 +1,10 @@
-"""A landmark detector's noise, simulated.
+"""The simulated noise of a landmark detector.
 
-Pictures from the wild come with 18 points that some detector found, and detectors err: all points of a face are
-shifted together, each is off by itself, faces that are hard have all of it worse, single points go astray, and all of
-that grows as a face turns away. The numbers are fitted to a real detector's errors on 1,998 images of AFLW2000-3D:
-mean, median and 95th percentile of the normalised error within three ranges of yaw. A normal distribution would
-not do: its 95th percentile beyond 60 degrees is 6.0 % where the real one is 8.7 %. Explained in the chapter "Two
-worlds".
+In-the-wild pictures come with 18 points from a detector, and detectors make errors: all points of a face are shifted
+together, each point has an error of its own, hard faces make both worse, single points go astray, and all errors grow
+as a face turns away. The parameters are fitted to a real detector's errors on 1,998 images of AFLW2000-3D: mean, median
+and 95th percentile of the normalised error in three yaw bins. A normal distribution does not fit: its 95th percentile
+beyond 60 degrees is 6.0 %, but the real one is 8.7 %. Explained in the chapter "Two worlds".
 """
 
 from __future__ import annotations
@@ -21,26 +20,26 @@ from twodasl_lite.landmarks import NUM_SUBSET
 from twodasl_lite.render.constants import constant_like
 
 YAW_EDGES = (30.0, 60.0)
-"""Degrees of absolute yaw at which the ranges of the fit end."""
+"""Edges of the yaw bins of the fit, in degrees of absolute yaw."""
 
 REFERENCE_SIZE = 81.6
-"""Mean of sqrt(width height) of the landmarks' box on the real crops, in pixels; what the noise refers to."""
+"""Mean of sqrt(width height) of the landmarks' box on the real crops, in pixels; the noise refers to it."""
 
 
 class Noise(NamedTuple):
-    """How a detector errs within one range of yaw; lengths in pixels of a face of :data:`REFERENCE_SIZE`.
+    """Errors of a detector within one yaw bin; lengths in pixels for a face of :data:`REFERENCE_SIZE`.
 
     Attributes:
         bias: Constant error in y.
-        shift: Deviation of the shift that all points of a face share, x and y.
-        point: Deviation of a point's own error, x and y, of a usual face.
-        face_spread: Deviation of the logarithm of a face's difficulty, which multiplies its points' errors.
-        shift_spread: The same for the shift.
-        point_spread: Deviation of the logarithm of a point's difficulty.
+        shift: Standard deviation of the shift that all points of a face share, in x and y.
+        point: Standard deviation of a point's own error on a typical face, in x and y.
+        face_spread: Standard deviation of the logarithm of a face's difficulty, which multiplies its points' errors.
+        shift_spread: Standard deviation of the logarithm of the factor that multiplies the shift.
+        point_spread: Standard deviation of the logarithm of a point's difficulty.
         stray: Share of points that go astray.
-        stray_factor: How many times larger their errors are.
+        stray_factor: Factor by which their errors are larger.
         missing: Share of points that are not reported. Not measured (the real detector reports every point): a low
-            rate, so that networks learn to do without one.
+            rate, so that networks learn to cope with missing points.
     """
 
     bias: float
@@ -90,11 +89,11 @@ DETECTOR: tuple[Noise, Noise, Noise] = (
         missing=0.03,
     ),
 )
-"""The simulated detector below 30 degrees of yaw, to 60, and beyond."""
+"""The simulated detector below 30 degrees of yaw, from 30 to 60, and beyond 60."""
 
 
 def scaled(factor: float, noise: tuple[Noise, Noise, Noise] = DETECTOR) -> tuple[Noise, Noise, Noise]:
-    """A detector whose errors in pixels are ``factor`` times as large; it misses as many points."""
+    """A detector whose errors in pixels are ``factor`` times as large; it misses the same share of points."""
     return tuple(  # type: ignore[return-value]
         one._replace(
             bias=factor * one.bias,
@@ -114,22 +113,22 @@ def detect(
     *,
     check: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a detector reports of faces whose landmarks are known.
+    """What a detector reports for faces whose landmarks are known.
 
     Args:
         points: ``(B, 18, 2)`` true points in pixels.
         yaw: ``(B,)`` degrees.
         size: ``(B,)`` sqrt(width height) of the 68 landmarks' box, in pixels: errors grow with the face.
         draws: Random numbers of the B pictures.
-        noise: How it errs in each range of yaw.
-        check: Whether to look at the values, for which a GPU has to be waited for.
+        noise: Its errors in each yaw bin.
+        check: Whether to check the values; on a GPU this waits for the device.
 
     Returns:
-        ``(B, 18, 2)`` reported points, NaN where none is, and ``(B, 18)`` whether one is.
+        ``(B, 18, 2)`` reported points, NaN where missing, and ``(B, 18)`` whether each is reported.
 
     Raises:
         ShapeError: If a shape differs.
-        ValueRangeError: If a point, yaw or size is not finite, or a size not above zero.
+        ValueRangeError: If a point, yaw or size is not finite, or a size is not above zero.
     """
     points = check_tensor("points", points, (draws.size, NUM_SUBSET, 2), finite=check)
     yaw = check_tensor("yaw", yaw, (draws.size,), finite=check, device=points.device)
@@ -139,7 +138,7 @@ def detect(
     kind = torch.bucketize(yaw.abs(), constant_like(yaw, *YAW_EDGES))  # (B,)
 
     def number(name: str) -> torch.Tensor:
-        """``(B,)`` or ``(B, 2)``: one of the settings, each face's own."""
+        """``(B,)`` or ``(B, 2)``: one of the settings, for each face's yaw bin."""
         return constant_like(points, *(getattr(one, name) for one in noise))[kind]
 
     def normal(purpose: str, *shape: int) -> torch.Tensor:

@@ -17,14 +17,15 @@ from twodasl_lite.morphable.model import MorphableModel
 
 @dataclass
 class DrawnFaces:
-    """Pictures of a synthetic world, with all that they depend on; can be sent to worker processes.
+    """Pictures of a synthetic world, with everything that they depend on; can be sent to worker processes.
 
     Attributes:
-        model: The face.
+        model: The face model.
         world: The world.
-        seed: Of all randomness.
-        truth: Whether the answers are kept.
-        device: Where pictures are drawn. Two kinds of device round differently, and then so do the pictures.
+        seed: Seed of all randomness.
+        truth: Whether the ground truth is kept.
+        device: Device on which pictures are drawn. Different kinds of device round differently, so their pictures
+            differ slightly.
     """
 
     model: MorphableModel

@@ -1,7 +1,7 @@
 """A batch of training pictures, with everything that is known about them.
 
-The one structure that every source of pictures returns (synthetic worlds, shards, 300W-LP) and every consumer takes.
-Points are in pixels of the 120x120 crop: 0-based, pixel centres at integers, x right, y down, z towards the viewer.
+Every source of pictures (synthetic worlds, shards, 300W-LP) returns this structure, and every consumer takes it. Points
+are in pixels of the 120x120 crop: 0-based, pixel centres at integers, x right, y down, z towards the viewer.
 Explained in the chapter "Two worlds".
 """
 
@@ -18,19 +18,19 @@ from twodasl_lite.landmarks import MIRROR, MapKind, flip_landmarks, landmark_map
 
 
 class FaceBatch(NamedTuple):
-    """Pictures and what is known about them; ``None`` where a source does not tell.
+    """Pictures and what is known about them; ``None`` where a source does not provide it.
 
     Attributes:
         images: ``(B, 3, 120, 120)`` uint8 RGB.
         detected: ``(B, 18, 2)`` the points that a detector reports, NaN where it reports none.
-        detected_visible: ``(B, 18)`` booleans: reported.
+        detected_visible: ``(B, 18)`` booleans: whether each point is reported.
         landmarks: ``(B, 68, 3)`` true landmarks; their mean depth is zero.
-        visible: ``(B, 68)`` booleans: neither the face itself nor anything before it hides the landmark, and it lies
-            in the picture.
+        visible: ``(B, 68)`` booleans: neither the face itself nor anything in front of it hides the landmark, and it
+            lies in the picture.
         coefficients: ``(B, D)`` raw coefficients (:class:`~twodasl_lite.coefficients.Coefficients`, packed).
         yaw: ``(B,)`` degrees.
         marked: ``(B, 21, 2)`` AFLW's points (:data:`~twodasl_lite.landmarks.SUBSET_21`) as people marked them, NaN
-            where they did not: what can be learnt from a photograph, beside what a detector sees in it.
+            where they did not: the 2D labels of a photograph, besides what a detector sees in it.
     """
 
     images: torch.Tensor
@@ -44,7 +44,7 @@ class FaceBatch(NamedTuple):
 
     @property
     def size(self) -> int:
-        """B; ``len`` is that of the tuple."""
+        """Number of pictures B; ``len`` gives the length of the tuple."""
         return self.images.shape[0]
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> FaceBatch:
@@ -55,7 +55,7 @@ class FaceBatch(NamedTuple):
         return self._each(lambda part: part.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> FaceBatch:
-        """The batch in page-locked memory, from which it moves to a GPU while that works."""
+        """The batch in page-locked memory, from which it can be copied to a GPU while the GPU is busy."""
         return self._each(lambda part: part.pin_memory())
 
     def take(self, index: torch.Tensor | slice | Sequence[int]) -> FaceBatch:
@@ -63,11 +63,11 @@ class FaceBatch(NamedTuple):
         return self._each(lambda part: part[index])
 
     def without_truth(self) -> FaceBatch:
-        """The pictures and the detector's points alone, as photographs from the wild come."""
+        """Only the pictures and the detector's points, which is all that in-the-wild photographs come with."""
         return FaceBatch(self.images, self.detected, self.detected_visible)
 
     def inputs(self, kind: MapKind = "binary") -> torch.Tensor:
-        """What the regressor sees (Tu et al. 2019, section 3.2): normalised RGB and the map of the detected points.
+        """The regressor's input (Tu et al. 2019, section 3.2): normalised RGB and the map of the detected points.
 
         Args:
             kind: Form of the map, see :func:`~twodasl_lite.landmarks.landmark_map`.
@@ -81,12 +81,12 @@ class FaceBatch(NamedTuple):
     def flip(self) -> FaceBatch:
         """The mirrored pictures.
 
-        The coefficients become ``None``: which coefficients give the mirrored face depends on the model. All else is
-        mirrored; of the 18 detected points the middles of the eyes only nearly so
+        The coefficients become ``None``: which coefficients give the mirrored face depends on the model. Everything
+        else is mirrored, though among the 18 detected points the middles of the eyes only approximately
         (:func:`~twodasl_lite.landmarks.flip_landmarks`).
         """
         width = self.images.shape[-1]
-        # The 18's visibility travels as a second coordinate, which a flip carries along unchanged.
+        # The visibility of the 18 points is passed as a second coordinate, which a flip leaves unchanged.
         seen = torch.stack([torch.zeros_like(self.detected[..., 0]), self.detected_visible.to(self.detected)], dim=-1)
         return FaceBatch(
             self.images.flip(-1),
@@ -101,11 +101,11 @@ class FaceBatch(NamedTuple):
 
     @staticmethod
     def cat(batches: Sequence[FaceBatch]) -> FaceBatch:
-        """One batch of several.
+        """Concatenate several batches.
 
         Raises:
             ShapeError: If there are none.
-            TwodaslError: If some know what others do not.
+            TwodaslError: If some batches have a field that others lack.
         """
         if not batches:
             raise ShapeError("batches: found none; expected at least one")

@@ -1,8 +1,8 @@
 """Light on synthetic faces: a sky, one or two lamps, highlights, and shadows that the face casts on itself.
 
 Directions and normals are unit vectors in the renderer's upright frame (x right, y up, z towards the viewer); light is
-linear. The lamps are those of :mod:`twodasl_lite.render.shading`, drawn at random; shadows are its z-buffer once more,
-seen from the lamp.
+linear. The lamps are those of :mod:`twodasl_lite.render.shading`, with random parameters; shadows come from a second
+z-buffer, seen from the lamp.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from twodasl_lite.render.constants import constant_like
 from twodasl_lite.render.rasterizer import Backend
 
 SHADOW_SIDE = 112
-"""Side in pixels of the picture that a lamp sees."""
-_SHADOW_TOLERANCE = 0.02  # of that side: how far behind the lit surface a vertex is still lit
-_UPWARD = 70.0  # degrees: deviation of a lamp's direction around the viewer from straight above
+"""Side in pixels of the shadow map, the picture that a lamp sees."""
+_SHADOW_TOLERANCE = 0.02  # share of that side by which a vertex may lie behind the lit surface and still be lit
+_UPWARD = 70.0  # standard deviation in degrees of a lamp's direction around the viewer, from straight above
 
 
 class Lights(NamedTuple):
     """The lamps of B pictures.
 
     Attributes:
-        sky: ``(B, 3)`` light from above, and
-        ground: ``(B, 3)`` from below; between them it changes with a normal's y.
-        directions: ``(B, 2, 3)`` to the main lamp and the second one.
-        colours: ``(B, 2, 3)`` their intensities.
+        sky: ``(B, 3)`` light from above.
+        ground: ``(B, 3)`` light from below; a normal's y blends between the two.
+        directions: ``(B, 2, 3)`` directions to the main lamp and the second one.
+        colours: ``(B, 2, 3)`` intensities of the two lamps.
         shine: ``(B,)`` strength of highlights.
-        sharpness: ``(B,)`` their exponent.
-        shadows: ``(B,)`` booleans: whether the main lamp casts any.
+        sharpness: ``(B,)`` exponent of the highlights.
+        shadows: ``(B,)`` booleans: whether the main lamp casts shadows.
     """
 
     sky: torch.Tensor
@@ -58,7 +58,7 @@ def _direction(draws: Draws, purpose: str, bounds: tuple[float, float]) -> tuple
 
 
 def draw_lights(draws: Draws, settings: Lighting) -> Lights:
-    """Random lamps."""
+    """Draw random lamps."""
     main, cosine = _direction(draws, "lamp", settings.angle)
     second, _ = _direction(draws, "second lamp", (20.0, 130.0))
     exposure = draws.between("exposure", settings.exposure, 1)
@@ -67,7 +67,7 @@ def draw_lights(draws: Draws, settings: Lighting) -> Lights:
     def tint(purpose: str) -> torch.Tensor:
         return torch.exp(settings.colour * draws.normal(purpose, 3, clip=2.5))
 
-    # A lamp from the side lights less of what is seen; brighter lamps make up for a part of it.
+    # A lamp from the side lights less of what is seen; brighter lamps partly make up for it.
     main_light = exposure * (1 - ambient) / (0.2 + 0.25 * (1 + cosine[:, None]))
     there = draws.chance("second lamp there", settings.second)[:, None]
     second_light = there * exposure * draws.between("second lamp strength", (0.1, 0.7), 1)
@@ -96,12 +96,12 @@ def cast_shadows(
 
     Args:
         vertices: ``(B, V, 3)`` in pixels.
-        triangles: ``(T, 3)``.
+        triangles: ``(T, 3)`` vertex indices.
         towards_lamp: ``(B, 3)`` unit vectors, upright frame.
-        framed: The first so many vertices, those of the face, span what the lamp looks at; the others are lit where
-            they lie outside.
-        backend: See :func:`~twodasl_lite.render.rasterize`.
-        check: Whether to look at the values, for which a GPU has to be waited for.
+        framed: Number of leading vertices, those of the face, that span the shadow map; other vertices are lit if they
+            lie outside it.
+        backend: Rendering backend, see :func:`~twodasl_lite.render.rasterize`.
+        check: Whether to check the values; on a GPU this waits for the device.
 
     Returns:
         ``(B, V)`` booleans.
@@ -124,14 +124,14 @@ def cast_shadows(
 def shade_vertices(
     lights: Lights, normals: torch.Tensor, albedo: torch.Tensor, gloss: torch.Tensor | float, lit: torch.Tensor | None
 ) -> torch.Tensor:
-    """Light that vertices send to the viewer.
+    """Light that the vertices send to the viewer.
 
     Args:
         lights: The lamps.
-        normals: ``(B, V, 3)``.
-        albedo: ``(B, V, 3)`` linear.
-        gloss: ``(B, V)``, factor of the highlights.
-        lit: ``(B, V)`` how much of the main lamp reaches them, 0 to 1; all of it if ``None``.
+        normals: ``(B, V, 3)`` unit normals.
+        albedo: ``(B, V, 3)`` linear colours.
+        gloss: ``(B, V)`` factor of the highlights.
+        lit: ``(B, V)`` share of the main lamp's light that reaches each vertex, 0 to 1; all of it if ``None``.
 
     Returns:
         ``(B, V, 3)`` linear.

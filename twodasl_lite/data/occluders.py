@@ -1,8 +1,8 @@
-"""Things before a face: glasses, masks, hands, microphones, bars, and whatever else people hold up.
+"""Occluders in front of a face: glasses, masks, hands, microphones, bars, and whatever else people hold up.
 
-They are meshes beside the face's, drawn by the same z-buffer under the same lamps: what they hide, shade and reflect
-needs no rule of its own. The mesh is the same in every picture; what a picture lacks is shrunk to a point, which covers
-nothing.
+They are meshes added to the face's, drawn by the same z-buffer under the same lamps, so occlusion, shadows and
+highlights need no special treatment. The mesh is the same in every picture; an occluder that a picture lacks is shrunk
+to a point, which covers nothing.
 
 Lengths are in units of the distance between the eyes. Positions are in pixels, **y up** (the pixels' y, negated), until
 the very end.
@@ -27,13 +27,13 @@ _BRIDGE = 27
 _RINGS, _SIDES = 10, 10  # of a capsule
 _RIM, _TUBE = 20, 4  # corners around a lens, and around its frame
 _PALM, _FINGERS, _BALL, _STICK, _THING, _BARS = 0, (1, 2, 3, 4, 5), 6, 7, 8, (9, 10, 11)
-_HAND, _MICROPHONE, _FENCE = slice(0, 6), slice(6, 8), slice(9, 12)  # the same, of things that have several
+_HAND, _MICROPHONE, _FENCE = slice(0, 6), slice(6, 8), slice(9, 12)  # those with several capsules
 _CAPSULES = 12
 _MASK_ROWS, _MASK_COLUMNS = 9, 13
 
 
 class _Frame(NamedTuple):
-    """Where B heads are.
+    """Positions and orientations of B heads.
 
     Attributes:
         origin: ``(B, 3)`` bridge of the nose, pixels, y up.
@@ -48,12 +48,12 @@ class _Frame(NamedTuple):
     marks: torch.Tensor
 
     def place(self, points: torch.Tensor) -> torch.Tensor:
-        """From the head's own lengths ``(B, N, 3)`` or ``(N, 3)`` to pixels ``(B, N, 3)``."""
+        """From the head's own units ``(B, N, 3)`` or ``(N, 3)`` to pixels ``(B, N, 3)``."""
         return self.origin[:, None] + self.unit[:, None, None] * (points @ self.axes.transpose(1, 2))
 
 
 def _paints(draws: Draws, purpose: str) -> torch.Tensor:
-    """``(B, 2, 3)`` two linear colours of a thing: mostly dull, dark more often than light."""
+    """``(B, 2, 3)`` two linear colours of an object: mostly dull, dark more often than light."""
     grey = draws.uniform(f"{purpose} grey", 2, 1) ** 1.5
     strong = draws.uniform(f"{purpose} strong", 2, 1) ** 3
     return srgb_to_linear(torch.lerp(grey.expand(-1, -1, 3), draws.uniform(f"{purpose} colour", 2, 3), strong))
@@ -81,11 +81,11 @@ def _capsule() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class Props:
-    """Everything that may be held before a face or put on it.
+    """All occluders that may be held in front of a face or worn on it.
 
     Attributes:
-        triangles: ``(T, 3)`` of all of them.
-        size: Number of their vertices.
+        triangles: ``(T, 3)`` triangles of all of them.
+        size: Number of vertices of all of them.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
@@ -105,12 +105,12 @@ class Props:
     def place(
         self, draws: Draws, settings: Occluders, landmarks: torch.Tensor, axes: torch.Tensor, skin: torch.Tensor
     ) -> Look:
-        """Put things before faces.
+        """Place occluders on faces.
 
         Args:
             draws: Random numbers of B pictures.
-            settings: How often each.
-            landmarks: ``(B, 68, 3)`` pixels.
+            settings: Frequency of each occluder.
+            landmarks: ``(B, 68, 3)`` landmarks in pixels.
             axes: ``(B, 3, 3)`` rotations from the model's frame to the upright one.
             skin: ``(B, 3)`` linear colour of the face, for hands.
 
@@ -127,9 +127,9 @@ class Props:
         vertices, albedo, gloss = (torch.cat(parts, dim=1) for parts in zip(*looks, strict=True))
         return Look(vertices * constant_like(vertices, 1.0, -1.0, 1.0), albedo, gloss)
 
-    # -------------------------------------------------------------------------------------------- what has capsules
+    # --------------------------------------------------------------------------------------------- made of capsules
     def _capsules(self, draws: Draws, settings: Occluders, frame: _Frame, skin: torch.Tensor) -> list[Look]:
-        """Twelve capsules; those of absent things have no extent."""
+        """Twelve capsules; those of absent occluders have no extent."""
         batch, device = draws.size, skin.device
         first = frame.origin[:, None].repeat(1, _CAPSULES, 1)  # ends (B, C, 3)
         second = first.clone()
@@ -145,7 +145,7 @@ class Props:
             return torch.stack([angle.cos(), angle.sin(), torch.zeros_like(angle)], dim=-1)
 
         def near(purpose: str, number: torch.Tensor, spread: float, ahead: tuple[float, float]) -> torch.Tensor:
-            """``(B, 3)`` somewhere about a landmark, before it."""
+            """``(B, 3)`` random points near a landmark, in front of it."""
             base = frame.marks[torch.arange(batch, device=device), number]
             shift = spread * draws.normal(f"{purpose} shift", 2, clip=2)
             depth = draws.between(f"{purpose} depth", ahead, 1)
@@ -181,7 +181,7 @@ class Props:
         colours[:, _HAND] = (skin[:, None, None] * shade).clamp(0, 1)
         radius[:, _HAND] *= there[:, None]
 
-        # A microphone: a ball before or below the mouth, on a stick.
+        # A microphone: a ball in front of or below the mouth, on a stick.
         there = draws.chance("microphone", settings.microphone)
         ball = near("microphone", torch.where(draws.uniform("microphone low") < 0.6, 8, 57), 0.25, (0.35, 0.6))
         direction = towards(draws.between("microphone turn", (-2.6, -0.5)))
@@ -303,8 +303,8 @@ def _glasses(draws: Draws, settings: Occluders, frame: _Frame) -> list[Look]:
     ]
 
 
-# A mask is spanned between landmarks, from its upper rim to the chin, from the left to the right: which ones (the mean
-# of two), and how far it stands off there, to the side, upwards and to the front.
+# A mask is spanned between landmarks, from its upper rim to the chin and from left to right. Each knot names the
+# landmarks (the mean of two) and how far the mask stands off there: to the side, upwards and to the front.
 _MASK_KNOTS = (
     (
         ((2, 2), (-0.06, 0.0, 0.0)),
@@ -347,7 +347,7 @@ def _mask(draws: Draws, settings: Occluders, frame: _Frame) -> Look:
     ends = constant(pairs, there.device, torch.long)  # (K, 2)
     offsets = constant_like(frame.axes, *offsets)  # (K, 3)
     middles = (frame.marks[:, ends[:, 0]] + frame.marks[:, ends[:, 1]]) / 2
-    # By hand, as a product of matrices of a single picture is rounded otherwise.
+    # Written out, because a matrix product rounds differently for a single picture.
     stand_off = sum(offsets[:, k, None] * frame.axes[:, None, :, k] for k in range(3))  # (B, K, 3)
     knots = middles + frame.unit[:, None, None] * stand_off
     knots = knots.unflatten(1, (len(_MASK_KNOTS), -1))  # (B, 3, 5, 3)

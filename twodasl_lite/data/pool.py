@@ -1,7 +1,7 @@
-"""Tasks shared out among processes that end with the one that started them, however that one ends, and in silence.
+"""Tasks distributed over worker processes that end silently with the process that started them, however it ends.
 
-Signals are the delicate part. A worker must hear neither Ctrl-C, which a terminal sends to all processes of a command,
-nor anything that its parent's handlers would answer; it ends when its pipe is closed, or at once when it is told so.
+Signals are the delicate part. A worker must react neither to Ctrl-C, which a terminal sends to all processes of a
+command, nor to signals that its parent handles. It ends when its pipe is closed, or at once when it is terminated.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _DONE, _FAILED = "done", "failed"
-_LOOK = 0.2  # seconds between two questions whether to stop
-_PATIENCE = 10.0  # seconds in which workers without work end by themselves
+_LOOK = 0.2  # seconds between two checks whether to stop
+_PATIENCE = 10.0  # seconds that idle workers get to end by themselves
 
 
 def run_tasks(
@@ -36,21 +36,22 @@ def run_tasks(
     *,
     stop: Callable[[], bool] | None = None,
 ) -> Iterator[Result]:
-    """Do tasks in several processes.
+    """Run tasks in several processes.
 
     Args:
-        work: Does one task; a function of a module.
-        context: Its first argument, sent to each process once.
-        tasks: Its second arguments.
-        workers: How many processes; with one, everything happens in this process. Several work on one thread each.
-        stop: Asked again and again; once it says yes, the tasks that are not done are given up, in the middle too where
-            there are several processes.
+        work: Function that does one task, defined at module level.
+        context: First argument of ``work``, sent to each process once.
+        tasks: Second arguments of ``work``, one per task.
+        workers: Number of processes. With one, everything runs in this process; several use one thread each.
+        stop: Polled repeatedly; once it returns true, unfinished tasks are abandoned, even in mid-task if there are
+            several processes.
 
     Yields:
-        Results, in the order in which they are ready.
+        Results in the order in which they are completed.
 
     Raises:
-        TwodaslError: If a process dies. What goes wrong in a task is raised here as it is. Either way the others end.
+        TwodaslError: If a process dies. An exception in a task is raised here unchanged. Either way the other processes
+            end.
     """
     workers = min(workers, len(tasks))
     stop = stop or (lambda: False)
@@ -77,7 +78,7 @@ def run_tasks(
         left = len(tasks)
         while left:
             ready = wait(ends, _LOOK)
-            if stop():  # asked before the answers: a signal to all processes may have ended the workers already
+            if stop():  # checked before the results: a signal to all processes may have ended the workers
                 return
             for end in ready:
                 state, value = _received(end)
@@ -102,11 +103,11 @@ def run_tasks(
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Processes that are started here never hear Ctrl-C: what a thread blocks, its children block from birth."""
+    """Processes started here never receive Ctrl-C: they inherit the signals that their parent thread blocks."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    resource_tracker.ensure_running()  # Python's own helper, whose start would end the blocking
+    resource_tracker.ensure_running()  # Python's own helper, whose start would undo the blocking
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -119,8 +120,8 @@ def _received(end: Connection) -> tuple[str, object]:
         return end.recv()
     except (EOFError, ConnectionError) as error:
         raise TwodaslError(
-            "a worker process died; found no answer from it, expected one "
-            "(too little memory for this number of workers is the usual reason)"
+            "a worker process died; found no result from it, expected one "
+            "(usually there is too little memory for this number of workers)"
         ) from error
 
 
@@ -142,12 +143,12 @@ def _serve(work: Callable[[Context, Task], Result], context: Context, end: Conne
             end.send(answer)
         except ConnectionError:
             break
-    # Ending already. A function that does nothing, not SIG_IGN: when a signal has arrived and its handler has not run
-    # yet, changing to SIG_IGN makes Python print "Signal 15 ignored due to race condition".
+    # The worker is ending anyway. A function that does nothing, not SIG_IGN: when a signal has arrived and its handler
+    # has not run yet, changing to SIG_IGN makes Python print "Signal 15 ignored due to race condition".
     signal.signal(signal.SIGTERM, lambda *_: None)
 
 
 def _unwind(*_: object) -> None:
-    """End at once, but in order: half-written files go. What is told twice ends once."""
+    """End at once, but cleanly: half-written files are removed, and a second signal is ignored."""
     signal.signal(signal.SIGTERM, lambda *_: None)
     sys.exit(1)

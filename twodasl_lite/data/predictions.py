@@ -1,4 +1,4 @@
-"""Predictions of any network in one file, with the names of the pictures they are for.
+"""Predictions of any network in one file, with the names of the pictures that they are for.
 
 A file is an ``.npz`` with ``names`` (text) and one of these arrays, a row per name:
 
@@ -6,8 +6,8 @@ A file is an ``.npz`` with ``names`` (text) and one of these arrays, a row per n
 * ``coefficients`` (N, 62): raw, in the unit of the face model that decodes them;
 * ``landmarks`` (N, 68, 2) or (N, 68, 3): in 0-based pixels of the photo.
 
-An ``.npy`` of (N, 62) whitened coefficients, as 3DDFA's scripts write, has no names; the list must then be given.
-Results are joined by name: lists of different lengths are the classic mistake of this benchmark (chapter 15).
+An ``.npy`` of (N, 62) whitened coefficients, as written by 3DDFA's scripts, has no names; the list of names must then
+be given. Results are joined by name: lists of different lengths are the classic mistake of this benchmark (chapter 15).
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _BOXES = "boxes"
 
 
 class Predictions(NamedTuple):
-    """What a method said about some pictures.
+    """A method's predictions for some pictures.
 
     Attributes:
         names: M names without suffix.
-        values: ``(M, ...)`` float64, see ``kind``; NaN for a picture without an answer.
+        values: ``(M, ...)`` float64, see ``kind``; NaN for a picture without a prediction.
         kind: ``"whitened"``, ``"coefficients"`` or ``"landmarks"``.
         boxes: ``(M, 4)`` the crop boxes that coefficients refer to, if they are not the test set's.
-        source: Where they come from, in words.
+        source: Origin of the predictions, in words.
     """
 
     names: tuple[str, ...]
@@ -51,7 +51,7 @@ class Predictions(NamedTuple):
     source: str = ""
 
     def check(self) -> Predictions:
-        """These predictions, if names, numbers and kind fit.
+        """Check that names, values and kind fit together, and return these predictions.
 
         Raises:
             ShapeError: If rows and names differ in number, or a row has the wrong shape.
@@ -83,7 +83,7 @@ def read_predictions(path: str | os.PathLike[str], names: Sequence[str] | None =
         names: The names of the rows of an ``.npy``.
 
     Raises:
-        FileFormatError: If the file is missing, damaged, holds a pickle or something else.
+        FileFormatError: If the file is missing, damaged, or holds a pickle or anything else.
         ShapeError: If rows and names differ in number.
     """
     path = Path(path)
@@ -108,7 +108,7 @@ def read_predictions(path: str | os.PathLike[str], names: Sequence[str] | None =
     except FileFormatError:
         raise
     except Exception as error:  # damaged archives fail anywhere inside numpy and zipfile
-        raise FileFormatError(path, f"a file that is no such archive ({error})", expected) from error
+        raise FileFormatError(path, f"a file that is not such an archive ({error})", expected) from error
     if boxes is not None and tuple(boxes.shape) != (len(rows), 4):
         raise FileFormatError(path, f"boxes of shape {tuple(boxes.shape)}", f"({len(rows)}, 4)")
     return _checked(path, Predictions(rows, values, kinds[0], boxes, str(path)))
@@ -118,7 +118,7 @@ def write_predictions(path: str | os.PathLike[str], predictions: Predictions) ->
     """Write predictions to an ``.npz``, whole or not at all.
 
     Raises:
-        OSError: If the disk is full or the place not writable; no partial file is left.
+        OSError: If the disk is full or the folder is not writable; no partial file is left.
     """
     predictions.check()
     arrays = {"names": np.array(predictions.names, dtype=str), predictions.kind: predictions.values.numpy()}

@@ -1,16 +1,16 @@
 """Face profiling: from a photo with a known face to photos of the same face turned further (Zhu et al. 2016).
 
-Photographs of faces beyond 45 degrees are rare and hard to label. So 300W-LP makes them: the fitted face gives each
-pixel of a photo a depth, what is around the face gets one by extension, and the whole relief is turned. The face's new
-coefficients are known exactly: the same shape and expression under a new pose. What the camera did not see cannot be
-shown; it is stretched from what is next to it, which is why faces are only turned further away.
+Photographs of faces beyond 45 degrees are rare and hard to label. 300W-LP therefore synthesises them: the fitted face
+gives each pixel of a photo a depth, the depth is extended to the surroundings, and the whole relief is turned. The
+face's new coefficients are known exactly: the same shape and expression under a new pose. What the camera did not see
+is filled by stretching what lies next to it, which is why faces are only turned further away.
 
-The relief is one continuous sheet, so no hole can open in it:
+The relief is one continuous sheet, so no holes can open in it:
 
-1. *Depth*: on the face, that of the drawn mesh. Around it, that of the nearest edge of the face, smoothed, and falling
-   back with the distance.
-2. *Turn* about the axis through the face's middle that belongs to the angle yaw. Away from the face the turn fades, to
-   nothing at the picture's edge (the published method fixes anchor points there).
+1. *Depth*: on the face, the depth of the drawn mesh. Around it, the depth of the nearest edge of the face, smoothed,
+   and receding with distance.
+2. *Turn* about the yaw axis through the middle of the face. The turn fades away from the face and vanishes at the
+   picture's edge (the published method fixes anchor points there).
 3. *Draw* the sheet with a z-buffer, each pixel coloured by where in the photo it comes from.
 
 Everything is in pixels of the whole photo. Explained in the chapter "Two worlds".
@@ -34,20 +34,20 @@ from twodasl_lite.morphable.model import MorphableModel
 from twodasl_lite.render import interpolate, linear_to_srgb, normal_image, rasterize, refine, srgb_to_linear
 
 LARGEST_YAW = 90.0
-"""Degrees; as far as faces are turned."""
+"""Largest yaw that faces are turned to, in degrees."""
 NEARLY_FRONTAL = 15.0
-"""Degrees of yaw up to which a face may be turned to either side."""
+"""Largest yaw at which a face may still be turned to either side, in degrees."""
 
-_MARGIN = 0.04  # how far around the face the full turn reaches, over the face's size
-_REACH = 1.5  # how far from there the turn has faded, likewise
-_SLOPE = 1.0  # how steeply the relief falls back around the face: as much as one moves away
-_DEEPEST = 0.8  # and how deep at most, over the face's size
-_SMOOTHING = 0.04  # width of the smoothing of the depth around the face, over its size
-_GRAZING = 0.2  # at the head's outline, what faces the camera less than this has a depth that changes by the pixel
-_RIM = 0.03  # how wide that is at most, over the face's size
-_SOFTENING = 0.015  # width of the smoothing of the depth on both sides of the outline, over the face's size
-_PADDING = 0.6  # the photo is continued by this much at each side, over the face's size
-_RELIEF_PIXELS = 250_000  # of the sheet at most; coarser beyond
+_MARGIN = 0.04  # how far around the face the full turn reaches, as a share of the face's size
+_REACH = 1.5  # distance from there at which the turn has faded, as a share of the face's size
+_SLOPE = 1.0  # how steeply the relief recedes around the face: by as much as one moves away
+_DEEPEST = 0.8  # how far it recedes at most, as a share of the face's size
+_SMOOTHING = 0.04  # width of the smoothing of the depth around the face, as a share of its size
+_GRAZING = 0.2  # cosine to the camera below which the depth at the head's outline changes from pixel to pixel
+_RIM = 0.03  # how wide that rim is at most, as a share of the face's size
+_SOFTENING = 0.015  # width of the smoothing of the depth on both sides of the outline, as a share of the face's size
+_PADDING = 0.6  # width by which the photo is extended on each side, as a share of the face's size
+_RELIEF_PIXELS = 250_000  # largest number of pixels of the sheet; beyond, it gets coarser
 
 
 class TurnedPhoto(NamedTuple):
@@ -63,12 +63,12 @@ class TurnedPhoto(NamedTuple):
 
 
 def turn_pose(pose: torch.Tensor, yaw: float, centre: torch.Tensor) -> torch.Tensor:
-    """The pose with another yaw; pitch, roll, scale, and the place of one point stay.
+    """The pose with another yaw; pitch, roll, scale and the position of one point stay the same.
 
     Args:
-        pose: ``(3, 4)``.
-        yaw: Degrees.
-        centre: ``(3,)`` the point that stays, in the frame that the pose maps to.
+        pose: ``(3, 4)`` pose matrix.
+        yaw: New yaw in degrees.
+        centre: ``(3,)`` the point that stays in place, in the frame that the pose maps to.
 
     Returns:
         ``(3, 4)``.
@@ -93,12 +93,12 @@ def turn_face(
     """Turn the face in a photo further away.
 
     Args:
-        photo: ``(H, W, 3)``.
+        photo: ``(H, W, 3)`` the photo.
         face: The face in it: pose ``(3, 4)`` or ``(1, 3, 4)`` to the frame of the whole photo, such as
-            :func:`~twodasl_lite.fitting.fit_landmarks` finds with ``height`` the photo's. The pose is taken as a scaled
-            rotation.
+            :func:`~twodasl_lite.fitting.fit_landmarks` finds with ``height`` set to the photo's. The pose is treated as
+            a scaled rotation.
         model: The face model.
-        yaws: Degrees, one for each picture wanted: farther from 0 than the face's own yaw, at most 90, and to the same
+        yaws: Yaw in degrees of each wanted picture: farther from 0 than the face's own yaw, at most 90, and to the same
             side unless the face is nearly frontal (:data:`NEARLY_FRONTAL`).
         supersample: Subpixels per pixel and direction.
 
@@ -107,7 +107,7 @@ def turn_face(
 
     Raises:
         ShapeError: If the face is not one face of the model.
-        ValueRangeError: If the face lies outside the photo, or it cannot be turned to one of the yaws.
+        ValueRangeError: If the face lies outside the photo, or cannot be turned to one of the yaws.
     """
     photo = as_photo(photo, "photo")
     height, width = photo.shape[:2]
@@ -166,10 +166,10 @@ class _Relief(NamedTuple):
 
     Attributes:
         photo: ``(1, 3, H + 2 P, W + 2 P)`` linear light, continued beyond its edges.
-        padding: P.
+        padding: Width P of the padding in pixels.
         places: ``(N, 3)`` vertices of the sheet, in pixels of the photo, with depth.
-        weight: ``(N,)`` how much of a turn each takes part in.
-        triangles: ``(T, 3)``.
+        weight: ``(N,)`` share of a turn that each vertex follows.
+        triangles: ``(T, 3)`` triangles of the sheet.
     """
 
     photo: torch.Tensor
@@ -208,7 +208,7 @@ class _Relief(NamedTuple):
 
         Args:
             turn: ``(3, 3)`` rotation in the upright frame.
-            centre: ``(3,)`` about which, in pixels.
+            centre: ``(3,)`` centre of the rotation in pixels.
         """
         turn, centre = turn.to(self.places), centre.to(self.places)
         upright = turn.new_tensor([1.0, -1.0, 1.0])  # pixels have y down, rotations y up
@@ -219,9 +219,9 @@ class _Relief(NamedTuple):
         """A photo of the sheet, ``(H, W, 3)`` uint8.
 
         Args:
-            vertices: ``(N, 3)`` where it has moved.
-            height: Of the photo.
-            width: Likewise.
+            vertices: ``(N, 3)`` vertices of the turned sheet.
+            height: Height of the photo in pixels.
+            width: Width of the photo in pixels.
             supersample: Subpixels per pixel and direction.
         """
         fine = refine(vertices[None], supersample)
@@ -242,13 +242,13 @@ def _distance(inside: np.ndarray) -> np.ndarray:
 
 
 def _extended(depth: np.ndarray, covered: np.ndarray, facing: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
-    """Depth everywhere, and how much of a turn each pixel takes part in, both ``(H, W)``.
+    """Depth everywhere, and the share of a turn that each pixel follows, both ``(H, W)``.
 
     Args:
-        depth: ``(H, W)`` of the face.
-        covered: ``(H, W)`` where it is.
+        depth: ``(H, W)`` depth of the face.
+        covered: ``(H, W)`` whether each pixel shows the face.
         facing: ``(H, W)`` cosine of the angle between its normal and the direction to the camera.
-        size: Of the face in pixels.
+        size: Size of the face in pixels.
     """
     # Without the rim, whose depth would make the turned outline ragged.
     face = covered & ~((facing < _GRAZING) & (_distance(covered) < _RIM * size))
@@ -258,9 +258,9 @@ def _extended(depth: np.ndarray, covered: np.ndarray, facing: np.ndarray, size: 
     )
     of_label = np.zeros(nearest.max() + 1, np.float32)
     of_label[nearest[face]] = depth[face]
-    edge = of_label[nearest]  # depth of the face's pixel that is nearest
+    edge = of_label[nearest]  # depth of the face's nearest pixel
     smooth = cv2.GaussianBlur(edge, (0, 0), max(1.0, _SMOOTHING * size))
-    # Smooth only with the distance, so that the relief is continuous at the face's edge.
+    # The smoothing sets in with distance, so that the relief is continuous at the face's edge.
     share = np.clip(distance / (2 * _SMOOTHING * size), 0, 1)
     back = np.minimum(_SLOPE * distance, _DEEPEST * size)
     extended = np.where(face, depth, (1 - share) * edge + share * smooth - back)

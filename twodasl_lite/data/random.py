@@ -1,9 +1,9 @@
 """Random numbers that depend on which picture they are for, and on nothing else.
 
-An ordinary generator is a queue: what a picture gets depends on who asked before it. Here every number is a hash of
-(seed, picture, purpose, position), so that a picture is the same in any batch, in any worker and on any machine, and a
-picture's light does not change because someone added a random number to its background. The hash is SplitMix64 (Steele,
-Lea and Flood 2014), in integer arithmetic that CPUs and GPUs do alike.
+An ordinary generator is a queue: what a picture gets depends on what was drawn before it. Here every number is a hash
+of (seed, picture, purpose, position), so that a picture is the same in any batch, in any worker and on any machine, and
+its light does not change when someone adds a random number to its background. The hash is SplitMix64 (Steele, Lea and
+Flood 2014), in integer arithmetic, which is the same on CPUs and GPUs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed number
 _FIRST = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _SECOND = -7723592293110705685  # 0x94D049BB133111EB
 Pick = Callable[[torch.Tensor], torch.Tensor]
-"""Picks the rows of some pictures from a tensor that has a row for each."""
+"""Picks the rows of some pictures from a tensor with one row per picture."""
 _BITS = 23
 """Bits of a uniform number: with the half that is added they fill a single-precision number exactly."""
 
@@ -46,12 +46,12 @@ def _mix(value: torch.Tensor) -> torch.Tensor:
 
 
 class _Table(NamedTuple):
-    """Where the numbers of each purpose lie in a row that holds those of many purposes.
+    """Columns of each purpose in a row of numbers for many purposes.
 
     Attributes:
-        places: Purpose to first column and number of columns.
+        places: First column and number of columns of each purpose.
         streams: ``(P,)`` hash of each purpose.
-        purpose: ``(N,)`` which purpose each column is for.
+        purpose: ``(N,)`` purpose that each column is for.
         position: ``(N,)`` hash of its position within the purpose.
     """
 
@@ -62,31 +62,31 @@ class _Table(NamedTuple):
 
 
 class Recipe:
-    """Which random numbers a picture takes, so that those of all purposes can be hashed in one go.
+    """Which random numbers a picture needs, so that those of all purposes can be hashed in one go.
 
-    A picture asks for a number some hundred times, and each time a dozen small tensor operations hash a few numbers:
-    on a GPU it is their launches that cost, not their arithmetic. Whoever draws many pictures shares one recipe among
-    them. The first pictures write down what they ask for; the later ones compute all of it at once. The numbers are the
-    same either way, and asking for one that is not in the recipe is no error.
+    A picture draws numbers about a hundred times, and each time a dozen small tensor operations hash a few of them: on
+    a GPU the launches cost time, not the arithmetic. Code that draws many pictures shares one recipe among them. The
+    first pictures record what they draw; later ones compute all of it at once. The numbers are the same either way, and
+    drawing one that is not in the recipe is not an error.
     """
 
     _LARGEST = 256
-    """Purposes with more numbers than this, such as a sensor's noise, are hashed by themselves."""
+    """Purposes with more numbers than this, such as a sensor's noise, are hashed separately."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
-        # Tables are kept for good: another stream of a GPU may still be reading one that has grown too small.
+        # Tables are never freed: another CUDA stream may still be reading one that has become too small.
         self._tables: dict[tuple[torch.device, int], _Table] = {}
         self._lock = threading.Lock()
 
     def note(self, purpose: str, number: int) -> None:
-        """Remember that ``number`` numbers were asked for."""
+        """Record that ``number`` numbers were drawn."""
         if 0 < number <= self._LARGEST and self._numbers.get(purpose, 0) < number:
             with self._lock:
                 self._numbers[purpose] = number
 
     def table(self, device: torch.device) -> _Table | None:
-        """The layout of everything noted so far, ``None`` before the first note."""
+        """The layout of everything recorded so far; ``None`` if there is nothing yet."""
         table = self._tables.get((device, len(self._numbers)))
         if table is not None:
             return table
@@ -120,10 +120,10 @@ class Draws:
     """The random numbers of some pictures.
 
     Args:
-        seed: Of the world; any whole number.
-        pictures: ``(B,)`` their indices.
-        recipe: What such pictures ask for, if many are drawn alike.
-        whole: Whether :meth:`change` works on all pictures, and not on the chosen ones alone; by default on any device
+        seed: Seed of the world; any whole number.
+        pictures: ``(B,)`` indices of the pictures.
+        recipe: Recipe shared by similar pictures, if many are drawn.
+        whole: Whether :meth:`change` works on all pictures instead of only the chosen ones; by default on any device
             but a CPU.
 
     Example:
@@ -151,7 +151,7 @@ class Draws:
 
     @property
     def size(self) -> int:
-        """B."""
+        """Number of pictures B."""
         return len(self.pictures)
 
     def take(self, index: torch.Tensor | slice) -> Draws:
@@ -170,14 +170,14 @@ class Draws:
     ) -> torch.Tensor:
         """Change something about some of the pictures.
 
-        On a CPU the work is done for the chosen pictures alone. A GPU would have to be waited for until it is known how
-        many those are; there it is done for all of them, and the results of the others are dropped.
+        On a CPU the work is done only for the chosen pictures. On a GPU, finding out how many those are would mean
+        waiting for the device, so the work is done for all pictures and the results of the others are dropped.
 
         Args:
-            chosen: ``(B,)`` booleans.
-            values: ``(B, ...)``, not altered.
-            changed: Makes the new values ``(B', ...)`` from the random numbers of the pictures that are worked on and a
-                function that picks their rows of any ``(B, ...)``.
+            chosen: ``(B,)`` booleans: which pictures to change.
+            values: ``(B, ...)`` old values, not modified.
+            changed: Function that makes the new values ``(B', ...)`` from the random numbers of the pictures worked on
+                and a function that picks their rows from any ``(B, ...)``.
 
         Returns:
             ``(B, ...)``.
@@ -197,13 +197,13 @@ class Draws:
         return _mix(stream[:, None] + position)
 
     def uniform(self, purpose: str, *shape: int) -> torch.Tensor:
-        """``(B, *shape)`` single-precision numbers between 0 and 1, both excluded; to be read only."""
+        """``(B, *shape)`` single-precision numbers between 0 and 1, both excluded; read-only."""
         number = 1
         for side in shape:
             number *= side
         first, count = self._places.get(purpose, (0, 0))
         if number <= count:
-            # With the usual strides: numbers that lie otherwise are multiplied, and so rounded, otherwise.
+            # Contiguous, because products of numbers with other strides are rounded differently.
             numbers = self._numbers[:, first : first + number].reshape(-1, *shape)
             return numbers.clone(memory_format=torch.contiguous_format)
         if self.recipe is not None:
@@ -216,7 +216,7 @@ class Draws:
         return low + (high - low) * self.uniform(purpose, *shape)
 
     def normal(self, purpose: str, *shape: int, clip: float = float("inf")) -> torch.Tensor:
-        """``(B, *shape)`` normal numbers of deviation 1, clipped."""
+        """``(B, *shape)`` standard normal numbers, clipped."""
         return torch.erfinv(2 * self.uniform(purpose, *shape) - 1).mul_(2**0.5).clamp_(-clip, clip)
 
     def chance(self, purpose: str, share: float) -> torch.Tensor:

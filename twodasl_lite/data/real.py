@@ -1,9 +1,9 @@
-"""Real photographs with known coefficients, in the form of every other set; the two published sets build on it.
+"""Real photographs with known coefficients, with the interface of every other dataset; base of the two published ones.
 
-Pictures stay on the disk and are read when asked for, by several threads. Such sets have no detector's points: a
-simulated detector (:mod:`~twodasl_lite.data.detector`) errs about the known landmarks, the same way whenever a picture
-is taken. The depth of a face is not observable; it is fixed as everywhere in this package, the landmarks' mean depth is
-zero.
+Pictures stay on disk and are read on demand, by several threads. Such datasets come without detected points, so a
+simulated detector (:mod:`~twodasl_lite.data.detector`) adds noise to the known landmarks, the same noise whenever a
+picture is read. The depth of a face is not observable; as everywhere in this package, the landmarks' mean depth is set
+to zero.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from twodasl_lite.morphable.model import MorphableModel
 from twodasl_lite.render import visible_vertices
 
 THREADS = 4
-"""Pictures that are read at a time."""
+"""Number of pictures that are read at a time."""
 
 _Z_TRANSLATION = 11  # entry of the packed coefficients
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
-_TAIL = 1024  # bytes in which a JPEG's end is looked for; some programs write more after it
+_TAIL = 1024  # last bytes of a file, among which a JPEG's end is searched; some programs write more after it
 _MARKERS_WITH_SIZE = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 Progress = Callable[[int, int], None]
@@ -43,19 +43,19 @@ Report = Callable[[str], None]
 
 
 class LabelledPictures:
-    """Pictures of which the coefficients are known.
+    """Pictures with known coefficients.
 
     Args:
         model: The face model that the coefficients are for.
         coefficients: ``(N, D)`` raw, for the crops.
-        names: A name for each picture, unique.
-        seed: Of the simulated detector, and of the order in which shards of the set are written.
-        visibility: Whether to find out which landmarks the face itself hides; it draws every face once more.
-        threads: Pictures that are read at a time.
+        names: Unique name of each picture.
+        seed: Seed of the simulated detector and of the order in which shards of the set are written.
+        visibility: Whether to compute which landmarks the face itself hides, for which every face is drawn once more.
+        threads: Number of pictures that are read at a time.
     """
 
     kind = "labelled pictures"
-    """What the set is, for manifests."""
+    """Name of the dataset, for manifests."""
 
     def __init__(
         self,
@@ -85,14 +85,14 @@ class LabelledPictures:
         return len(self.names)
 
     def picture(self, index: int) -> np.ndarray:
-        """One crop, ``(120, 120, 3)`` uint8 RGB; read from the disk."""
+        """One crop, ``(120, 120, 3)`` uint8 RGB; read from disk."""
         raise NotImplementedError
 
     def take(self, index: torch.Tensor | Sequence[int]) -> FaceBatch:
         """The pictures at ``(B,)`` indices, in that order.
 
         Raises:
-            FileFormatError: If a picture is damaged; it is named.
+            FileFormatError: If a picture is damaged; the message names it.
             ValueRangeError: If an index is out of range.
         """
         index = torch.as_tensor(index)
@@ -119,7 +119,7 @@ class LabelledPictures:
 
     # ------------------------------------------------------------------------------------- as a source of shards
     def describe(self) -> dict[str, object]:
-        """What shards of the set depend on."""
+        """Everything that shards of the set depend on."""
         digest = hashlib.sha256("\n".join(self.names).encode())
         digest.update(self.coefficients.numpy().tobytes())
         return {
@@ -132,27 +132,27 @@ class LabelledPictures:
         }
 
     def batch(self, start: int, count: int) -> FaceBatch:
-        """Pictures in an order of their own, so that shards of the set are mixed."""
+        """Pictures in a shuffled order, so that each shard is a mixture of the set."""
         if self._order is None:
             self._order = torch.randperm(len(self), generator=seeded(self.seed))
         return self.take(self._order[start : start + count])
 
 
 def jpeg_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Width and height of a JPEG, without decoding it; tells files that were cut off.
+    """Width and height of a JPEG, without decoding it; detects truncated files.
 
     Args:
         path: The file.
 
     Raises:
-        FileFormatError: If it is missing, no JPEG, or has no end.
+        FileFormatError: If it is missing, not a JPEG, or truncated.
     """
     path, expected = Path(path), "a whole JPEG"
     if not path.is_file():
         raise FileFormatError(path, "a folder" if path.is_dir() else "no such file", expected)
     data = path.read_bytes()
     if not data.startswith(_JPEG_START):
-        raise FileFormatError(path, "a file that is no JPEG" if data else "an empty file", expected)
+        raise FileFormatError(path, "a file that is not a JPEG" if data else "an empty file", expected)
     if _JPEG_END not in data[-_TAIL:]:
         raise FileFormatError(path, "a JPEG without an end", expected)
     position = 2

@@ -1,14 +1,15 @@
-"""The 40 faces whose meshes were released with 2DASL: what the scripts for dense errors and for shape compare.
+"""The 40 faces whose meshes were released with 2DASL, which its scripts for dense and shape errors compare.
 
 The folder ``evaluation`` of a clone of ``XgTu/2DASL`` holds annotations and photos of 40 faces of AFLW2000-3D and, for
-each, the vertices that 2DASL and 3DDFA put into the photo, and PRNet's 68 landmarks. The dense truth is not among them:
-it is decoded from the annotation with the Basel Face Model, which a reader must have. (Here: any model of the same
-vertices in raw coefficients. With all 199 + 29 the truth is exact; cut to 40 + 10, as 3DDFA publishes it, it is 0.66 %
-off at these 40 faces' landmarks.)
+each, the vertices that 2DASL and 3DDFA predict in the photo, and PRNet's 68 landmarks. The dense ground truth is not
+included: it is decoded from the annotation with the Basel Face Model, which readers must obtain themselves. (Here: any
+model of the same vertices with raw coefficients. With all 199 + 29 the ground truth is exact; with 40 + 10, as
+published by 3DDFA, it is 0.66 % off at these 40 faces' landmarks.)
 
-Measures as the release defines them (Tu et al. 2019, section 4): 2D and 3D NME of 68 landmarks; the same over all
-vertices, divided by the size of the *landmarks'* box; and the error of the shape alone, every 50th vertex after rigid
-alignment, divided by that of the vertices' box. Points are 0-based pixels of the photo. Explained in chapter 15.
+The measures are those of the release (Tu et al. 2019, section 4): 2D and 3D NME of 68 landmarks; the same over all
+vertices, divided by the size of the *landmarks'* box; and the error of the shape alone, of every 50th vertex after
+rigid alignment, divided by the size of the vertices' box. Points are 0-based pixels of the photo. Explained in
+chapter 15.
 """
 
 from __future__ import annotations
@@ -41,18 +42,18 @@ _POINTS = {"PRNet": "PRNet_results/kpt"}
 
 @dataclass(frozen=True)
 class ReleaseMeshes:
-    """Faces with an annotation and every method's answer.
+    """Faces with an annotation and every method's prediction.
 
     Attributes:
         names: N names without suffix.
-        landmarks: ``(N, 68, 3)`` float64, the truth.
+        landmarks: ``(N, 68, 3)`` float64, the ground truth.
         pose: ``(N, 7)`` as ``Pose_Para``.
-        shape: ``(N, 199)``.
-        expression: ``(N, 29)``.
+        shape: ``(N, 199)`` as ``Shape_Para``.
+        expression: ``(N, 29)`` as ``Exp_Para``.
         yaw: ``(N,)`` degrees.
         keypoints: ``(68,)`` the vertices that are landmarks.
-        meshes: Method to ``(N, V, 3)`` vertices.
-        points: Method to ``(N, 68, 3)`` landmarks, of methods without a mesh of these vertices.
+        meshes: ``(N, V, 3)`` vertices by method.
+        points: ``(N, 68, 3)`` landmarks by method, for methods without a mesh of these vertices.
         problems: Faces that were left out and why, one sentence each.
     """
 
@@ -68,13 +69,13 @@ class ReleaseMeshes:
     problems: tuple[str, ...] = ()
 
     def dense_truth(self, model: MorphableModel) -> torch.Tensor:
-        """All true vertices ``(N, V, 3)``.
+        """Ground truth of all vertices ``(N, V, 3)``.
 
         Args:
             model: The Basel Face Model without neck, in raw coefficients; any unit, any number of components.
 
         Raises:
-            ShapeError: If it has other vertices than the meshes.
+            ShapeError: If its number of vertices differs from the meshes'.
             ValueRangeError: If its coefficients are not raw.
         """
         check_raw_basel(model, self.shape.shape[1], self.expression.shape[1])
@@ -87,14 +88,16 @@ class ReleaseMeshes:
         return frame_to_pixels(project(model.decode(face.shape, face.expression), face.pose), IMAGE_SIZE).double()
 
     def measure(self, model: MorphableModel | None = None, *, every: int = EVERY) -> dict[str, dict[str, torch.Tensor]]:
-        """Errors of every method, fractions.
+        """Errors of every method, as fractions.
 
         Args:
-            model: For dense errors and shape, see :meth:`dense_truth`; without, there are only those of landmarks.
-            every: Vertices that the shape's error takes, see :func:`~twodasl_lite.evaluation.reconstruction_error`.
+            model: Face model for the dense and shape errors, see :meth:`dense_truth`; without it, only landmark errors
+                are measured.
+            every: Step between the vertices that the shape error uses, see
+                :func:`~twodasl_lite.evaluation.reconstruction_error`.
 
         Returns:
-            Measure to method to ``(N,)`` errors.
+            ``(N,)`` errors by measure and method.
         """
         marks = {name: mesh[:, self.keypoints].double() for name, mesh in self.meshes.items()} | self.points
         found: dict[str, dict[str, torch.Tensor]] = {
@@ -116,13 +119,13 @@ class ReleaseMeshes:
 def read_release_meshes(root: str | os.PathLike[str]) -> ReleaseMeshes:
     """Read the 40 faces from a clone of ``XgTu/2DASL``.
 
-    A face is left out, and named in ``problems``, if a file of it is missing or damaged.
+    A face is left out, and named in ``problems``, if one of its files is missing or damaged.
 
     Args:
         root: The clone, or its folder ``evaluation``.
 
     Raises:
-        FileFormatError: If the folder is another, or no face is complete.
+        FileFormatError: If it is a different folder, or no face is complete.
     """
     root = Path(root)
     base = root / "evaluation" if (root / "evaluation").is_dir() else root
@@ -169,7 +172,7 @@ def read_release_meshes(root: str | os.PathLike[str]) -> ReleaseMeshes:
 
 
 def _read_keypoints(path: Path) -> torch.Tensor:
-    """Landmark vertices from ``keypoints.txt``: 204 places of x, y, z in the flattened vertices, with commas."""
+    """Landmark vertices from ``keypoints.txt``: 204 comma-separated positions of x, y, z in the flattened vertices."""
     expected = f"{3 * NUM_LANDMARKS} whole numbers with commas, three for each landmark"
     if not path.is_file():
         raise FileFormatError(path, "no such file", expected)
@@ -183,7 +186,7 @@ def _read_keypoints(path: Path) -> torch.Tensor:
 
 
 def _read_mesh(path: Path, count: int) -> np.ndarray:
-    """Vertices ``(V, 3)``, single precision, 0-based; as many as other meshes, if ``count`` is not 0."""
+    """Vertices ``(V, 3)``, single precision, 0-based; as many as in other meshes, if ``count`` is not 0."""
     vertex = read_mat(path, ["vertex"])["vertex"]
     wanted = f"(3, {count or 'number of vertices'}) finite numbers"
     if (
@@ -199,7 +202,7 @@ def _read_mesh(path: Path, count: int) -> np.ndarray:
 
 
 def _read_points(path: Path) -> np.ndarray:
-    """Landmarks ``(68, 3)``, 0-based, from a text file with a line each."""
+    """Landmarks ``(68, 3)``, 0-based, from a text file with one line each."""
     expected = f"{NUM_LANDMARKS} lines of x, y, z"
     if not path.is_file():
         raise FileFormatError(path, "no such file", expected)

@@ -1,14 +1,15 @@
 """Pictures written once and read many times: tar files of plain arrays, in the layout of the webdataset library.
 
-A set is a folder: ``shard-000000.tar``, ``shard-000001.tar``, ... and a manifest, ``manifest.json``, that says how the
-pictures were made and, for every file, how many it holds, its size and its SHA-256. In a shard each picture is two
-files, ``00000012.image.npy``, ``(3, 120, 120)`` uint8 as it is (PNG would save a third and read five times slower), and
-``00000012.labels.npy``, one numpy record with the other fields of a :class:`~twodasl_lite.data.faces.FaceBatch`.
+A dataset is a folder with ``shard-000000.tar``, ``shard-000001.tar``, ... and a manifest, ``manifest.json``, that says
+how the pictures were made and gives, for every file, its number of pictures, its size and its SHA-256. In a shard each
+picture is two files: ``00000012.image.npy``, uncompressed ``(3, 120, 120)`` uint8 (PNG would save a third and read five
+times slower), and ``00000012.labels.npy``, one numpy record with the other fields of a
+:class:`~twodasl_lite.data.faces.FaceBatch`.
 
 The same recipe gives the same bytes, however many processes or machines of a kind share the work (another kind of
-processor may round a few grey values the other way). Shards appear whole or not at all, and one counts as made when the
-manifest says so; whatever interrupts the work, the next run goes on after the last whole shard. On several machines
-each makes its part (``part``), with a manifest of its own; put together in one folder the parts are the set.
+processor may round a few grey values the other way). A shard is written completely or not at all, and counts as made
+once the manifest lists it; after any interruption, the next run continues after the last complete shard. Several
+machines can each make a part (``part``), with its own manifest; copied into one folder, the parts form the dataset.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ MANIFEST = "manifest.json"
 _PART_MANIFEST = "manifest-{}-of-{}.json"
 _SHARD = "shard-{:06d}.tar"
 _IMAGE, _LABELS = "image.npy", "labels.npy"
-_MANIFEST_PAUSE = 2.0  # seconds between two writings of the manifest; what is lost by a kill is made again
+_MANIFEST_PAUSE = 2.0  # seconds between two updates of the manifest; what a kill loses is made again
 _CHUNK = 100  # pictures drawn at once
 _OPEN_SHARDS = 16
 _BLOCK = 512  # bytes of a tar header, and what contents are padded to
 
-_LABEL_TYPES = {  # what labels are stored as; the order is that of the fields of a FaceBatch
+_LABEL_TYPES = {  # types of the stored labels, in the order of the fields of a FaceBatch
     "detected": "<f4",
     "detected_visible": "?",
     "landmarks": "<f4",
@@ -65,10 +66,10 @@ Report = Callable[[str], None]
 
 
 class ShardSource(Protocol):
-    """Something that draws numbered pictures; sent to worker processes, so it can be pickled."""
+    """Something that draws numbered pictures; sent to worker processes, so it must be picklable."""
 
     def describe(self) -> dict[str, object]:
-        """All that the pictures depend on, as JSON."""
+        """Everything that the pictures depend on, as JSON."""
         ...
 
     def batch(self, start: int, count: int) -> FaceBatch:
@@ -82,11 +83,11 @@ class ShardRecord:
     """One file of a set.
 
     Attributes:
-        name: Its name in the folder.
+        name: File name in the folder.
         first: Number of its first picture.
-        count: How many pictures it holds.
-        bytes: Its size.
-        sha256: Its checksum.
+        count: Number of pictures in it.
+        bytes: Size in bytes.
+        sha256: SHA-256 checksum.
     """
 
     name: str
@@ -98,10 +99,10 @@ class ShardRecord:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a set is made by; two sets with the same recipe are the same.
+    """How a dataset is made; two datasets with the same recipe are identical.
 
     Attributes:
-        source: What the source of the pictures says of itself.
+        source: Description of the source of the pictures.
         count: Pictures in the set.
         shard_size: Pictures per file; the last may have fewer.
     """
@@ -116,7 +117,7 @@ class Recipe:
 
     @property
     def num_shards(self) -> int:
-        """How many files the set has."""
+        """Number of files in the dataset."""
         return -(-self.count // self.shard_size)
 
     def plan(self, number: int) -> tuple[str, int, int]:
@@ -126,14 +127,14 @@ class Recipe:
 
 
 class Manifest(NamedTuple):
-    """What a folder says of itself: the recipe, and the shards that are whole, in order."""
+    """Contents of a folder: the recipe, and the complete shards in order."""
 
     recipe: Recipe
     shards: list[ShardRecord]
 
 
 def check_part(part: tuple[int, int]) -> tuple[int, int]:
-    """Part i of n, i from 1."""
+    """Check that a part is i of n, with i from 1 to n."""
     number, parts = part
     check_count("part", parts, 1)
     if not 1 <= number <= parts:
@@ -142,7 +143,7 @@ def check_part(part: tuple[int, int]) -> tuple[int, int]:
 
 
 def manifest_path(folder: Path, part: tuple[int, int] = (1, 1)) -> Path:
-    """Where the manifest of a part lies."""
+    """Path of the manifest of a part."""
     return folder / (MANIFEST if part == (1, 1) else _PART_MANIFEST.format(*part))
 
 
@@ -166,7 +167,7 @@ def _read_one(path: Path) -> Manifest:
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
-    """What a folder of shards says of itself, all parts together.
+    """The manifest of a folder of shards, all parts combined.
 
     Raises:
         FileFormatError: If there is no manifest, or it is damaged, or parts belong to different sets.
@@ -198,7 +199,7 @@ def _write_manifest(path: Path, recipe: Recipe, part: tuple[int, int], shards: M
 
 
 def recipe_difference(found: Recipe, wanted: Recipe) -> str:
-    """Where two recipes differ, for a person: ``seed: 0, not 1``; empty where they do not."""
+    """How two recipes differ, in words: ``seed: 0, not 1``; empty if they do not."""
 
     def flat(prefix: str, value: object) -> Iterator[tuple[str, object]]:
         if isinstance(value, Mapping):
@@ -227,7 +228,7 @@ def fingerprint(model: MorphableModel) -> str:
 
 # -------------------------------------------------------------------------------------------------------- writing
 class _Hashed:
-    """A file to write to that remembers how much, and its checksum."""
+    """A writable file that keeps track of its size and checksum."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.digest, self.size = file, hashlib.sha256(), 0
@@ -258,10 +259,10 @@ def write_shard(path: Path, source: ShardSource, first: int, count: int) -> Shar
     """Draw pictures and write them to one file, whole or not at all.
 
     Args:
-        path: Where.
-        source: What draws them.
+        path: Path of the file.
+        source: Source of the pictures.
         first: Number of the first picture.
-        count: How many.
+        count: Number of pictures.
 
     Raises:
         TwodaslError: If the file cannot be written, for instance because the disk is full.
@@ -271,7 +272,7 @@ def write_shard(path: Path, source: ShardSource, first: int, count: int) -> Shar
     try:
         with whole_file(path) as file:
             hashed = _Hashed(file)
-            # No times, no names of users: the same pictures are the same bytes.
+            # No times and no user names: the same pictures give the same bytes.
             with writer(hashed, user="", group="", mtime=0, compress=False, encoder=False) as tar:
                 for start in range(first, first + count, _CHUNK):
                     batch = source.batch(start, min(_CHUNK, first + count - start))
@@ -286,7 +287,7 @@ def write_shard(path: Path, source: ShardSource, first: int, count: int) -> Shar
         reason = error.strerror or str(error)
         raise TwodaslError(
             f"{path}: could not be written: {reason}. No partial file is left; "
-            "with room for it, the same command goes on after the last whole shard"
+            "once there is room, the same command continues after the last complete shard"
         ) from error
     return ShardRecord(path.name, first, count, hashed.size, hashed.digest.hexdigest())
 
@@ -301,7 +302,7 @@ def _bytes(count: float) -> str:
 
 
 def _check_room(folder: Path, source: ShardSource, pictures: int) -> None:
-    """Refuse to begin what cannot fit."""
+    """Refuse to start if the pictures do not fit on the disk."""
     sample = source.batch(0, 1)
     each = 4 * _BLOCK + sample.images[0].numel() + _labels(sample).nbytes  # headers, padding, contents
     free = shutil.disk_usage(folder).free
@@ -323,21 +324,21 @@ def make_shards(
     progress: Progress | None = None,
     report: Report | None = None,
 ) -> Manifest:
-    """Write a set, or finish one that was begun.
+    """Write a dataset, or finish one that was started.
 
     Args:
-        folder: Where; made if it is not there.
-        source: What draws the pictures.
-        count: Pictures in the whole set.
+        folder: Folder to write to; created if missing.
+        source: Source of the pictures.
+        count: Number of pictures in the whole dataset.
         shard_size: Pictures per file.
-        part: ``(i, n)``: make every n-th file only, beginning with the i-th, as one of n machines.
-        workers: Processes to draw with; each on one thread, if there are several.
-        check: Whether to read all files that are there and compare their checksums; otherwise only their sizes.
-        progress: Called with how many pictures are made and how many there will be.
+        part: ``(i, n)``: make only every n-th file, starting with the i-th, as one of n machines.
+        workers: Number of processes; several use one thread each.
+        check: Whether to read all existing files and compare their checksums; otherwise only their sizes are compared.
+        progress: Called with the number of pictures made and the total.
         report: Called with a line of text for each file that is damaged and made again.
 
     Returns:
-        The manifest of what this call was to make.
+        The manifest of the part that this call had to make.
 
     Raises:
         TwodaslError: If a file cannot be written, or there is no room for the set.
@@ -352,7 +353,7 @@ def make_shards(
         present = read_manifest(folder).recipe
         if present != recipe:
             change = recipe_difference(present, recipe)
-            raise FileFormatError(folder, f"a set made otherwise ({change})", "the same set, or an empty folder")
+            raise FileFormatError(folder, f"a set with another recipe ({change})", "the same set, or an empty folder")
     number, parts = part
     plans = [recipe.plan(k) for k in range(number - 1, recipe.num_shards, parts)]
     listed = {shard.name: shard for shard in (_read_one(path).shards if path.is_file() else [])}
@@ -386,7 +387,7 @@ def make_shards(
                 _write_manifest(path, recipe, part, shards)
                 written = time.monotonic()
     except BaseException:
-        with contextlib.suppress(OSError):  # a full disk; what went wrong first matters more
+        with contextlib.suppress(OSError):  # a full disk; the first error matters more
             _write_manifest(path, recipe, part, shards)
         raise
     if missing:
@@ -404,9 +405,9 @@ def shard_problem(folder: Path, shard: ShardRecord, *, check: bool = True) -> st
     """What is wrong with a file, or ``None``.
 
     Args:
-        folder: Where it lies.
-        shard: What the manifest says of it.
-        check: Whether to read it all; otherwise only its size is compared.
+        folder: Folder of the file.
+        shard: Its entry in the manifest.
+        check: Whether to read all of it and compare the checksum; otherwise only its size is compared.
     """
     path = folder / shard.name
     if not path.is_file():
@@ -433,7 +434,7 @@ def _sha256(file: BinaryIO) -> str:
 
 # -------------------------------------------------------------------------------------------------------- reading
 class _Header(NamedTuple):
-    """What an .npy file's header says, and where its numbers begin."""
+    """Contents of an .npy file's header, and the offset of its numbers."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -441,11 +442,11 @@ class _Header(NamedTuple):
 
 
 class _Shard:
-    """An open file of a set: where each picture lies in it. Read through a memory map, so untouched parts cost nothing.
+    """An open file of a set with the position of each picture; memory-mapped, so untouched parts cost nothing.
 
     Args:
         path: The file.
-        shard: What the manifest says of it.
+        shard: Its entry in the manifest.
         verify: Whether to compare the checksum first.
     """
 
@@ -466,7 +467,7 @@ class _Shard:
         return FileFormatError(self.path, found, "a whole shard (twodasl synth --check --out FOLDER makes it again)")
 
     def _walk(self) -> None:
-        """Read the tar's headers: name, size and place of each file in it."""
+        """Read the tar's headers: name, size and position of each file in it."""
         position, end = 0, len(self.data)
         while position + _BLOCK <= end:
             header = self.data[position : position + _BLOCK]
@@ -489,7 +490,7 @@ class _Shard:
         start, size = self.places[kind][number]
         length = int.from_bytes(self.data[start + 8 : start + 10], "little")
         raw = self.data[start : start + 10 + length]
-        if raw not in self.headers:  # the same few headers over and over
+        if raw not in self.headers:  # the same few headers recur
             self.headers[raw] = self._header(raw)
         dtype, shape, offset = self.headers[raw]
         count = int(np.prod(shape))
@@ -513,12 +514,12 @@ class ShardSet:
     """A set of pictures in a folder of shards, with random access.
 
     Args:
-        folder: Where it lies.
-        partial: Whether a set that is not finished will do.
-        verify: Whether each file's checksum is compared when it is first opened.
+        folder: Folder of the shards.
+        partial: Whether to accept an unfinished set.
+        verify: Whether to compare each file's checksum when it is first opened.
 
     Raises:
-        FileFormatError: If the folder is no set, or not all of one.
+        FileFormatError: If the folder is not a set, or the set is incomplete.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, partial: bool = False, verify: bool = True) -> None:
@@ -530,10 +531,10 @@ class ShardSet:
             raise FileFormatError(
                 self.folder,
                 f"{len(self.shards)} of {self.recipe.num_shards} shards",
-                "all (the command that began the set finishes it)",
+                "all (the command that started the set finishes it)",
             )
         self.counts = [shard.count for shard in self.shards]
-        """Pictures in each file."""
+        """Number of pictures in each file."""
         self._ends = torch.tensor(self.counts).cumsum(0)
         self._open: OrderedDict[int, _Shard] = OrderedDict()
         self._verified: set[int] = set()
@@ -553,13 +554,13 @@ class ShardSet:
         return self._open[number]
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_open": OrderedDict()}  # maps of files do not travel to other processes
+        return self.__dict__ | {"_open": OrderedDict()}  # memory maps cannot be sent to other processes
 
     def take(self, index: torch.Tensor | Sequence[int]) -> FaceBatch:
         """The pictures at ``(B,)`` indices, in that order.
 
         Raises:
-            FileFormatError: If a file is damaged; it is named.
+            FileFormatError: If a file is damaged; the message names it.
             ValueRangeError: If an index is out of range.
         """
         index = torch.as_tensor(index)
@@ -584,12 +585,12 @@ class ShardSet:
         return FaceBatch(torch.from_numpy(images), **fields)
 
     def batch(self, start: int, count: int, *, truth: bool | None = None) -> FaceBatch:
-        """Pictures ``start`` to ``start + count - 1``, as a synthetic world gives them.
+        """Pictures ``start`` to ``start + count - 1``, with the interface of a synthetic world.
 
         Args:
-            start: Number of the first.
-            count: How many.
-            truth: False leaves the answers out.
+            start: Number of the first picture.
+            count: Number of pictures.
+            truth: False leaves out the ground truth.
         """
         batch = self.take(torch.arange(start, start + count))
         return batch.without_truth() if truth is False else batch
@@ -599,10 +600,10 @@ class ShardStream(SetStream):
     """A folder of shards as a stream.
 
     Args:
-        folder: Where it lies.
-        partial: Whether a set that is not finished will do.
-        verify: Whether each file's checksum is compared when it is first opened.
-        options: As for :class:`~twodasl_lite.data.stream.SetStream`.
+        folder: Folder of the shards.
+        partial: Whether to accept an unfinished set.
+        verify: Whether to compare each file's checksum when it is first opened.
+        options: Further arguments of :class:`~twodasl_lite.data.stream.SetStream`.
     """
 
     def __init__(

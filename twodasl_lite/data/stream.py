@@ -1,15 +1,14 @@
-"""Endless batches of pictures, the same on every run: what a trainer takes its data from.
+"""Endless mini-batches of pictures, the same on every run: the data source of a trainer.
 
 A stream is one endless sequence of pictures, fixed by a seed. Batch number n of process ``rank`` of ``world_size`` is
-piece ``n * world_size + rank`` of that sequence, so processes never share a picture of an epoch, their union does not
-depend on how many they are, and training goes on after an interruption exactly where it was: ``start`` is all there is
-to remember.
+piece ``n * world_size + rank`` of that sequence, so processes never share a picture within an epoch, their union does
+not depend on their number, and training resumes exactly where it was interrupted: only ``start`` has to be stored.
 
-* :class:`SyntheticStream`: pictures drawn on the spot, no one twice.
+* :class:`SyntheticStream`: pictures drawn on the fly, none of them twice.
 * :class:`SetStream`: a finite set (:class:`FaceSet`: shards, 300W-LP, ...), in a new order each epoch.
 * :class:`MemoryStream`: a finite set that is held in memory.
 
-:func:`prefetch` prepares batches in the background, :func:`drawn_beside` draws them there, on a GPU too.
+:func:`prefetch` prepares batches in the background, :func:`drawn_beside` draws them in the background, also on a GPU.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ from twodasl_lite.data.faces import FaceBatch
 from twodasl_lite.errors import InputTypeError, ShapeError, TwodaslError, ValueRangeError
 
 _ORDER, _FLIP = 0, 1  # purposes of random numbers: each has its own sequence
-_CHUNK = 256  # pictures that are drawn at once when a set is put into memory
+_CHUNK = 256  # pictures drawn at once when a set is loaded into memory
 
 
 class FaceStream(Protocol):
-    """Anything that gives batches without end."""
+    """Anything that yields batches without end."""
 
     def batches(self, batch_size: int, start: int = 0) -> Iterator[FaceBatch]:
-        """Batches from number ``start`` on: the number of batches that this process has taken already."""
+        """Batches from number ``start`` on, the number of batches that this process has already taken."""
         ...
 
 
@@ -50,7 +49,7 @@ class FaceSet(Protocol):
 
 
 class FaceSource(Protocol):
-    """Pictures without end, each with a number, such as :class:`~twodasl_lite.data.synthetic.SyntheticFaces`."""
+    """An endless supply of numbered pictures, such as :class:`~twodasl_lite.data.synthetic.SyntheticFaces`."""
 
     def batch(self, start: int, count: int, *, truth: bool | None = None) -> FaceBatch:
         """Pictures ``start`` to ``start + count - 1``."""
@@ -64,7 +63,7 @@ class Share:
 
     Attributes:
         rank: Number of the process, from 0.
-        world_size: How many there are.
+        world_size: Number of processes.
     """
 
     rank: int = 0
@@ -87,10 +86,10 @@ class Share:
 
 
 def check_count(name: str, value: object, least: int) -> int:
-    """A whole number of at least ``least``.
+    """Check that a value is a whole number of at least ``least``.
 
     Raises:
-        InputTypeError: If it is no whole number.
+        InputTypeError: If it is not a whole number.
         ValueRangeError: If it is smaller.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
@@ -101,19 +100,19 @@ def check_count(name: str, value: object, least: int) -> int:
 
 
 def seeded(*numbers: int) -> torch.Generator:
-    """A source of random numbers that depends on all of some whole numbers, 0 or more."""
+    """A random number generator seeded by several whole numbers, each 0 or more."""
     state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) % 2**63)
 
 
 class Order:
-    """The endless sequence over a finite set: one shuffled epoch after the other.
+    """The endless sequence over a finite set: one shuffled epoch after another.
 
     Args:
-        counts: ``[N]``, or the sizes of the blocks that the set is stored in. Blocks are shuffled, then each ``mix``
-            blocks are shuffled together: few files are open at a time.
-        seed: Of the shuffling, 0 or more.
-        mix: How many blocks to shuffle together.
+        counts: ``[N]``, or the sizes of the blocks that the set is stored in. Blocks are shuffled, then every ``mix``
+            blocks are shuffled together, so that few files are open at a time.
+        seed: Seed of the shuffling, 0 or more.
+        mix: Number of blocks that are shuffled together.
         shuffle: Whether to shuffle at all.
     """
 
@@ -146,11 +145,11 @@ class Order:
         return torch.cat([group[torch.randperm(len(group), generator=generator)] for group in groups])
 
     def at(self, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pieces of the sequence.
+        """A piece of the sequence.
 
         Args:
-            first: Where in it to begin.
-            count: How many pictures.
+            first: Position of its first picture in the sequence.
+            count: Number of pictures.
 
         Returns:
             Epoch and index of each, both ``(count,)``.
@@ -167,14 +166,14 @@ class Order:
 
 # ----------------------------------------------------------------------------------------------------------- streams
 class SyntheticStream:
-    """Pictures drawn when they are asked for, on the source's device; no picture comes twice.
+    """Pictures drawn on demand, on the source's device; no picture comes twice.
 
     Args:
         faces: A synthetic world.
         first: Number of the first picture.
         rank: Number of this process.
-        world_size: How many processes there are.
-        truth: Whether the answers come along; the world's own way by default.
+        world_size: Number of processes.
+        truth: Whether to include the ground truth; by default as the world says.
     """
 
     def __init__(
@@ -190,24 +189,24 @@ class SyntheticStream:
 
         Args:
             batch_size: Pictures per batch.
-            start: How many batches this process has taken already.
+            start: Number of batches that this process has already taken.
         """
         for piece in self.share.pieces(batch_size, start):
             yield self.faces.batch(self.first + piece, batch_size, truth=self.truth)
 
 
 class SetStream:
-    """A finite set, shuffled anew each epoch. A batch may hold the end of one epoch and the start of the next.
+    """A finite set, reshuffled each epoch. A batch may hold the end of one epoch and the start of the next.
 
     Args:
         faces: The set.
-        seed: Of the order, and of the mirroring.
+        seed: Seed of the order and of the mirroring.
         rank: Number of this process.
-        world_size: How many processes there are.
+        world_size: Number of processes.
         shuffle: Whether to shuffle.
-        flip: Whether half of the pictures are mirrored, others in each epoch. Only for sets without coefficients: which
-            ones give the mirrored face depends on the model.
-        mix: How many of the set's files are shuffled together, see :class:`Order`.
+        flip: Whether half of the pictures are mirrored, a different half in each epoch. Only for sets without
+            coefficients, because the coefficients of the mirrored face depend on the model.
+        mix: Number of the set's files that are shuffled together, see :class:`Order`.
     """
 
     def __init__(
@@ -231,10 +230,10 @@ class SetStream:
 
         Args:
             batch_size: Pictures per batch.
-            start: How many batches this process has taken already.
+            start: Number of batches that this process has already taken.
 
         Raises:
-            TwodaslError: If pictures with coefficients are to be mirrored.
+            TwodaslError: If ``flip`` is set for pictures with coefficients.
         """
         for piece in self.share.pieces(batch_size, start):
             epoch, index = self.order.at(piece, batch_size)
@@ -265,7 +264,7 @@ class MemorySet:
     """A set in memory, pictures as ``uint8``: 43 kB each.
 
     Args:
-        faces: All of it.
+        faces: The whole set.
     """
 
     def __init__(self, faces: FaceBatch) -> None:
@@ -303,16 +302,16 @@ class MemoryStream(SetStream):
         progress: Callable[[int, int], None] | None = None,
         **options,
     ) -> MemoryStream:
-        """Draw a set once.
+        """Draw a set once and keep it in memory.
 
         Args:
             source: A synthetic world.
-            count: How many pictures.
-            first: Number of the first one.
-            truth: Whether the answers come along; the world's own way by default.
-            device: Where to keep the set; where it was drawn by default.
-            progress: Called with how many are drawn and how many there will be.
-            options: As for :class:`SetStream`.
+            count: Number of pictures.
+            first: Number of the first picture.
+            truth: Whether to include the ground truth; by default as the world says.
+            device: Device that keeps the set; by default the one that drew it.
+            progress: Called with the number of pictures drawn and the total.
+            options: Further arguments of :class:`SetStream`.
         """
         count = check_count("count", count, 1)
         parts = []
@@ -330,15 +329,15 @@ def prefetch(
 ) -> Iterator[FaceBatch]:
     """Prepare batches in a thread while earlier ones are used.
 
-    The order stays, so a stream is resumed as before: count the batches taken *from here*.
+    The order is unchanged, so a stream is resumed as before: count the batches taken *from this iterator*.
 
     Args:
         batches: Any iterator, such as ``stream.batches(64)``.
-        depth: How many batches to keep ready.
-        device: Where to bring them; for a GPU through page-locked memory. They stay where they are by default.
+        depth: Number of batches to keep ready.
+        device: Device to move them to, for a GPU through page-locked memory; by default they stay where they are.
 
     Yields:
-        The same batches. What goes wrong in the thread is raised here; closing the iterator ends the thread.
+        The same batches. An exception in the thread is raised here; closing the iterator ends the thread.
     """
     check_count("depth", depth, 1)
     target = None if device is None else torch.device(device)
@@ -380,23 +379,23 @@ def prefetch(
 
 
 def drawn_beside(batches: Iterator[FaceBatch], device: torch.device | str, depth: int = 2) -> Iterator[FaceBatch]:
-    """Draw each batch while the one before it is used.
+    """Draw each batch while the previous one is used.
 
-    On a GPU pictures are drawn in a CUDA stream of their own, and no thread is needed, as drawing never waits for the
-    device: the work of the next batch is handed over before this one is. It begins when the last step but one has
-    ended, so that the program's running ahead costs the memory of two batches and no more. On a CPU a thread draws
-    (:func:`prefetch`).
+    On a GPU, pictures are drawn in a separate CUDA stream. No thread is needed, because drawing never waits for the
+    device: the next batch is enqueued before this one is returned. It starts when the last step but one has ended, so
+    that running ahead costs the memory of two batches and no more. On a CPU, a thread draws (:func:`prefetch`).
 
-    The batches and their order stay the same, so a stream is resumed as before: count the batches taken *from here*.
+    The batches and their order are unchanged, so a stream is resumed as before: count the batches taken *from this
+    iterator*.
 
     Args:
-        batches: Such as ``SyntheticStream(faces).batches(64, start)``; asked for one more batch than is taken from
-            here, on a CPU for up to ``depth + 1`` more.
-        device: Where they are drawn.
-        depth: How many batches a CPU keeps ready.
+        batches: Iterator such as ``SyntheticStream(faces).batches(64, start)``; it runs one batch ahead of this one, on
+            a CPU up to ``depth + 1`` batches.
+        device: Device on which they are drawn.
+        depth: Number of batches that a CPU keeps ready.
 
     Yields:
-        The same batches, to be used in the stream that is current when they are asked for.
+        The same batches, for use in the CUDA stream that is current when they are requested.
 
     Example:
         >>> for batch in drawn_beside(SyntheticStream(faces).batches(256), faces.device):  # doctest: +SKIP
@@ -409,7 +408,7 @@ def drawn_beside(batches: Iterator[FaceBatch], device: torch.device | str, depth
     beside = torch.cuda.Stream(device)
 
     def drawn() -> tuple[FaceBatch, torch.cuda.Event] | None:
-        # Waiting for the work handed over so far bounds how far drawing runs ahead of training.
+        # Waiting for the work enqueued so far bounds how far drawing runs ahead of training.
         beside.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(beside):
             batch = next(batches, None)

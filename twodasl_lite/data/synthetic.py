@@ -1,13 +1,13 @@
-"""Pictures with known answers, made on the spot: two worlds from one generator.
+"""Pictures with exact ground truth, rendered on the fly: two worlds from one generator.
 
-The labelled world is narrow and comes with 3D truth; the wild one is wide and comes with a detector's 18 points alone,
-as photographs from the web would. Every picture is a function of the world, its seed and its index, whatever the batch,
-the worker or the machine. Pictures of one world under another seed, with ``truth=True``, are its test set.
+The labelled world is narrow and comes with 3D ground truth; the wild one is wide and comes only with a detector's 18
+points, as photographs from the web would. Every picture is a function of the world, its seed and its index, whatever
+the batch, the worker or the machine. Pictures of a world under another seed, with ``truth=True``, are its test set.
 Explained in the chapter "Two worlds".
 
-One definition, two ways to work it off. On a CPU few pictures at a time stay in a core's cache, and a step that some of
-them lack is done for the others alone. On a GPU many are drawn at once, every step for all of them, so that nothing has
-to be known before the end and the program never waits for the GPU: it may train a network meanwhile. The pictures agree
+There is one definition of the pictures and two ways to compute them. On a CPU, few are drawn at a time, so that they
+stay in a core's cache, and each step is done only for those that need it. On a GPU, many are drawn at once, with every
+step for all of them, so that the program never waits for the GPU and can train a network meanwhile. The pictures agree
 up to rounding.
 """
 
@@ -53,9 +53,9 @@ from twodasl_lite.render.rasterizer import Backend
 from twodasl_lite.render.threads import side_by_side
 
 TEST_SEED = 2**31
-"""Added to a world's seed it gives the pictures to test on, which no training on that seed has seen."""
+"""Added to a world's seed, it gives the seed of the held-out pictures, which no training on that seed has seen."""
 
-_EYELID = 2.0  # pixels of the crop that a landmark may lie behind the drawn surface and still be seen
+_EYELID = 2.0  # pixels of the crop by which a landmark may lie behind the drawn surface and still be visible
 _LARGEST_INDEX = 2**48
 _AT_ONCE = 16  # pictures that a core makes at a time
 _AT_ONCE_GPU = 256  # pictures that a GPU makes at a time: 4 GB of its memory at most
@@ -63,20 +63,20 @@ _CHEEKS = [1, 2, 14, 15, 29, 31, 35]  # landmarks that show the skin's colour
 
 
 Program = Literal["cpu", "gpu"]
-"""Few pictures at a time and each step for those that need it; or many, each step for all, without waiting."""
+"""``"cpu"``: few pictures at a time, each step only where needed; ``"gpu"``: many, each step for all, no waiting."""
 
 
 class SyntheticFaces:
     """One world of pictures.
 
     Args:
-        model: The face, with colours; expressions as components (``load_face_model(CoefficientLayout())``).
+        model: Face model with colours and with expressions as components (``load_face_model(CoefficientLayout())``).
         world: ``"labelled"``, ``"wild"``, a ``.toml`` file, or a :class:`~twodasl_lite.data.worlds.World`.
-        seed: Of all randomness.
-        device: Where pictures are made and stay.
-        program: How they are made, ``"cpu"`` or ``"gpu"``; by default as the device is. The pictures are the same up to
-            rounding: it is there to compare the two.
-        backend: What draws, see :func:`~twodasl_lite.render.rasterize`.
+        seed: Seed of all randomness.
+        device: Device on which pictures are made and stay.
+        program: Program that makes them, ``"cpu"`` or ``"gpu"``; by default whichever suits the device. The pictures
+            agree up to rounding; the option exists to compare the two.
+        backend: Rendering backend, see :func:`~twodasl_lite.render.rasterize`.
 
     Raises:
         InputTypeError: If an argument is of the wrong type.
@@ -140,12 +140,12 @@ class SyntheticFaces:
         return Draws(self.seed, pictures, self._recipe, whole=self.program == "gpu")
 
     def coefficients(self, start: int, count: int) -> torch.Tensor:
-        """The answers ``(count, D)`` to pictures ``start`` to ``start + count - 1``, raw, without drawing any."""
+        """Raw coefficients ``(count, D)`` of pictures ``start`` to ``start + count - 1``, without drawing any."""
         with torch.no_grad():
             return draw_coefficients(self.model, self.world, self._draws(start, count))[0].pack()
 
     def skin(self, start: int, count: int) -> torch.Tensor:
-        """The colours ``(count, 3)`` of the cheeks, sRGB in [0, 1], as no light has changed them."""
+        """The colours ``(count, 3)`` of the cheeks, sRGB in [0, 1], before lighting."""
         with torch.no_grad():
             few = self._draws(start, count).pictures.split(_AT_ONCE)
             return torch.cat([self._albedo(self._drawn(index))[:, self._cheeks].mean(dim=1) for index in few])
@@ -154,15 +154,15 @@ class SyntheticFaces:
         """Pictures ``start`` to ``start + count - 1``.
 
         Args:
-            start: Index of the first.
-            count: How many.
-            truth: Whether landmarks, visibility, coefficients and yaw come along; by default as the world says.
+            start: Index of the first picture.
+            count: Number of pictures.
+            truth: Whether to include landmarks, visibility, coefficients and yaw; by default as the world says.
 
         Returns:
             The batch, on the generator's device.
 
         Raises:
-            InputTypeError: If start or count is no whole number.
+            InputTypeError: If start or count is not a whole number.
             ValueRangeError: If start is negative or count below 1.
         """
         draws = self._draws(start, count)
@@ -176,7 +176,7 @@ class SyntheticFaces:
             made[share] = self._make(self._drawn(shares[share]), truth)
 
         if self.program == "cpu":
-            # Few at a time, in threads of their own: what they need then stays in a core's cache.
+            # Few at a time, in separate threads, so that the working set stays in a core's cache.
             side_by_side(work, len(shares))
         else:
             for share in range(len(shares)):
@@ -221,7 +221,7 @@ class SyntheticFaces:
     def _draw(
         self, draws: Draws, coefficients: Coefficients, vertices: torch.Tensor, landmarks: torch.Tensor
     ) -> tuple[torch.Tensor, Fragments]:
-        """Pictures ``(B, 3, S, S)`` sRGB in [0, 1] before a camera spoils them, and what their subpixels show."""
+        """Pictures ``(B, 3, S, S)`` sRGB in [0, 1] before degradation, and what their subpixels show."""
         world = self.world
         with record_function("colours"):
             albedo = _nearly_linear(self._albedo(draws))
@@ -264,7 +264,7 @@ class SyntheticFaces:
         return vertex_normals(vertices, self._triangles)
 
     def _lit(self, draws: Draws, lights: Lights, look: Look) -> torch.Tensor:
-        """How much of the main lamp reaches each vertex ``(B, V)``."""
+        """Share of the main lamp's light that reaches each vertex, ``(B, V)``."""
 
         def changed(_: Draws, pick: Pick) -> torch.Tensor:
             return cast_shadows(
@@ -276,11 +276,11 @@ class SyntheticFaces:
         return draws.change(lights.shadows, torch.ones_like(look.gloss), changed)
 
     def _textures(self) -> torch.Tensor:
-        """What clutter is cut from; made at the first need."""
+        """The textures that clutter is cut from, made on first use."""
         if self._bank is None:
             needed = self.world.background.clutter > 0
             self._bank = backgrounds.texture_bank(self.seed, self.device) if needed else torch.empty(0)
-            if self.device.type == "cuda":  # they may be asked for in another stream next time
+            if self.device.type == "cuda":  # another CUDA stream may use them next
                 torch.cuda.current_stream(self.device).synchronize()
         return self._bank
 
@@ -300,7 +300,7 @@ class SyntheticFaces:
 
 @contextlib.contextmanager
 def _exact_products(device: torch.device) -> Iterator[None]:
-    """Matrix products in single precision, whatever a trainer allows its network on a GPU."""
+    """Matrix products in full single precision, whatever a trainer allows its network on a GPU."""
     if device.type != "cuda":
         yield
         return
@@ -314,17 +314,17 @@ def _exact_products(device: torch.device) -> Iterator[None]:
 
 
 def _padded(rows: torch.Tensor) -> torch.Tensor:
-    """Repeat the last of fewer than :data:`_AT_ONCE` rows.
+    """Pad to a multiple of :data:`_AT_ONCE` rows by repeating the last one.
 
-    Matrix products round differently for different numbers of rows. Of a fixed number each row is always the same, so
-    that a picture does not depend, by a grey value here and there, on how many are made with it.
+    Matrix products round differently for different numbers of rows. For a fixed number each row is always the same, so
+    that a picture does not change by a grey value here and there with the number of pictures made together.
     """
     missing = -len(rows) % _AT_ONCE
     return torch.cat([rows, rows[-1:].expand(missing, -1)]) if missing else rows
 
 
 def _nearly_linear(colours: torch.Tensor) -> torch.Tensor:
-    """SRGB to linear light by a polynomial: within 0.003 of the truth, and six times as quick."""
+    """SRGB to linear light by a polynomial: within 0.003 of the exact value, and six times as fast."""
     return colours * (0.012522878 + colours * (0.682171111 + colours * 0.305306011))
 
 
@@ -333,15 +333,15 @@ def average_colours(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Vertex colours to pixels, each the mean over its ``factor`` squared subpixels.
 
-    The same as :func:`~twodasl_lite.render.interpolate` and the mean, in one pass: a pixel is a weighted sum of
+    The same as :func:`~twodasl_lite.render.interpolate` followed by the mean, in one pass: a pixel is a weighted sum of
     ``3 factor^2`` vertices.
 
     Args:
         colours: ``(B, V, 3)`` linear light.
-        triangles: ``(T, 3)``.
-        fragments: Of pictures ``factor`` times as fine.
+        triangles: ``(T, 3)`` vertex indices.
+        fragments: Fragments of pictures ``factor`` times as fine.
         factor: Subpixels per pixel and direction.
-        whole: Whether to work on every pixel, also those that show nothing: then a GPU has not to be waited for.
+        whole: Whether to process every pixel, including those that show nothing, which avoids waiting for a GPU.
 
     Returns:
         ``(B, 3, S, S)`` colours times coverage, and ``(B, 1, S, S)`` coverage.
@@ -403,18 +403,18 @@ def _check_model(model: object) -> None:
 
 
 def draw_coefficients(model: MorphableModel, world: World, draws: Draws) -> tuple[Coefficients, torch.Tensor]:
-    """Random faces, turned and put into a crop as the world has it.
+    """Random faces, posed and placed in a crop as the world specifies.
 
     The crop is sqrt(2) times as large as the longer side of the landmarks' box, as everywhere in this package; the
     depth is fixed by the convention that the landmarks' mean depth is zero.
 
     Args:
-        model: The face.
-        world: How widely they differ.
+        model: The face model.
+        world: World that says how widely they vary.
         draws: Random numbers of B pictures, on the model's device.
 
     Returns:
-        Raw coefficients of B faces, of the model's type, and their yaw ``(B,)`` in degrees.
+        Raw coefficients of B faces, in the model's dtype, and their yaw ``(B,)`` in degrees.
     """
     person, turn, box = world.person, world.pose, world.box
     shape = draws.normal("shape", model.num_shape, clip=person.clip).to(model.mean)
@@ -422,7 +422,7 @@ def draw_coefficients(model: MorphableModel, world: World, draws: Draws) -> tupl
     shape = shape * model.shape_std * person.shape_scale
     expression = expression * model.expression_std * person.expression_scale
 
-    # One uniform number makes a truncated normal one: the quantile function between the two limits.
+    # A truncated normal number from one uniform number: the quantile function between the two limits.
     def bounded(purpose: str, mean: float, spread: float, limit: float) -> torch.Tensor:
         if spread == 0:
             return torch.full_like(draws.uniform(purpose), max(-limit, min(limit, mean)))
@@ -453,13 +453,13 @@ def draw_coefficients(model: MorphableModel, world: World, draws: Draws) -> tupl
 def whitening_of(
     model: MorphableModel, world: World | str | os.PathLike[str] = "wild", count: int = 20_000, seed: int = 0
 ) -> Whitening:
-    """Mean and deviation of a world's coefficients, estimated without drawing a picture.
+    """Mean and standard deviation of a world's coefficients, estimated without drawing a picture.
 
     Args:
-        model: The face; it needs no colours.
-        world: See :class:`SyntheticFaces`.
-        count: How many faces to estimate from.
-        seed: Of the draw.
+        model: The face model; it needs no colours.
+        world: The world, see :class:`SyntheticFaces`.
+        count: Number of faces to estimate from.
+        seed: Seed of the draw.
 
     Raises:
         InputTypeError: If an argument is of the wrong type.

@@ -3,7 +3,7 @@
 ``cleardusk/3DDFA`` publishes a folder of crops, ``train_aug_120x120`` (636,252 pictures), a list of their names,
 ``train_aug_120x120.list.train``, the coefficients in the same order, ``param_all_norm.pkl``, whitened with
 ``param_whitening.pkl``, and the same for validation (``.val``). Later sets have further columns after the 62; they are
-not used. Its pickles are read as data, nothing in them is run.
+not used. Its pickles are read as data; nothing in them is executed.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ _MAX_LIST = 2**28  # bytes; the published list has 30 MB
 
 
 class TDDFACrops(LabelledPictures):
-    """The set.
+    """3DDFA's training set of crops.
 
     Args:
         pictures: Folder of the crops.
-        names: List of their names, one a line.
+        names: File with their names, one per line.
         parameters: Pickle of their whitened coefficients, ``(N, 62)`` or more columns.
         model: The Basel Face Model of 3DDFA, 40 + 10: ``read_face_model("train.configs")``.
         whitening: ``param_whitening.pkl`` or its folder; the folder of ``parameters`` by default.
-        check: Whether to look for every picture first; those that are missing are left out.
-        seed: Of the simulated detector.
-        visibility: Whether to find out which landmarks the face itself hides.
-        threads: Pictures that are read at a time.
+        check: Whether to check first that every picture exists; missing ones are left out.
+        seed: Seed of the simulated detector.
+        visibility: Whether to compute which landmarks the face itself hides.
+        threads: Number of pictures that are read at a time.
         report: Called with a line for each picture that is left out.
 
     Attributes:
-        problems: Such lines.
+        problems: The lines passed to ``report``.
 
     Raises:
-        FileFormatError: If a file is missing, damaged, of another kind, or they do not belong together.
+        FileFormatError: If a file is missing, damaged, of another kind, or the files do not belong together.
         ValueRangeError: If the model is not 3DDFA's.
 
     Example:
@@ -126,7 +126,7 @@ def _read_names(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise FileFormatError(path, "bytes that are no UTF-8 text", expected) from error
+        raise FileFormatError(path, "bytes that are not UTF-8 text", expected) from error
     while lines and not lines[-1].strip():
         lines.pop()
     names = [line.strip() for line in lines]

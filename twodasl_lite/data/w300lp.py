@@ -1,14 +1,14 @@
 """300W-LP (Zhu et al. 2016): 122,450 photographs with fitted faces, most of them turned by face profiling.
 
 As published, the folder ``300W_LP`` has one folder per source, ``AFW``, ``HELEN``, ``IBUG`` and ``LFPW``, and one of
-mirrored pictures for each, ``AFW_Flip``, ...; in them lie ``NAME.jpg``, 450 x 450 pixels, and ``NAME.mat`` with the
-annotation (:mod:`~twodasl_lite.data.annotations`). The set is for research only and cannot be shipped. AFLW2000-3D has
-the same files in a single folder and is read the same way.
+mirrored pictures for each, ``AFW_Flip``, ...; these contain ``NAME.jpg``, 450 x 450 pixels, and ``NAME.mat`` with the
+annotation (:mod:`~twodasl_lite.data.annotations`). The dataset is for research only and cannot be shipped. AFLW2000-3D
+has the same files in a single folder and is read the same way.
 
 A crop is sqrt(2) times as large as the longer side of the landmarks' box. The landmarks are those of the file
 (``pt3d_68``, AFLW2000-3D), or those that a face model gives for the annotation. With all 199 + 29 coefficients the box
 is the published one; with 40 + 10 its edges are off by 1.4 % of its side on average (measured on AFLW2000-3D; 8 % at
-most). Targets are exact for the box that was cut, whichever it is.
+most). Targets are exact for whichever box was cut.
 """
 
 from __future__ import annotations
@@ -35,28 +35,29 @@ FLIPPED = "_Flip"
 
 
 class W300LP(LabelledPictures):
-    """The set, or a part of it.
+    """300W-LP, or a part of it.
 
     Args:
         folder: ``300W_LP``, one of the folders in it, or any folder of ``.jpg`` with ``.mat``.
-        model: The Basel Face Model with raw coefficients, reduced to what is to be learnt:
+        model: The Basel Face Model with raw coefficients, reduced to the coefficients to be learnt:
             ``read_face_model("train.configs")`` for 3DDFA's files.
         full_model: The same with all 199 + 29 coefficients, for boxes as published; ``model`` by default.
-        subsets: Which of :data:`SUBSETS`.
-        flipped: Whether the mirrored pictures belong to it.
+        subsets: Which of :data:`SUBSETS` to read.
+        flipped: Whether to include the mirrored pictures.
         mapping: ``"exact"`` or ``"bench"``, see :func:`~twodasl_lite.camera.image_to_crop`.
-        seed: Of the simulated detector.
-        visibility: Whether to find out which landmarks the face itself hides.
-        threads: Pictures that are read at a time.
-        progress: Called with how many annotations are read and how many there are.
+        seed: Seed of the simulated detector.
+        visibility: Whether to compute which landmarks the face itself hides.
+        threads: Number of pictures that are read at a time.
+        progress: Called with the number of annotations read and the total.
         report: Called with a line for each picture that is left out.
 
     Attributes:
-        problems: Such lines: a damaged annotation, a picture without one, ...; the rest of the set is used.
-        boxes: ``(N, 4)`` what is cut out of each picture.
+        problems: The lines passed to ``report``: a damaged annotation, a picture without one, ...; the rest of the set
+            is used.
+        boxes: ``(N, 4)`` crop box of each picture.
 
     Raises:
-        FileFormatError: If the folder has none of this, or nothing in it can be read.
+        FileFormatError: If the folder contains no such files, or none of them can be read.
         ValueRangeError: If the model cannot decode the annotations.
 
     Example:
@@ -124,7 +125,7 @@ class W300LP(LabelledPictures):
         return crop_photo(photo, self.boxes[index])
 
     def describe(self) -> dict[str, object]:
-        """What shards of the set depend on."""
+        """Everything that shards of the set depend on."""
         return super().describe() | {"mapping": self.mapping}
 
 

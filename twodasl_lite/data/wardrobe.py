@@ -1,8 +1,8 @@
-"""What people wear and grow: hair, beards, hats, collars, as changes of the face's own vertices.
+"""Hair, beards, hats and collars, modelled as changes of the face's own vertices.
 
-A hat is the top of the head, pushed outwards and dyed: it then fits every head, casts shadows, and hides what it hides
-by the z-buffer alone. The landmarks stay where the coefficients say. Which vertices belong to what follows from the
-mean face and its 68 landmarks, so that every face model can be dressed.
+A hat is the top of the head, pushed outwards and recoloured. It therefore fits every head, casts shadows, and occludes
+by the z-buffer alone. The landmarks stay where the coefficients put them. Which vertices belong to which part follows
+from the mean face and its 68 landmarks, so that every face model can be dressed.
 
 Lengths on the head are in units of the distance between the eyes, from the bridge of the nose: x right, y up, z to the
 viewer.
@@ -25,13 +25,13 @@ from twodasl_lite.render.constants import constant_like
 _BRIDGE, _CHIN, _NOSE_BASE, _EARS = 27, 8, 33, (0, 16)
 _LEFT_EYE, _RIGHT_EYE = (slice(GROUPS[eye][0], GROUPS[eye][-1] + 1) for eye in ("left_eye", "right_eye"))
 _SKULL = (0.0, 0.1, -1.5)  # middle of the head; hair and hats stand off in the direction away from it
-_EARS_BEGIN = 1.17  # farther to the side than this are ears alone
+_EARS_BEGIN = 1.17  # only ears lie farther to the side than this
 # Colours of hair, sRGB: black, dark brown, brown, red, blond, grey.
 _HAIR_COLOURS = (
     *((0.06, 0.05, 0.05), (0.17, 0.11, 0.08), (0.33, 0.22, 0.14)),
     *((0.5, 0.25, 0.12), (0.72, 0.58, 0.38), (0.6, 0.6, 0.6)),
 )
-_HAIR_SHARES = (0.34, 0.62, 0.78, 0.83, 0.93)  # of the pictures up to and including each
+_HAIR_SHARES = (0.34, 0.62, 0.78, 0.83, 0.93)  # cumulative shares of the colours above
 
 
 class Look(NamedTuple):
@@ -39,7 +39,7 @@ class Look(NamedTuple):
 
     Attributes:
         vertices: ``(B, V, 3)`` in pixels.
-        albedo: ``(B, V, 3)`` linear.
+        albedo: ``(B, V, 3)`` linear colours.
         gloss: ``(B, V)`` factor of the highlights.
     """
 
@@ -63,7 +63,7 @@ class Wardrobe:
     """Dresses the faces of one model.
 
     Args:
-        model: The face.
+        model: The face model.
     """
 
     def __init__(self, model: MorphableModel) -> None:
@@ -74,7 +74,7 @@ class Wardrobe:
         self.marks = (landmarks - landmarks[_BRIDGE]) / self.unit  # (68, 3)
         centre = self.place.new_tensor(_SKULL)
         away = (self.place - centre) * self.place.new_tensor([1.0, 1.0, 0.9])
-        # Below the ears hair hangs: it stands off sideways alone.
+        # Below the ears hair hangs down: it stands off only sideways.
         away[:, 1] = away[:, 1].clamp(min=0)
         self.away = torch.nn.functional.normalize(away, dim=-1, eps=1e-6) * self.unit  # (V, 3) model units
         x, y, z = self.place.unbind(-1)
@@ -90,16 +90,16 @@ class Wardrobe:
         self.neck = chin[1] - y  # how far below the chin
 
     def dress(self, draws: Draws, world: World, rotation: torch.Tensor, look: Look) -> Look:
-        """Put on what the world has.
+        """Dress faces as the world specifies.
 
         Args:
             draws: Random numbers of B pictures.
-            world: How often.
+            world: World that says how often each item appears.
             rotation: ``(B, 3, 3)`` scaled rotations: model units to pixels, y up.
             look: The bare faces.
 
         Returns:
-            The dressed ones.
+            The dressed faces.
         """
         person, occluders = world.person, world.occluders
         vertices, albedo, gloss = look

@@ -1,4 +1,4 @@
-"""The face: the linear morphable model, how it is built from scans, the embedded one, and readers of other people's.
+"""The face: the linear morphable model, how it is built from scans, the embedded model, and readers for published ones.
 
 ``load_face_model()`` returns the embedded face, or the file that ``TWODASL_FACE_MODEL`` names;
 ``read_face_model(path)`` reads any known format.

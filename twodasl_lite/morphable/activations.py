@@ -1,8 +1,8 @@
-"""Which expressions people make: random but plausible activations of named blendshapes.
+"""Plausible expressions: random activations of named blendshapes.
 
-A face moves few muscles at a time, mostly both sides alike, and never two that pull in opposite directions. The names
-say which is which: they are those of the Facial Action Coding System's units as ARKit spells them, with ``_L`` and
-``_R`` for the person's sides. Blendshapes with other names are taken as independent.
+A face moves few muscles at a time, mostly the same on both sides, and never two that pull in opposite directions. The
+names identify them: they are the Facial Action Coding System's units as ARKit spells them, with ``_L`` and ``_R`` for
+the person's sides. Blendshapes with other names are treated as independent.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import torch
 
 ACTIVE_UNITS = 4.0
-"""Units that are active at a time, on average."""
+"""Average number of units that are active at a time."""
 ACTIVE_STRENGTH = 2.0
-"""Spread of an active unit's strength, against the spread over all expressions, most of which do not use it."""
+"""Spread of an active unit's strength, relative to the spread over all expressions, most of which do not use it."""
 ONE_SIDED = 0.15
 """Share of two-sided units that move on one side only."""
 SIDE_SPREAD = 0.1
@@ -48,10 +48,10 @@ def plausible_activations(
 
     Args:
         names: K names of blendshapes.
-        std: ``(K,)`` spread of the strength of an active one.
-        num: How many expressions.
+        std: ``(K,)`` spread of each blendshape's strength.
+        num: Number of expressions.
         generator: Source of randomness.
-        clip: Strengths are clipped to this many deviations, and to 1.
+        clip: Strengths are clipped to this many standard deviations, and to 1.
 
     Returns:
         ``(num, K)`` from 0 to 1.
@@ -65,7 +65,7 @@ def plausible_activations(
         return torch.randn(*shape, generator=generator)
 
     on = rand(num, len(units)) < min(1.0, ACTIVE_UNITS / max(len(units), 1))
-    strength = ACTIVE_STRENGTH * normal(num, len(units)).abs().clamp(max=clip) * on  # (num, U), in deviations
+    strength = ACTIVE_STRENGTH * normal(num, len(units)).abs().clamp(max=clip) * on  # (num, U), in standard deviations
     column = {unit: k for k, unit in enumerate(units)}
     for first, second in OPPOSITES:
         if first in column and second in column:

@@ -1,9 +1,9 @@
-"""Colours for a face model that has none: borrowed from the embedded face, place by place.
+"""Colours for a face model that has none, borrowed from the embedded face.
 
-A thin plate spline (Bookstein 1989) through the 51 landmarks inside the face bends the model's average face onto the
-embedded one; each vertex then takes the colours, and the colour components, of what lies there. The spline is not
-anchored to the jaw line, whose 17 points are put differently by different models. Eyes take from eyes and teeth from
-teeth, where the model names these parts. Explained in the chapter "In the wild".
+A thin plate spline (Bookstein 1989) through the 51 landmarks inside the face warps the model's average face onto the
+embedded one; each vertex then takes the colours and colour components found there. The spline is not anchored to the
+jaw line, because different models place its 17 points differently. Eyes take colours from eyes and teeth from teeth if
+the model names these parts. Explained in the chapter "In the wild".
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _PARTS = (
     (("gum", "tongue", "mouth_socket"), ("mouth_interior",)),
 )
 """Words in the names of a model's regions, and the embedded face's regions that have the same colours."""
-_NEAREST = 3  # vertices that a colour is mixed of
-_SOFTNESS = 0.3  # mm: within this distance all count alike
+_NEAREST = 3  # vertices that are mixed for a colour
+_SOFTNESS = 0.3  # mm: within this distance vertices count about equally
 
 
 def borrow_colours(model: MorphableModel) -> MorphableModel:
-    """The same model with the colours of the embedded face, so that worlds of pictures can be drawn of it.
+    """The same model with the colours of the embedded face, so that synthetic worlds can be drawn with it.
 
     Args:
-        model: A face without colours; its frame looks along +z.
+        model: Face model without colours that looks along +z.
 
     Returns:
         A model with ``albedo_mean``, ``albedo_basis`` and ``albedo_std``; geometry, components and regions stay. A
-        model that has colours of its own is returned as it is.
+        model with colours of its own is returned unchanged.
 
     Raises:
         MissingDependencyError: If scipy is not installed.
@@ -69,7 +69,7 @@ def borrow_colours(model: MorphableModel) -> MorphableModel:
 
 
 def _shares(model: MorphableModel, face: MorphableModel) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Which vertices of the model take from which of the embedded face."""
+    """Which vertices of the model take colours from which vertices of the embedded face."""
     rest, other = np.ones(model.num_vertices, bool), np.ones(face.num_vertices, bool)
     shares = []
     for words, names in _PARTS:

@@ -20,9 +20,9 @@ class Similarity(NamedTuple):
     """A similarity transform ``x -> scale * R x + t`` of points in rows.
 
     Attributes:
-        scale: ``(...)``.
-        rotation: ``(..., 3, 3)``.
-        translation: ``(..., 3)``.
+        scale: ``(...)`` scale factor.
+        rotation: ``(..., 3, 3)`` rotation matrix.
+        translation: ``(..., 3)`` shift in the target's unit.
     """
 
     scale: torch.Tensor
@@ -89,13 +89,13 @@ def procrustes(
     max_rounds: int = 20,
     tolerance: float = 1e-6,
 ) -> ProcrustesResult:
-    """Generalised Procrustes alignment (Gower 1975): align all scans to their mean until the mean stands still.
+    """Generalised Procrustes alignment (Gower 1975): align all scans to their mean until the mean converges.
 
     Args:
         scans: ``(N, V, 3)`` in correspondence.
         reference: ``(V, 3)`` face whose frame the result keeps; the first scan by default.
         with_scale: Whether size is removed too. Faces differ in size, and the Basel Face Model keeps that.
-        max_rounds: Most rounds.
+        max_rounds: Largest number of rounds.
         tolerance: Stop when the mean moves less than this, in the scans' unit (root mean square).
 
     Returns:
@@ -128,10 +128,10 @@ class PrincipalComponents(NamedTuple):
     """Principal components of a set of scans.
 
     Attributes:
-        mean: ``(V, 3)``.
+        mean: ``(V, 3)`` mean face.
         basis: ``(V, 3, K)``, each component scaled by its standard deviation (sigma-scaled), largest first.
         std: ``(K,)`` standard deviation along each unit-length direction; ``basis[..., k]`` has norm ``std[k]``.
-        total_variance: Variance of all components together, also those not kept.
+        total_variance: Variance of all components together, including those that are not kept.
     """
 
     mean: torch.Tensor

@@ -1,12 +1,12 @@
 """The face that comes with the package.
 
-The Basel Face Model may not be redistributed, so the package makes a face of its own, the way Basel's was made:
-"scans" drawn by :mod:`twodasl_lite.morphable.anthropometric` from published body measurements, aligned, reduced by
-principal component analysis, and completed with named expressions and skin colours. It is generated once, in a few
-seconds, and then cached. It describes measurements of adults, not real persons. Explained in chapter 2.
+The Basel Face Model may not be redistributed, so the package makes its own face, the way Basel's was made: "scans"
+drawn by :mod:`twodasl_lite.morphable.anthropometric` from published body measurements, aligned, reduced by principal
+component analysis, and completed with named expressions and skin colours. It is generated once, in a few seconds, and
+then cached. It describes measurements of adults, not real persons. Explained in chapter 2.
 
 Environment variables: ``TWODASL_FACE_MODEL`` names a model to use instead, of any format that can be read;
-``TWODASL_CACHE`` the cache folder.
+``TWODASL_CACHE`` names the cache folder.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ MODEL_VARIABLE = "TWODASL_FACE_MODEL"
 CACHE_VARIABLE = "TWODASL_CACHE"
 
 NUM_SCANS = 240
-"""Scans drawn; each also enters mirrored, so that the average face is symmetric."""
+"""Number of scans drawn; each is also used mirrored, so that the average face is symmetric."""
 NUM_SHAPE_COMPONENTS = 80
-"""Shape components kept."""
+"""Number of shape components kept."""
 SEED = 2019
 EXPRESSION_STD = 0.4
 """Spread of a blendshape's activation over random expressions; 1 is the full movement."""
@@ -48,7 +48,7 @@ def mirror(points: torch.Tensor, permutation: torch.Tensor) -> torch.Tensor:
     """The mirror image of faces, as faces in the same correspondence.
 
     Args:
-        points: ``(..., V, 3)``.
+        points: ``(..., V, 3)`` vertices of the faces.
         permutation: ``(V,)`` for each vertex the index of its partner on the other side.
     """
     return points[..., permutation, :] * points.new_tensor([-1.0, 1.0, 1.0])
@@ -61,8 +61,8 @@ def generate_face_model(
 
     Args:
         seed: Seed of all randomness; the same seed gives the same model.
-        num_scans: Heads to draw.
-        num_shape: Shape components to keep.
+        num_scans: Number of heads to draw.
+        num_shape: Number of shape components to keep.
 
     Returns:
         The full model: ``num_shape`` sigma-scaled shape components, named expression blendshapes, colours.
@@ -78,7 +78,7 @@ def generate_face_model(
     shifts = torch.from_numpy(rng.normal(0, SCANNER_SHIFT, (len(both), 1, 3)))
     aligned = procrustes(both @ turns.transpose(1, 2) + shifts, reference=neutral)
     components = principal_components(aligned.scans, num_shape)
-    # Each face and its mirror image are in, so this only removes rounding.
+    # Each face is included with its mirror image, so this only removes rounding.
     mean = (components.mean + mirror(components.mean, permutation)) / 2
 
     names, deltas = anthropometric.expression_blendshapes(template)
@@ -121,7 +121,7 @@ def cache_folder() -> Path:
 
 
 def _recipe_digest() -> str:
-    """A hash of everything the model is made by, so that a changed recipe is never served from the cache."""
+    """A hash of all code that makes the model, so that changed code never gets an old model from the cache."""
     here = resources.files("twodasl_lite.morphable")
     sources = [here / name for name in ("embedded.py", "build.py", "signs.py")]
     sources += sorted((here / "anthropometric").iterdir(), key=lambda entry: entry.name)
@@ -154,16 +154,16 @@ def load_face_model(layout: CoefficientLayout | None = None, *, device: torch.de
     """The face model of the book.
 
     Args:
-        layout: Reduce the model to these numbers of coefficients, by its own energy; ``CoefficientLayout()`` gives the
-            paper's 40 + 10. The full model by default, with named expressions.
-        device: Where to put it.
+        layout: Reduce the model to these numbers of coefficients, keeping those of largest energy;
+            ``CoefficientLayout()`` gives the paper's 40 + 10. The full model by default, with named expressions.
+        device: Device of the model.
 
     Returns:
         The embedded face, or the model in the file or folder that the environment variable ``TWODASL_FACE_MODEL``
         names, of any format that :mod:`twodasl_lite.morphable.readers` knows.
 
     Raises:
-        FileFormatError: If that file is missing or no model.
+        FileFormatError: If that file is missing or not a model.
         MissingDependencyError: If its format needs a package that is not installed.
         ValueRangeError: If the layout asks for more components than the model has.
 

@@ -1,8 +1,8 @@
-"""By what a face model is recognised: the same coefficients must mean the same face.
+"""A fingerprint to recognise a face model by: the same coefficients must mean the same face.
 
-A trained network speaks in the coefficients of the face model it was trained with; another model's would silently make
-another face of them. The fingerprint is small, readable, and survives rounding: where some landmarks of one particular
-face are, the one with every coefficient at one standard deviation.
+A trained network predicts coefficients of the face model that it was trained with; another model would silently turn
+them into another face. The fingerprint is small, readable, and robust to rounding: the positions of some landmarks of
+one particular face, the one with every coefficient at one standard deviation.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from twodasl_lite.errors import ValueRangeError
 from twodasl_lite.morphable.model import MorphableModel
 
 _EVERY = 4  # of the 68 landmarks, every fourth
-_DIGITS = 6  # significant, of what is stored
+_DIGITS = 6  # significant digits that are stored
 TOLERANCE = 1e-3
 """Largest difference of a landmark between equal models, in units of the landmarks' largest coordinate."""
 
 
 def face_fingerprint(model: MorphableModel) -> dict[str, object]:
-    """What to keep with a network to know its face model again.
+    """The fingerprint to store with a network, by which its face model is recognised.
 
     Args:
         model: The face model, in the layout that the network was trained with.
 
     Returns:
-        ``name``, ``num_vertices``, ``layout`` and ``landmarks``, values that JSON can hold.
+        ``name``, ``num_vertices``, ``layout`` and ``landmarks``, as JSON values.
     """
     landmarks = model.decode_landmarks(model.shape_std[None], model.expression_std[None])[0, ::_EVERY]  # (17, 3)
     return {
@@ -39,14 +39,14 @@ def face_fingerprint(model: MorphableModel) -> dict[str, object]:
 
 
 def check_fingerprint(fingerprint: Mapping[str, object], model: MorphableModel) -> None:
-    """Refuse a face model that is not the one a fingerprint was taken of.
+    """Refuse a face model that does not match a fingerprint.
 
     Args:
-        fingerprint: Of :func:`face_fingerprint`.
+        fingerprint: Fingerprint from :func:`face_fingerprint`.
         model: The face model to be used.
 
     Raises:
-        ValueRangeError: If the two differ, with both names and by what.
+        ValueRangeError: If the two differ; the message gives both names and the difference.
     """
     own = face_fingerprint(model)
     expected = f"the face model {fingerprint.get('name')!r} that the network was trained with"

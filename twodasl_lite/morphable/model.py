@@ -8,7 +8,7 @@
 Frame: x to the viewer's right, y up, z towards the viewer, in :attr:`MorphableModel.units`. Vertices are rows of a
 ``(V, 3)`` array, so a basis of K components is ``(V, 3, K)``. Coefficients are in the model's own units; divided by
 ``shape_std`` and ``expression_std`` they are in standard deviations. The embedded model and other sigma-scaled models
-have deviations of 1; models with raw coefficients, such as 3DDFA's Basel Face Model, do not.
+have standard deviations of 1; models with raw coefficients, such as 3DDFA's Basel Face Model, do not.
 Explained in chapters 1 and 2.
 """
 
@@ -46,7 +46,7 @@ _ARGUMENTS = (
     *_ALBEDO_ARRAYS,
     *("regions", "expression_names", "expression_kind", "name", "units", "license", "source"),
 )
-"""What a model is made of."""
+"""Names of the arguments that make a model."""
 _REGION_PREFIX = "region."
 
 
@@ -78,7 +78,7 @@ class MorphableModel(nn.Module):
         triangles: ``(T, 3)`` vertex indices, counter-clockwise seen from outside.
         landmarks: ``(68,)`` vertex indices in iBUG order (:mod:`twodasl_lite.landmarks`).
         shape_std: ``(Ks,)`` standard deviation of each shape coefficient over people; 1 by default.
-        expression_std: ``(Ke,)`` likewise for expressions.
+        expression_std: ``(Ke,)`` standard deviation of each expression coefficient; 1 by default.
         albedo_mean: ``(V, 3)`` average skin colour, sRGB in [0, 1].
         albedo_basis: ``(V, 3, Ka)`` colour components.
         albedo_std: ``(Ka,)`` their standard deviations; 1 by default.
@@ -179,12 +179,12 @@ class MorphableModel(nn.Module):
     # ------------------------------------------------------------------------------------------ what it is made of
     @property
     def num_vertices(self) -> int:
-        """V."""
+        """Number of vertices V."""
         return self.mean.shape[0]
 
     @property
     def num_triangles(self) -> int:
-        """T."""
+        """Number of triangles T."""
         return self.triangles.shape[0]
 
     @property
@@ -226,7 +226,7 @@ class MorphableModel(nn.Module):
 
     # -------------------------------------------------------------------------------------------------- decoding
     def _weights(self, shape: torch.Tensor | None, expression: torch.Tensor | None) -> torch.Tensor:
-        """Both kinds of coefficients in one ``(..., Ks + Ke)`` tensor; what is missing is zero."""
+        """Both kinds of coefficients in one ``(..., Ks + Ke)`` tensor; missing ones are zero."""
         parts, leading = [], []
         for name, value, count in (
             ("shape", shape, self.num_shape),
@@ -239,7 +239,7 @@ class MorphableModel(nn.Module):
                 leading.append(value.shape[:-1])
             parts.append(value)
         try:
-            batch = np.broadcast_shapes(*leading) if leading else (1,)  # torch's own first imports sympy, a second
+            batch = np.broadcast_shapes(*leading) if leading else (1,)  # torch's own imports sympy first: a second
         except ValueError as error:
             sizes = " and ".join(str(tuple(size)) for size in leading)
             raise ShapeError(f"shape and expression: found batches {sizes}; expected one size") from error
@@ -276,7 +276,7 @@ class MorphableModel(nn.Module):
         """Vertex colours of a batch of faces.
 
         Args:
-            albedo: ``(..., Ka)``; the average colours if omitted.
+            albedo: ``(..., Ka)`` colour coefficients; the average colours if omitted.
 
         Returns:
             ``(..., V, 3)`` sRGB, clamped to [0, 1]; ``(1, V, 3)`` if omitted.
@@ -338,7 +338,7 @@ class MorphableModel(nn.Module):
         """A copy that differs in some parts, checked like any new model.
 
         Args:
-            **changes: What differs, named as the arguments of :class:`MorphableModel`.
+            **changes: Parts that differ, named like the arguments of :class:`MorphableModel`.
 
         Example:
             >>> from twodasl_lite.morphable import load_face_model
@@ -415,10 +415,10 @@ class MorphableModel(nn.Module):
         )
 
     def with_layout(self, layout: CoefficientLayout) -> MorphableModel:
-        """The model with the given numbers of coefficients, by its own energy.
+        """The model reduced to the given numbers of coefficients, keeping those of largest energy.
 
-        Shape components are ordered by energy and cut; blendshapes, which are not, are reduced to principal components
-        (:meth:`reduce_expressions`).
+        Shape components are ordered by energy and truncated; blendshapes, which are not, are reduced to principal
+        components (:meth:`reduce_expressions`).
         """
         model = self.truncate(num_shape=layout.num_shape)
         if model.expression_kind == "blendshapes" and layout.num_expression < model.num_expression:
@@ -462,7 +462,7 @@ class MorphableModel(nn.Module):
 
     # --------------------------------------------------------------------------------------------------- on disk
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the whole model to one ``.npz`` of plain arrays, whole or not at all."""
+        """Write the model to one ``.npz`` of plain arrays, completely or not at all."""
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         if self.albedo_mean is not None:
             arrays |= {name: getattr(self, name) for name in _ALBEDO_ARRAYS}

@@ -1,9 +1,9 @@
-"""Where another model's landmarks lie on a face: the two average faces registered.
+"""Where another model's landmarks lie on a face, found by registering the two average faces.
 
-The 68 landmarks are one list with several meanings. Eyes, nose and mouth have corners; along the jaw there are none,
-and every model puts its 17 points where its makers saw fit: 9 to 23 mm from the Basel Face Model's with the ICT model.
-Errors against annotations that were made with the one model then measure the other's habit. Here the average face of
-one model is fitted to the landmarks of the other, and each landmark gets the vertex that comes to lie next to it.
+The 68 landmarks are one list with several meanings. Eyes, nose and mouth have corners; the jaw has none, and every
+model places its 17 points by its own convention: the ICT model's lie 9 to 23 mm from the Basel Face Model's. Errors
+against annotations made with one model then measure the other model's convention. Here the average face of one model is
+fitted to the landmarks of the other, and each landmark gets the vertex that ends up nearest to it.
 Explained in the chapter "The models people use".
 """
 
@@ -19,8 +19,8 @@ from twodasl_lite.morphable.build import align
 from twodasl_lite.morphable.model import MorphableModel
 
 PRECISION = 5.0
-"""Millimetres by which a landmark may be off, against one standard deviation of each shape component."""
-_ROUNDS = 30  # of nearest vertices and fits; a handful is enough
+"""Error of a landmark, in millimetres, that costs as much as one standard deviation of a shape component."""
+_ROUNDS = 30  # rounds of nearest vertices and fits; a handful is enough
 
 
 def matching_landmarks(
@@ -37,15 +37,15 @@ def matching_landmarks(
 
         minimise over shape a and similarity T    sum_i |V_k(i)(a) - T(p_i)|^2 / precision^2 + |a / std|^2
 
-    in turns with the vertices k(i): the model's own landmarks, and for the moved ones those nearest to T(p_i). The
-    points are made symmetric first.
+    in alternation with the vertices k(i): the model's own landmarks, and for the moved ones those nearest to T(p_i).
+    The points are made symmetric first.
 
     Args:
         model: The face, in millimetres, with its 68 landmarks.
         points: ``(68, 3)`` the landmarks of the other model's average face, in any unit and pose.
         moved: Which landmarks to move.
         among: ``(N,)`` vertices to choose from, for instance those of the skin; all by default.
-        precision: See the formula, in millimetres.
+        precision: ``precision`` in the formula, in millimetres.
 
     Returns:
         ``(68,)`` vertices of the landmarks.
@@ -86,6 +86,6 @@ def matching_landmarks(
 
 
 def _symmetric(points: torch.Tensor) -> torch.Tensor:
-    """The mean of the points and of their mirror image, which is turned back upon them."""
+    """The mean of the points and of their mirror image, which is first aligned with them."""
     mirrored = points[MIRROR] * points.new_tensor([-1.0, 1.0, 1.0])
     return (points + align(mirrored, points).apply(mirrored)) / 2

@@ -1,7 +1,7 @@
-"""Which of a component's two signs is taken: an eigenvector is as good as its negative.
+"""A reproducible sign for each component: the negative of an eigenvector is an eigenvector, too.
 
-The usual rule, that the largest entry be positive, is a toss on a symmetric face: the largest entry has a mirror twin,
-equal but for rounding and often of the other sign, so that two machines would build two models.
+The usual rule, that the largest entry is positive, is a coin toss on a symmetric face: the largest entry has a mirror
+twin, equal up to rounding and often of the opposite sign, so that two machines would build two models.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 NEARLY_LARGEST = 0.99
-"""Entries from this share of the largest on count as large; their order, not their rounding, decides."""
+"""Entries of at least this share of the largest count as large; their order, not their rounding, decides."""
 
 
 def stable_signs(directions: torch.Tensor) -> torch.Tensor:

@@ -1,12 +1,12 @@
-"""From a mesh to a picture: a z-buffer, light, and what else can be read off it.
+"""From a mesh to a picture: a z-buffer, lighting, visibility and other images.
 
 * :mod:`~twodasl_lite.render.rasterizer`: which triangle each pixel shows; values between the vertices.
 * :mod:`~twodasl_lite.render.shading`: normals, lamps, spherical harmonics.
 * :mod:`~twodasl_lite.render.visibility`: which vertices the viewer sees.
 * :mod:`~twodasl_lite.render.images`: colour, depth, normal and coordinate pictures, without jagged edges, over a photo.
 
-Three backends draw: torch, on any device; numba, compiled for the CPU (``pip install "twodasl_lite[render]"``); and
-Triton, compiled for CUDA, which comes with torch there.
+There are three backends: torch, on any device; numba, compiled for the CPU (``pip install "twodasl_lite[render]"``);
+and Triton, compiled for CUDA, which comes with torch there.
 """
 
 from twodasl_lite.render.images import (

@@ -1,7 +1,7 @@
-"""Small tables on any device, brought there once.
+"""Small tables on any device, copied there only once.
 
-Bringing a few numbers from Python to a GPU makes the program wait for all that the GPU has still to do. Whoever draws
-thousands of pictures a second brings them once.
+Copying a few numbers from Python to a GPU makes the program wait for all the work that the GPU still has to do. Code
+that draws thousands of pictures a second must copy them only once.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ Numbers = float | int | tuple["Numbers", ...]
 
 
 def constant(numbers: Numbers, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """A tensor of given numbers; the same one for everybody, so to be read only.
+    """A tensor of given numbers, shared by all callers and therefore read-only.
 
     Args:
-        numbers: One, or nested tuples of them.
-        device: Where.
-        dtype: As what.
+        numbers: A number, or nested tuples of numbers.
+        device: Device of the tensor.
+        dtype: Type of the tensor.
     """
     return _made(numbers, torch.device(device), dtype)
 
@@ -29,8 +29,8 @@ def constant_like(like: torch.Tensor, *numbers: Numbers) -> torch.Tensor:
     return _made(numbers, like.device, like.dtype)
 
 
-# Without a limit: another stream of a GPU may still be reading what a limit would throw away.
+# Without a limit: another CUDA stream may still be reading what a limit would evict.
 @cache
 def _made(numbers: Numbers, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    with torch.inference_mode(False):  # or whoever asks first decides what others may do with it
+    with torch.inference_mode(False):  # otherwise the first caller's mode would limit what others may do with it
         return torch.tensor(numbers, dtype=dtype, device=device)

@@ -1,4 +1,4 @@
-"""Pictures: colour, depth, normals and coordinates, without jagged edges, and over a photo.
+"""Pictures of colour, depth, normals and coordinates, without jagged edges, and over a photo.
 
 Pictures are ``(B, H, W, ...)``, row 0 at the top, as everywhere in :mod:`twodasl_lite.render`; colours are sRGB in
 [0, 1]. Explained in the chapter "From mesh to picture".
@@ -19,7 +19,7 @@ MAX_SUPERSAMPLE = 16
 
 
 class Picture(NamedTuple):
-    """A drawn surface, before something is put behind it.
+    """A drawn surface without a background.
 
     Attributes:
         colour: ``(B, H, W, 3)`` sRGB in [0, 1], that of the surface alone; 0 where there is none.
@@ -48,15 +48,16 @@ def render(
 
     Args:
         vertices: ``(B, V, 3)`` in pixels.
-        triangles: ``(T, 3)``.
+        triangles: ``(T, 3)`` vertex indices.
         albedo: ``(B, V, 3)``, or ``(V, 3)`` for the whole batch: the vertices' own colours, sRGB in [0, 1].
         height: Rows.
         width: Columns.
-        light: :class:`~twodasl_lite.render.Lamps`, :class:`~twodasl_lite.render.Harmonics` or anything that has their
-            method ``at``; without, the colours are shown as they are.
-        supersample: Draw this many times as fine, then average: smooth edges for this number squared times the work.
-        backend: See :func:`~twodasl_lite.render.rasterize`.
-        cull: Likewise.
+        light: :class:`~twodasl_lite.render.Lamps`, :class:`~twodasl_lite.render.Harmonics` or anything with their
+            method ``at``; without one, the colours are shown as they are.
+        supersample: Factor by which the picture is drawn finer and then averaged: smooth edges, but this factor squared
+            times the work.
+        backend: Rendering backend, see :func:`~twodasl_lite.render.rasterize`.
+        cull: Triangles to leave out, see :func:`~twodasl_lite.render.rasterize`.
 
     Returns:
         Colours and coverage; :func:`over` puts them on a background.
@@ -90,8 +91,8 @@ def reduce_picture(linear: torch.Tensor, covered: torch.Tensor, factor: int) -> 
 
     Args:
         linear: ``(B, factor H, factor W, 3)`` linear light, 0 where not covered.
-        covered: ``(B, factor H, factor W)``.
-        factor: Side of the squares.
+        covered: ``(B, factor H, factor W)`` booleans: where the surface is.
+        factor: Side of the squares in pixels.
     """
     both = torch.cat([linear, covered[..., None].to(linear)], dim=-1)  # (B, f H, f W, 4)
     if factor > 1:
@@ -107,7 +108,7 @@ def over(picture: Picture, background: torch.Tensor) -> torch.Tensor:
     """Put a picture over a photo.
 
     Args:
-        picture: What :func:`render` returned.
+        picture: Result of :func:`render`.
         background: ``(B, H, W, 3)``, or ``(H, W, 3)`` or ``(3,)`` for all: sRGB in [0, 1].
 
     Returns:
@@ -152,8 +153,8 @@ def normal_image(vertices: torch.Tensor, triangles: torch.Tensor, fragments: Fra
 
     Args:
         vertices: ``(B, V, 3)`` in pixels, those that were drawn.
-        triangles: ``(T, 3)`` likewise.
-        fragments: What :func:`~twodasl_lite.render.rasterize` returned.
+        triangles: ``(T, 3)``, those that were drawn.
+        fragments: Result of :func:`~twodasl_lite.render.rasterize`.
 
     Returns:
         ``(B, H, W, 3)`` in the upright frame: x right, y up, z towards the viewer; 0 where there is nothing.
@@ -163,7 +164,7 @@ def normal_image(vertices: torch.Tensor, triangles: torch.Tensor, fragments: Fra
 
 
 def coordinate_code(mean: torch.Tensor) -> torch.Tensor:
-    """Normalised coordinate code (NCC): a colour for each vertex that tells where on the face it is.
+    """Normalised coordinate code (NCC): a colour for each vertex that encodes its position on the face.
 
     The mean face's x, y and z, each scaled to [0, 1], are its red, green and blue (Zhu et al. 2016, section 3.2).
 
@@ -191,8 +192,8 @@ def coordinate_image(mean: torch.Tensor, triangles: torch.Tensor, fragments: Fra
 
     Args:
         mean: ``(V, 3)`` the mean face; what was drawn is a deformed and posed one.
-        triangles: ``(T, 3)``.
-        fragments: What :func:`~twodasl_lite.render.rasterize` returned.
+        triangles: ``(T, 3)`` vertex indices.
+        fragments: Result of :func:`~twodasl_lite.render.rasterize`.
 
     Returns:
         ``(B, H, W, 3)`` in [0, 1]; 0 where there is nothing.

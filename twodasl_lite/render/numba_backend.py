@@ -1,7 +1,7 @@
 """The z-buffer as one short loop, compiled by numba: triangle by triangle, row by row, pixel by pixel.
 
-:func:`draw_band` is plain Python and does the same uncompiled, slowly: read it first. Images, and bands of rows when
-there are fewer images than threads, are drawn side by side. The rules are those of
+:func:`draw_band` is plain Python and does the same uncompiled, slowly: read it first. Images are drawn in parallel, and
+so are bands of rows when there are fewer images than threads. The rules are those of
 :mod:`twodasl_lite.render.rasterizer`.
 """
 
@@ -19,7 +19,7 @@ from twodasl_lite.render.threads import side_by_side
 
 _STEP = 1 << SUBPIXEL_BITS
 _CULLED_SIGN: dict[Cull, int] = {"back": 1, "front": -1, "none": 0}
-"""Sign of the area, with y down, of the triangles that are left out."""
+"""Sign of the area, with y down, of the triangles that are culled."""
 
 
 def draw_band(vertices, triangles, culled, first, last, triangle, barycentric, depth):
@@ -31,9 +31,9 @@ def draw_band(vertices, triangles, culled, first, last, triangle, barycentric, d
         culled: Sign of the area of triangles to leave out; 0 for none.
         first: First row.
         last: Row after the last.
-        triangle: ``(H, W)`` int64, written.
+        triangle: ``(H, W)`` int64, overwritten.
         barycentric: ``(H, W, 3)`` zeros, written where there is a triangle.
-        depth: ``(H, W)`` written.
+        depth: ``(H, W)``, overwritten.
     """
     width = triangle.shape[1]
     nearest = np.full((last - first, width), -np.inf, np.float32)
@@ -61,7 +61,7 @@ def draw_band(vertices, triangles, culled, first, last, triangle, barycentric, d
         turn = 1 if area > 0 else -1
         right0, right1, right2 = turn * (y1 - y2), turn * (y2 - y0), turn * (y0 - y1)
         down0, down1, down2 = turn * (x2 - x1), turn * (x0 - x2), turn * (x1 - x0)
-        # Left edges, and horizontal ones at the top, are inside themselves: the others begin one unit further in.
+        # Left edges and horizontal top edges belong to the triangle; for the others it begins one unit further in.
         least0 = 1 - ((right0 > 0) | ((right0 == 0) & (down0 > 0)))
         least1 = 1 - ((right1 > 0) | ((right1 == 0) & (down1 > 0)))
         least2 = 1 - ((right2 > 0) | ((right2 == 0) & (down2 > 0)))
@@ -128,7 +128,7 @@ def draw(mesh: ScreenMesh) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Draw a batch on the CPU.
 
     Args:
-        mesh: Checked and rounded.
+        mesh: The checked mesh.
 
     Returns:
         Triangle ``(B, H, W)``, weights ``(B, H, W, 3)`` and depth ``(B, H, W)``.
@@ -140,7 +140,7 @@ def draw(mesh: ScreenMesh) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     batch, threads = mesh.vertices.shape[0], torch.get_num_threads()
     size = (batch, mesh.height, mesh.width)
     vertices, triangles = mesh.vertices.numpy(), mesh.triangles.numpy()
-    # numpy gets zeros from the system without touching them: where nothing is drawn, they cost nothing.
+    # numpy gets zeros from the system without touching them, so they cost nothing where nothing is drawn.
     out = np.empty(size, np.int64), np.zeros((*size, 3), vertices.dtype), np.empty(size, vertices.dtype)
     culled = _CULLED_SIGN[mesh.cull]
     bands = min(-(-threads // max(batch, 1)), mesh.height)

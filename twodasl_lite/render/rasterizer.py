@@ -1,4 +1,4 @@
-"""Which triangle does each pixel show? One question, one interface, three answers that agree to the pixel.
+"""Which triangle does each pixel show? One interface, and three backends that agree to the pixel.
 
 Frame: pixels as everywhere in this package: 0-based, pixel centres at integers, x right, y down, z towards the viewer,
 so that the larger depth is nearer. A triangle whose corners run counter-clockwise seen from outside (model frame, y up)
@@ -10,7 +10,7 @@ The rules that make pictures repeatable, whichever backend draws them:
   that share an edge leave neither gaps nor pixels drawn twice.
 * A pixel whose centre lies exactly on an edge belongs to the triangle for which this is a top or a left edge. A
   triangle without area covers nothing.
-* The largest depth wins; depths are compared in single precision. Of equal depths the lowest triangle index wins.
+* The largest depth wins; depths are compared in single precision. Among equal depths, the lowest triangle index wins.
 
 The method is the z-buffer (Catmull 1974) with edge functions (Pineda 1988). Explained in the chapter "From mesh to
 picture".
@@ -72,7 +72,7 @@ class ScreenMesh(NamedTuple):
         vertices: ``(B, V, 3)`` contiguous, float32 or float64, within bounds.
         triangles: ``(T, 3)`` contiguous int64, within bounds.
         height: Rows of the picture.
-        width: Its columns.
+        width: Columns of the picture.
         cull: Which triangles to leave out.
     """
 
@@ -86,20 +86,20 @@ class ScreenMesh(NamedTuple):
 def check_indices(
     name: str, value: object, limit: int, shape: Sequence[int | str], device: torch.device | str | None = None
 ) -> torch.Tensor:
-    """Checked indices, for instance of corners.
+    """Check indices, for instance of corners.
 
     Args:
         name: The argument's name, for messages.
         value: Integers; tensor, array or nested list.
-        limit: What they must stay below.
+        limit: Exclusive upper bound of the indices.
         shape: Shape pattern, see :func:`twodasl_lite.errors.check_shape`.
-        device: Where the result is wanted.
+        device: Device of the result.
 
     Returns:
         int64.
 
     Raises:
-        InputTypeError: If they are no integers.
+        InputTypeError: If they are not integers.
         ShapeError: If the shape differs.
         ValueRangeError: If an index is below 0 or not below the limit.
     """
@@ -153,7 +153,7 @@ def _checked(vertices: object, triangles: object, height: int, width: int, cull:
 
 
 def _check_bounds(vertices: torch.Tensor) -> None:
-    """Say what is wrong with coordinates, if it is more than a far depth."""
+    """Raise an error if coordinates are out of bounds; large depths are allowed."""
     check_finite("vertices", vertices)
     reach = float(vertices[..., :2].abs().amax())
     if reach > MAX_COORDINATE:
@@ -171,7 +171,7 @@ def numba_available() -> bool:
 
 
 def _backend(backend: Backend, device: torch.device) -> ModuleType:
-    """The module that draws."""
+    """The module of a backend."""
     on_cpu = device.type == "cpu"
     if backend == "numba" and not on_cpu:
         raise InputTypeError(f'vertices: found them on {device}; expected the CPU for backend "numba"')
@@ -210,8 +210,8 @@ def rasterize(
 ) -> Fragments:
     """Find the nearest triangle at every pixel of a batch of pictures.
 
-    No gradient passes through it: which triangle a pixel shows is no smooth function of the vertices. Gradients within
-    the visible triangles are those of :func:`interpolate` and :func:`barycentric_of`.
+    No gradient passes through it, because the triangle that a pixel shows is not a smooth function of the vertices.
+    Gradients within the visible triangles are those of :func:`interpolate` and :func:`barycentric_of`.
 
     Args:
         vertices: ``(B, V, 3)`` in pixels, z towards the viewer; may lie outside the picture.
@@ -220,15 +220,16 @@ def rasterize(
         width: Their columns.
         backend: ``"torch"`` draws on the device of the vertices (CPU or CUDA); ``"numba"`` is compiled, several times
             as fast on a CPU, and needs ``pip install "twodasl_lite[render]"``; ``"triton"`` is compiled for CUDA, and
-            the only one that never waits for the GPU; ``"auto"`` takes numba for vertices on the CPU where it is
+            is the only one that never waits for the GPU; ``"auto"`` takes numba for vertices on the CPU where it is
             installed, and triton for those on a GPU where it works, with a warning where it does not. On a CPU
             ``torch.get_num_threads()`` threads are used.
-        cull: Leave out triangles that turn their ``"back"`` to the viewer (a fifth quicker, and the same picture if the
-            surface is closed and runs as it should), their ``"front"``, or ``"none"``. Most faces have gaps, between
-            lid and eyeball for instance: with ``"back"`` the background shines through them.
-        check: Whether to look at coordinates and indices, for which a GPU has to be waited for. Without, coordinates
-            too far away are moved to the limit, those that are not finite give an arbitrary picture, and indices must
-            be right.
+        cull: Triangles to leave out: those that turn their ``"back"`` to the viewer (a fifth faster, and the same
+            picture if the surface is closed and consistently oriented), those that turn their ``"front"``, or
+            ``"none"``. Most faces have gaps, for instance between lid and eyeball; with ``"back"`` the background shows
+            through them.
+        check: Whether to check coordinates and indices; on a GPU this waits for the device. Without the check,
+            coordinates beyond the limit are clamped to it, non-finite ones give an arbitrary picture, and indices must
+            be valid.
 
     Returns:
         The visible triangles; weights and depths have the vertices' type.
@@ -262,7 +263,7 @@ def interpolate(attributes: torch.Tensor, triangles: torch.Tensor, fragments: Fr
     Args:
         attributes: ``(B, V, C)``, or ``(V, C)`` for the whole batch: colours, normals, coordinates, ...
         triangles: ``(T, 3)``, those that were drawn.
-        fragments: What :func:`rasterize` returned.
+        fragments: Result of :func:`rasterize`.
 
     Returns:
         ``(B, H, W, C)``; zero where there is no triangle.
@@ -290,13 +291,13 @@ def interpolate(attributes: torch.Tensor, triangles: torch.Tensor, fragments: Fr
 def barycentric_of(fragments: Fragments, vertices: torch.Tensor, triangles: torch.Tensor) -> Fragments:
     """The same fragments with weights and depths that are differentiable functions of the vertices.
 
-    The visible triangles are taken as they are; the weights of the pixel centres in them follow the vertices. They are
-    those of the exact corners, not the rounded ones, so at the rim of a triangle they may be below zero by a trifle.
+    The visible triangles are taken as they are; the weights of the pixel centres in them follow the vertices. They
+    refer to the exact corners, not the rounded ones, so they may be slightly negative at the rim of a triangle.
 
     Args:
-        fragments: What :func:`rasterize` returned.
+        fragments: Result of :func:`rasterize`.
         vertices: ``(B, V, 3)``, those that were drawn.
-        triangles: ``(T, 3)`` likewise.
+        triangles: ``(T, 3)``, those that were drawn.
 
     Returns:
         New fragments.
@@ -318,7 +319,7 @@ def barycentric_of(fragments: Fragments, vertices: torch.Tensor, triangles: torc
         return u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
 
     weights = torch.stack([area(point, b, c), area(point, c, a), area(point, a, b)], dim=1)  # (P, 3)
-    weights = weights / weights.sum(dim=1, keepdim=True)  # their sum is the triangle's area, wherever the point
+    weights = weights / weights.sum(dim=1, keepdim=True)  # their sum is the triangle's area, wherever the point lies
     depth = (weights * torch.stack([a[:, 2], b[:, 2], c[:, 2]], dim=1)).sum(dim=1)
     size = batch * height * width
     barycentric = vertices.new_zeros(size, 3).index_copy(0, pixels, weights)

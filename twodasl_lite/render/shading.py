@@ -2,8 +2,8 @@
 
 Normals and directions to lamps are unit vectors in the viewer's *upright* frame: x right, **y up**, z towards the
 viewer, whatever frame the vertices are in. Surfaces are matt (Lambert's law). Light is linear: a white surface that
-faces a lamp of intensity 1 sends 1 to the viewer; sRGB colours are turned into linear ones before they are multiplied
-with it, and back afterwards. Explained in the chapter "From mesh to picture".
+faces a lamp of intensity 1 sends 1 to the viewer; sRGB colours are converted to linear ones before they are multiplied
+by it, and back afterwards. Explained in the chapter "From mesh to picture".
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def vertex_normals(vertices: torch.Tensor, triangles: torch.Tensor, frame: Frame
     Args:
         vertices: ``(B, V, 3)`` or ``(V, 3)``.
         triangles: ``(T, 3)``, counter-clockwise seen from outside in the model frame.
-        frame: Of the vertices: ``"pixels"`` (y down) or ``"model"`` (y up).
+        frame: Frame of the vertices: ``"pixels"`` (y down) or ``"model"`` (y up).
 
     Returns:
         Normals of the vertices' shape, pointing outwards, in the upright frame (y up) in either case; zero at vertices
@@ -57,7 +57,7 @@ def vertex_normals(vertices: torch.Tensor, triangles: torch.Tensor, frame: Frame
     triangles = check_triangles(triangles, vertices.shape[1], vertices.device)
     rows = vertices.transpose(
         0, 1
-    ).contiguous()  # (V, B, 3): then a vertex's numbers lie together, which is quicker to sum
+    ).contiguous()  # (V, B, 3): each vertex's numbers are contiguous, which is faster to sum
     a, b, c = (rows.index_select(0, triangles[:, k]) for k in range(3))
     areas = torch.linalg.cross(b - a, c - a)  # (T, B, 3) twice the area long
     total = torch.zeros_like(rows)
@@ -74,14 +74,14 @@ def vertex_normals(vertices: torch.Tensor, triangles: torch.Tensor, frame: Frame
 
 
 class MeshNormals:
-    """:func:`vertex_normals` of many meshes that differ in their vertices alone, up to rounding.
+    """:func:`vertex_normals` of many meshes that differ only in their vertices; equal up to rounding.
 
-    Which triangles meet at a vertex is found out once, so that a call sums them up in one operation, always in the same
-    order, and never waits for a GPU. Nothing is checked and no gradient passes.
+    The triangles that meet at each vertex are determined once, so that a call sums them in one operation, always in the
+    same order, and never waits for a GPU. Nothing is checked and no gradient passes.
 
     Args:
         triangles: ``(T, 3)``, counter-clockwise seen from outside in the model frame.
-        num_vertices: V.
+        num_vertices: Number of vertices V.
     """
 
     def __init__(self, triangles: torch.Tensor, num_vertices: int) -> None:
@@ -89,7 +89,7 @@ class MeshNormals:
         corners = self._triangles.reshape(-1)
         self._around = torch.div(corners.argsort(stable=True), 3, rounding_mode="floor")  # (3 T,) triangles by vertex
         counts = torch.bincount(corners, minlength=num_vertices)
-        self._first = counts.cumsum(0) - counts  # (V,) where each vertex's begin
+        self._first = counts.cumsum(0) - counts  # (V,) where each vertex's triangles begin
 
     def __call__(self, vertices: torch.Tensor) -> torch.Tensor:
         """Unit normals ``(B, V, 3)``, upright frame, of vertices ``(B, V, 3)`` in pixels."""
@@ -123,7 +123,7 @@ def _per_image(value: torch.Tensor, normals: torch.Tensor, *tail: int | str, nam
 
 
 class Lamps(NamedTuple):
-    """Ambient light and lamps that are far away: ``ambient + sum_k intensity_k max(n . d_k, 0)``.
+    """Ambient light and distant lamps: ``ambient + sum_k intensity_k max(n . d_k, 0)``.
 
     Attributes:
         ambient: ``(B, 3)``, or ``(3,)`` for all images: red, green, blue.
@@ -222,7 +222,7 @@ def srgb_to_linear(colours: torch.Tensor) -> torch.Tensor:
 
 
 def linear_to_srgb(light: torch.Tensor) -> torch.Tensor:
-    """From linear light to sRGB in [0, 1]; what is brighter than 1 becomes 1."""
+    """From linear light to sRGB in [0, 1]; values above 1 are clipped to 1."""
     light = light.clamp(0, 1)
     toe = _SRGB_TOE / _SRGB_SLOPE
     high = (1 + _SRGB_OFFSET) * light.clamp(min=toe) ** (1 / _SRGB_POWER) - _SRGB_OFFSET

@@ -1,9 +1,9 @@
 """The z-buffer in torch operations: no loop over triangles, pixels or images, on the CPU and on the GPU.
 
 Two expansions turn a list of triangles into a list of pixels: each triangle is repeated once for every row of its
-bounding box, then each row once for every pixel between the edges. Depth and index of each, packed into one integer,
-race for their pixel in a single scatter-maximum. Work is cut into pieces of bounded memory, however large a triangle
-is. The rules are those of :mod:`twodasl_lite.render.rasterizer`.
+bounding box, then each row once for every pixel between the edges. Depth and index of each are packed into one integer,
+and a single scatter-maximum picks the winner at every pixel. The work is cut into pieces of bounded memory, however
+large a triangle is. The rules are those of :mod:`twodasl_lite.render.rasterizer`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from twodasl_lite.render.rasterizer import SUBPIXEL_BITS, ScreenMesh
 from twodasl_lite.render.threads import side_by_side
 
 _PIECE = {"cpu": 2**16, "cuda": 2**23}
-"""Triangles, rows or pixels that are worked on at a time: on a CPU what stays in its caches."""
+"""Number of triangles, rows or pixels that are processed at a time; on a CPU, as many as stay in its caches."""
 
 _STEP = 1 << SUBPIXEL_BITS
 _EMPTY = torch.iinfo(torch.int64).min
@@ -29,7 +29,7 @@ class _Corners(NamedTuple):
     """Corners in fixed point, coordinate by coordinate."""
 
     x: torch.Tensor  # (B, V) int32 in 1/256 pixels
-    y: torch.Tensor  # (B, V) likewise
+    y: torch.Tensor  # (B, V) int32 in 1/256 pixels
     z: torch.Tensor  # (B, V) float32
 
     @classmethod
@@ -54,7 +54,7 @@ class _Edges(NamedTuple):
     @classmethod
     def of(cls, x: torch.Tensor, y: torch.Tensor) -> _Edges:
         """From corners ``(3, N)`` in 1/256 pixels."""
-        x, y = (torch.cat([part, part[:2]]).double() for part in (x, y))  # (5, N), once round and a little more
+        x, y = (torch.cat([part, part[:2]]).double() for part in (x, y))  # (5, N), the first two corners repeated
         x1, x2, y1, y2 = (
             x[1:4],
             x[2:5],
@@ -63,16 +63,16 @@ class _Edges(NamedTuple):
         )  # corners k + 1 and k + 2: the ends of the edge opposite k
         right, down, start = y1 - y2, x2 - x1, x1 * y2 - x2 * y1
         area = start.sum(dim=0)
-        turn = area.sign()  # positive inside, whichever way the corners run
+        turn = area.sign()  # positive inside, whatever the orientation of the corners
         return cls(right * (turn * _STEP), down * (turn * _STEP), start * turn, area * turn)
 
     def exclusive(self) -> torch.Tensor:
-        """``(3, N)``: 0 for left edges, and horizontal ones at the top, which are inside themselves; 1 for others."""
+        """``(3, N)``: 0 for left edges and horizontal top edges, which belong to the triangle; 1 for others."""
         return 1.0 - ((self.right > 0) | ((self.right == 0) & (self.down > 0))).double()
 
 
 class _Triangles(NamedTuple):
-    """N triangles that may be seen."""
+    """N triangles that may be visible."""
 
     image: torch.Tensor  # (N,)
     index: torch.Tensor  # (N,)
@@ -87,11 +87,11 @@ class _Triangles(NamedTuple):
 class _Spans(NamedTuple):
     """M rows of pixels, each within one triangle."""
 
-    pixels: torch.Tensor  # (M,) how many there are
-    first: torch.Tensor  # (M,) the first one's position in the whole batch
-    depth: torch.Tensor  # (M,) its depth
+    pixels: torch.Tensor  # (M,) number of pixels
+    first: torch.Tensor  # (M,) position of the first pixel in the whole batch
+    depth: torch.Tensor  # (M,) depth of the first pixel
     slope: torch.Tensor  # (M,) depth gained per pixel
-    index: torch.Tensor  # (M,) of the triangle
+    index: torch.Tensor  # (M,) index of the triangle
 
 
 def _pieces(mesh: ScreenMesh, piece: int) -> Iterator[tuple[slice, slice]]:
@@ -143,7 +143,7 @@ def _expand(counts: torch.Tensor, piece: int) -> Iterator[tuple[torch.Tensor, to
     """Repeat entry n ``counts[n]`` times, in lists of at most ``piece``.
 
     Yields:
-        ``(M,)`` which entry, and ``(M,)`` its how many-eth repetition. An entry may be continued in the next list.
+        ``(M,)`` index of the entry, and ``(M,)`` number of the repetition. An entry may continue in the next list.
     """
     ends = counts.cumsum(0)
     starts = ends - counts
@@ -159,10 +159,10 @@ def _spans(mesh: ScreenMesh, seen: _Triangles, which: torch.Tensor, number: torc
     """Cut rows of bounding boxes down to what lies between the edges.
 
     Args:
-        mesh: What is drawn.
+        mesh: The mesh to draw.
         seen: The triangles.
-        which: ``(M,)`` to which of them each row belongs.
-        number: ``(M,)`` rows from the top of its box.
+        which: ``(M,)`` triangle that each row belongs to.
+        number: ``(M,)`` number of the row, from the top of its box.
     """
     right, down, start, slope, exclusive = (
         part.gather(1, which.expand(3, -1))
@@ -197,7 +197,7 @@ def _compete(spans: _Spans, which: torch.Tensor, number: torch.Tensor, nearest: 
     """Let pixels ``number`` of the spans ``which``, both ``(P,)``, compete with what was drawn before."""
     first, depth, slope, index = (part.index_select(0, which) for part in spans[1:])
     depth = (depth + slope.mul_(number)).float()
-    # Of equal depths the lowest index shall win, so it counts backwards.
+    # Among equal depths the lowest index must win, so indices are stored counting down.
     nearest.scatter_reduce_(0, first.add_(number), (_sortable(depth) << 32).add_(_LAST_INDEX).sub_(index), "amax")
 
 
@@ -248,7 +248,7 @@ def draw(mesh: ScreenMesh) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Draw a batch on the device of its vertices; on a CPU, a share of the images in each thread.
 
     Args:
-        mesh: What :func:`twodasl_lite.render.rasterize` checked.
+        mesh: Mesh checked by :func:`twodasl_lite.render.rasterize`.
 
     Returns:
         Triangle ``(B, H, W)``, weights ``(B, H, W, 3)`` and depth ``(B, H, W)``.

@@ -1,7 +1,7 @@
 """Which vertices, and so which landmarks, the viewer sees, and which the face itself hides.
 
-A vertex is hidden if the surface that was drawn around it is clearly nearer. "Around it" are the four pixel centres
-next to it: on a slope, the farthest of them lies behind the vertex, so that no surface hides itself.
+A vertex is hidden if the surface that was drawn around it is clearly nearer. "Around it" means at the four nearest
+pixel centres: on a slope, the farthest of them lies behind the vertex, so that no surface hides itself.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from twodasl_lite.errors import ValueRangeError, check_tensor
 from twodasl_lite.render.rasterizer import Backend, Fragments, check_indices, rasterize
 
 TOLERANCE = 0.01
-"""How far behind the drawn surface a vertex still counts as visible, over the larger side of the mesh's box: the width
-of an eyelid."""
+"""How far behind the drawn surface a vertex still counts as visible, as a share of the larger side of the mesh's box:
+the width of an eyelid."""
 
 
 def visible_in(fragments: Fragments, points: torch.Tensor, tolerance: float, *, check: bool = True) -> torch.Tensor:
-    """Which points are seen in pictures that were drawn.
+    """Which points are visible in drawn pictures.
 
     Args:
-        fragments: Of B pictures.
+        fragments: Fragments of B pictures.
         points: ``(B, N, 3)`` in their pixels, with depth.
-        tolerance: How far behind the surface they may lie, in pixels.
-        check: Whether to look for NaN and infinity, for which a GPU has to be waited for.
+        tolerance: Depth in pixels by which points may lie behind the surface.
+        check: Whether to check for NaN and infinity; on a GPU this waits for the device.
 
     Returns:
-        ``(B, N)`` booleans; a point outside the picture is not seen.
+        ``(B, N)`` booleans; a point outside the picture is not visible.
 
     Raises:
         ShapeError: If the batches differ.
@@ -54,15 +54,15 @@ def visible_vertices(
     resolution: int = 256,
     backend: Backend = "auto",
 ) -> torch.Tensor:
-    """Which vertices nothing hides, wherever they lie: the whole mesh is drawn for it, also what a crop leaves out.
+    """Which vertices are not hidden, wherever they lie: the whole mesh is drawn, including what a crop leaves out.
 
     Args:
         vertices: ``(B, V, 3)`` in pixels.
-        triangles: ``(T, 3)``.
+        triangles: ``(T, 3)`` vertex indices.
         indices: ``(N,)`` the vertices in question, for instance ``model.landmarks``; all by default.
-        tolerance: See :data:`TOLERANCE`.
-        resolution: Side of the picture that decides, in pixels.
-        backend: See :func:`twodasl_lite.render.rasterize`.
+        tolerance: Largest depth behind the surface, see :data:`TOLERANCE`.
+        resolution: Side in pixels of the picture that is drawn for the test.
+        backend: Rendering backend, see :func:`twodasl_lite.render.rasterize`.
 
     Returns:
         ``(B, N)`` booleans.

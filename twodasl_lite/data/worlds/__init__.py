@@ -1,8 +1,8 @@
-"""What kinds of pictures there are: settings of the generator, read from small TOML files.
+"""Worlds: settings of the picture generator, read from small TOML files.
 
-A :class:`World` says how widely each cause of variety is drawn. Two come with the package, beside this file:
-``labelled`` is narrow, as sets with 3D labels are; ``wild`` is wide. A file of your own needs to name only what differs
-from the defaults, which make plain, clean pictures, or from a world that comes along: ``base = "wild"``. Explained in
+A :class:`World` says how widely each source of variation is drawn. Two come with the package, beside this file:
+``labelled`` is narrow, like datasets with 3D labels; ``wild`` is wide. A file of your own needs to name only what
+differs from the defaults, which give plain, clean pictures, or from a packaged world: ``base = "wild"``. Explained in
 the chapter "Two worlds".
 """
 
@@ -23,10 +23,10 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Pose:
-    """How heads are turned; degrees. Each angle is normal about its mean and kept within its limit."""
+    """Head poses in degrees. Each angle is normally distributed about its mean and truncated at its limit."""
 
     yaw_limit: float = 30.0  # largest yaw to either side
-    yaw_spread: float = 15.0  # deviation of the normal part of the yaws
+    yaw_spread: float = 15.0  # standard deviation of the normal part of the yaws
     yaw_uniform: float = (
         0.5  # share of the yaws that are uniform within the limit instead: 1 makes all equally frequent
     )
@@ -41,12 +41,12 @@ class Pose:
 class Box:
     """How boxes deviate from sqrt(2) times the longer side of the landmarks' box, centred on it.
 
-    The boxes of AFLW2000-3D deviate by their rounding alone (0.1 %); boxes found from a detector's points, which
-    is what a photo of one's own has, by about what is set here.
+    The boxes of AFLW2000-3D deviate only by rounding (0.1 %); boxes found from a detector's points, as for your own
+    photos, deviate by about what is set here.
     """
 
-    size_spread: float = 0.02  # deviation of the logarithm of the side
-    shift_spread: float = 0.01  # deviation of the centre, over the side, in x and y
+    size_spread: float = 0.02  # standard deviation of the logarithm of the side
+    shift_spread: float = 0.01  # standard deviation of the centre in x and y, as a share of the side
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Person:
     shape_scale: float = 1.0  # multiplies the shape coefficients
     expression_scale: float = 1.0  # multiplies the expression coefficients
     albedo_scale: float = 1.0  # multiplies the colour coefficients
-    clip: float = 2.0  # no coefficient is farther from the mean, before it is multiplied
+    clip: float = 2.0  # largest distance of a coefficient from the mean, before it is multiplied
     beard: float = 0.0  # share of faces with a beard
     hair: float = 0.0  # share of heads whose hair stands off the skull
     collar: float = 0.0  # share of necks that are covered
@@ -64,12 +64,12 @@ class Person:
 
 @dataclass(frozen=True)
 class Lighting:
-    """What lights a face. A lamp's direction is given by its angle to the direction to the viewer, in degrees."""
+    """Lighting of a face. A lamp's direction is given by its angle to the viewer's direction, in degrees."""
 
     exposure: Range = (0.85, 1.05)  # light on a face on average: 1 shows its own colours
-    ambient: Range = (0.5, 0.7)  # share of it that comes from everywhere
-    angle: Range = (0.0, 35.0)  # of the main lamp
-    colour: float = 0.02  # deviation of the logarithm of each colour of a lamp
+    ambient: Range = (0.5, 0.7)  # share of it that comes from all directions
+    angle: Range = (0.0, 35.0)  # angle of the main lamp
+    colour: float = 0.02  # standard deviation of the logarithm of each colour of a lamp
     second: float = 0.0  # share of pictures with a second lamp, from any side, of a colour of its own
     shine: Range = (0.0, 0.05)  # strength of highlights
     shadows: float = 0.0  # share of pictures in which the main lamp casts shadows
@@ -77,15 +77,15 @@ class Lighting:
 
 @dataclass(frozen=True)
 class Background:
-    """What is behind a face."""
+    """Background of a face."""
 
     clutter: float = 0.0  # share of pictures with a cluttered background; plain otherwise
-    contrast: Range = (0.6, 1.0)  # of the clutter
+    contrast: Range = (0.6, 1.0)  # contrast of the clutter
 
 
 @dataclass(frozen=True)
 class Occluders:
-    """Shares of pictures in which a thing hides a part of the face."""
+    """Shares of pictures in which an object hides a part of the face."""
 
     glasses: float = 0.0  # half of them dark
     mask: float = 0.0  # over mouth and nose
@@ -100,42 +100,42 @@ class Occluders:
 class Degradation:
     """What cameras and the web do to pictures."""
 
-    low_resolution: float = 0.0  # share of pictures that were smaller once
-    resolution: Range = (28.0, 110.0)  # their side then, in pixels
-    blur: float = 0.0  # share of pictures out of focus or moved
-    blur_width: Range = (0.4, 2.2)  # deviation of the blur in pixels, in each direction of its own
-    noise: float = 0.0  # share of pictures with a visible sensor noise
-    noise_level: Range = (2.0, 16.0)  # its deviation in grey values
-    colour_cast: float = 0.0  # deviation of the logarithm of the white balance
+    low_resolution: float = 0.0  # share of pictures that were once smaller
+    resolution: Range = (28.0, 110.0)  # side of the smaller pictures, in pixels
+    blur: float = 0.0  # share of pictures with defocus or motion blur
+    blur_width: Range = (0.4, 2.2)  # standard deviation of the blur in pixels, separate for each direction
+    noise: float = 0.0  # share of pictures with visible sensor noise
+    noise_level: Range = (2.0, 16.0)  # standard deviation of the noise in grey values
+    colour_cast: float = 0.0  # standard deviation of the logarithm of the white balance
     contrast: Range = (1.0, 1.0)  # factor
-    brightness: Range = (0.0, 0.0)  # grey values over 255 that are added
+    brightness: Range = (0.0, 0.0)  # offset in grey values, divided by 255
     saturation: Range = (1.0, 1.0)  # factor; 0 is grey
     grey: float = 0.0  # share of black-and-white pictures
     jpeg: float = 0.0  # share of pictures that were JPEG files
-    quality: Range = (18.0, 92.0)  # theirs
+    quality: Range = (18.0, 92.0)  # quality of the JPEG files
 
 
 @dataclass(frozen=True)
 class Detector:
-    """How well the 18 points are found."""
+    """Accuracy of the 18 detected points."""
 
-    error: float = 1.0  # times what was measured of a real detector; 0 finds every point exactly
+    error: float = 1.0  # multiple of a real detector's measured error; 0 finds every point exactly
 
 
 @dataclass(frozen=True)
 class World:
     """Settings of the picture generator."""
 
-    name: str = "plain"  # of the world; part of no random number
+    name: str = "plain"  # name of the world; has no effect on random numbers
     description: str = ""  # one line for people
-    labelled: bool = True  # whether 3D truth comes along by default
+    labelled: bool = True  # whether 3D ground truth is included by default
     supersample: int = 2  # subpixels per pixel and direction: smooth edges
     pose: Pose = field(default_factory=Pose)  # how heads are turned
     box: Box = field(default_factory=Box)  # how crops sit around them
     person: Person = field(default_factory=Person)  # how faces differ
     lighting: Lighting = field(default_factory=Lighting)  # what lights them
     background: Background = field(default_factory=Background)  # what is behind them
-    occluders: Occluders = field(default_factory=Occluders)  # what is before them
+    occluders: Occluders = field(default_factory=Occluders)  # what is in front of them
     degradation: Degradation = field(default_factory=Degradation)  # what happens to the picture
     detector: Detector = field(default_factory=Detector)  # what finds the 18 points
 
@@ -168,7 +168,7 @@ _ANGLE_LIMITS = {"yaw_limit": 90.0, "pitch_limit": 90.0, "roll_limit": 180.0, "a
 
 
 def _numbers(world: World) -> typing.Iterator[tuple[str, str, float | Range]]:
-    """Prefix, name and value of every number in it."""
+    """Prefix, name and value of every number in a world."""
     for entry in dataclasses.fields(world):
         value = getattr(world, entry.name)
         if dataclasses.is_dataclass(value):
@@ -193,20 +193,20 @@ def _check_number(where: str, name: str, value: float | Range) -> None:
 
 
 def world_names() -> tuple[str, ...]:
-    """The worlds that come with the package."""
+    """Names of the worlds that come with the package."""
     files = resources.files("twodasl_lite.data.worlds").iterdir()
     return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
 
 
 def load_world(name: str | os.PathLike[str] | World) -> World:
-    """A world by its name, or from a file.
+    """Load a world by name or from a file.
 
     Args:
         name: One of :func:`world_names`, or the path of a ``.toml`` file; a world is returned as it is.
 
     Raises:
-        FileFormatError: If the file is missing, no TOML, names settings that do not exist, or a value is of the wrong
-            type or out of range.
+        FileFormatError: If the file is missing or not TOML, names settings that do not exist, or a value is of the
+            wrong type or out of range.
         MissingDependencyError: On Python 3.10 without the package tomli.
         ValueRangeError: If there is no world of that name.
     """
@@ -233,7 +233,7 @@ def _parse(path: Path) -> World:
 
 
 def _table(path: Path) -> dict[str, typing.Any]:
-    """Settings of a file, and those of the packaged world that it stands on."""
+    """Settings of a file, and those of the packaged world that it is based on."""
     table = read_toml(path, "a world's .toml file")
     base = table.pop("base", None)
     if base is None:

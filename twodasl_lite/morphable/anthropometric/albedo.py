@@ -30,7 +30,7 @@ NOSTRIL = np.array([0.190, 0.090, 0.075])
 
 
 def _noise(c: Canvas, rng: np.random.Generator, wavelength: float, octaves: int = 3) -> np.ndarray:
-    """Smooth random field of zero mean and about unit spread, mirror-free, (V,)."""
+    """Smooth random field of zero mean and about unit spread, not mirrored, (V,)."""
     total = np.zeros(len(c.p))
     for octave in range(octaves):
         scale = 2 * np.pi / wavelength * 1.9**octave
@@ -41,7 +41,7 @@ def _noise(c: Canvas, rng: np.random.Generator, wavelength: float, octaves: int 
 
 
 def _masks(c: Canvas) -> dict[str, np.ndarray]:
-    """Soft masks (V,) of everything that is painted."""
+    """Soft masks (V,) of all painted parts."""
     t = c.template
     count = len(c.p)
 

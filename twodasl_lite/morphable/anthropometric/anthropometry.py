@@ -10,8 +10,8 @@ Sources, quoted by their short names below:
 * ``3DFN 2016``: S. M. Weinberg et al., "The 3D Facial Norms Database", *Cleft Palate Craniofac. J.*
   53:e185-e197.
 
-The numbers are the commonly quoted adult values of these sources, meant for drawing plausible faces and not
-for reference; the template is modelled to the middle between the two sexes.
+The numbers are the commonly quoted adult values of these sources, meant for drawing plausible faces and not for
+reference; the template is modelled halfway between the two sexes.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Measure:
 
     @property
     def mean(self) -> float:
-        """Middle between the means of the two sexes, mm."""
+        """Average of the means of the two sexes, mm."""
         return 0.5 * (self.male[0] + self.female[0])
 
     @property
     def half_difference(self) -> float:
-        """Half of what men's mean exceeds women's, mm."""
+        """Half of the difference between men's and women's means, mm."""
         return 0.5 * (self.male[0] - self.female[0])
 
     @property

@@ -11,8 +11,8 @@ from twodasl_lite.morphable.anthropometric.template import Template
 
 MIRROR = np.array([-1.0, 1.0, 1.0])
 
-# Zone round the globe that moves as one piece with it: full inside, fading to nothing, mm from the centre
-# of the globe.
+# Zone around the globe that moves with it as one piece: fully inside the first radius, fading to nothing at the second;
+# mm from the centre of the globe.
 SOCKET_FULL, SOCKET_END = 14.5, 33.0
 
 # Height of the line between the closed lips by distance from the midline, mm.
@@ -80,7 +80,7 @@ class Canvas:
     def push(
         self, centre: Sequence[float], radius: float | Sequence[float], vector: Sequence[float], side: int = 0
     ) -> np.ndarray:
-        """Displacement by ``vector`` round ``centre`` and its mirror image, (V, 3).
+        """Displacement by ``vector`` around ``centre`` and its mirror image, (V, 3).
 
         Args:
             centre: (x, y, z) with x >= 0, mm.

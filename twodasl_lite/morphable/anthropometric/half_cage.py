@@ -16,7 +16,7 @@ class HalfCage:
     """Points by name and faces by name of the half with x >= 0."""
 
     def __init__(self) -> None:
-        """Start with nothing."""
+        """Start with an empty cage."""
         self.names: dict[str, int] = {}
         self.points: list[np.ndarray] = []
         self.faces: list[tuple[int, ...]] = []

@@ -31,8 +31,8 @@ class Organ:
     Attributes:
         vertices: (V, 3), mm.
         triangles: (T, 3), counter-clockwise from outside.
-        mirror: (V,), index of each vertex's mirror image, counted from this piece's first vertex (so an
-        index of the     twin piece may be negative or beyond the end).
+        mirror: (V,), index of each vertex's mirror image, counted from this piece's first vertex (so an index of the
+            twin piece may be negative or beyond the end).
         regions: vertex indices by region name, counted from this piece's first vertex.
     """
 

@@ -15,7 +15,7 @@ from twodasl_lite.morphable.anthropometric.template import Template
 # Loading of a length on the common factor "size": two lengths of one sex then correlate by 0.25, a modest
 # value in the range of facial surveys.
 SIZE_LOADING = 0.5
-CLIP = 2.4  # standard deviations beyond which a single measurement is pulled back
+CLIP = 2.4  # standard deviations beyond which a single measurement is clipped
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Trait:
 
     Attributes:
         spread: standard deviation within one sex, mm (or the unit of the field).
-        sex: half of what men exceed women, in the unit of the field.
+        sex: half of the difference between men and women, in the unit of the field.
         size: loading (-1..1) on the shared factor of body size.
-        fullness: likewise on the fatness of the face.
-        profile: likewise on forward growth of the mouth with a broad low nose.
+        fullness: loading (-1..1) on the shared factor of facial fatness.
+        profile: loading (-1..1) on the shared factor of forward growth of the mouth with a broad low nose.
     """
 
     spread: float
@@ -100,14 +100,14 @@ TRAITS: dict[str, Trait] = {
 ASYMMETRY_SPREAD = (
     0.55  # mm; bilateral differences of facial landmarks average about 1 mm (3DFN 2016; Ferrario et al. 1994)
 )
-RANDOM_SPREAD = 0.42  # mm, what no named trait covers
+RANDOM_SPREAD = 0.42  # mm, of the variation that no named trait covers
 
 
 def draw_scans(template: Template, num_scans: int, rng: np.random.Generator) -> np.ndarray:
     """Draw neutral identities in the frame of the template.
 
-    Half of them are men and half women (in expectation). A trait is the sum of its sex mean, of its share
-    in three factors common to many traits, and of its own part; the total spread is the published one.
+    Half of them are men and half women (in expectation). A trait is the sum of its sex's mean, its share in three
+    factors common to many traits, and its own part; the total spread is the published one.
 
     Args:
         template: the head.

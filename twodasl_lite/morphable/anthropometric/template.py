@@ -43,10 +43,10 @@ INTERIOR_TAGS = frozenset(
 HEAD_TAGS = frozenset({"cranium", "cranium_back", "neck", "neck_top", "cheek_back", "ear", "ear_fold"})
 
 # Landmarks of the half with x >= 0, by cage point; a triple is a point, replaced by the nearest vertex of the surface.
-# Where a face has no corner of its own, the landmark lies where the Basel Face Model has it, so that errors against
-# annotations made with that model are errors and no difference of habit: jaw, brows, bridge of the nose, wings and
-# lower lip are the vertices nearest to Basel's landmarks once the two average faces are laid upon each other. That
-# leaves 0.4 to 4.1 mm, 1.4 in the median; before, the jaw was off by 5 to 20 mm and the other points by 2 to 8.
+# Where the face has no distinct corner, the landmark lies where the Basel Face Model has it, so that errors against
+# annotations made with that model are errors and not a difference of convention: jaw, brows, bridge of the nose, wings
+# and lower lip are the vertices nearest to Basel's landmarks once the two average faces are registered. That leaves 0.4
+# to 4.1 mm, 1.4 in the median; before, the jaw was off by 5 to 20 mm and the other points by 2 to 8.
 LANDMARKS: dict[int, str | tuple[float, float, float]] = {
     8: (0.0, -113.4, 83.1), 9: (22.7, -108.6, 78.3), 10: (36.2, -102.2, 60.1), 11: (47.4, -91.9, 39.0),
     12: (57.4, -78.7, 23.5), 13: (63.5, -62.0, 12.3), 14: (67.3, -45.8, 11.5), 15: (69.4, -27.0, 10.5),

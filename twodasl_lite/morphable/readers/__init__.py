@@ -1,10 +1,10 @@
-"""Face models of other people: one reader per family, one entry point.
+"""Published face models: one reader per family, one entry point.
 
-:func:`read_face_model` recognises what a file is by what it holds, not by its name, and returns a
+:func:`read_face_model` recognises a file by its content, not by its name, and returns a
 :class:`~twodasl_lite.morphable.MorphableModel` in this package's conventions: x to the viewer's right, y up, z towards
-the viewer, triangles counter-clockwise, millimetres (or the unit asked for), colours sRGB in [0, 1], 68 iBUG
-landmarks. What coefficients mean is the format's own affair: ``shape_std`` and ``expression_std`` say how far one
-standard deviation is, and the model's ``source`` says it in words. No reader runs anything that a file contains.
+the viewer, triangles counter-clockwise, millimetres (or the unit asked for), colours sRGB in [0, 1], 68 iBUG landmarks.
+The meaning of the coefficients depends on the format: ``shape_std`` and ``expression_std`` give one standard deviation,
+and the model's ``source`` describes it in words. No reader executes anything that a file contains.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def read_face_model(
 
     Args:
         path: A file or folder, see :data:`FORMATS`.
-        kind: Its kind; recognised by the content if omitted.
-        layout: Reduce the model to these numbers of coefficients, by its own energy.
-        landmarks: 68 vertices, some of them by landmark, or a file with either; by default those that come with the
-            format, and what is missing derived by registration.
+        kind: Kind of the model; recognised by its content if omitted.
+        layout: Reduce the model to these numbers of coefficients, keeping those of largest energy.
+        landmarks: 68 vertices, a mapping from some landmarks to vertices, or a file with either; by default those that
+            come with the format, with missing ones derived by registration.
         units: Unit of length of the result: ``"mm"``, ``"cm"``, ``"m"`` or ``"um"``. Models saved by this package keep
             theirs.
         options: Further arguments of the kind's reader, for instance ``vertices="front"`` for ``"bfm2009"``.

@@ -1,6 +1,7 @@
-"""Arrays out of files, checked: shapes, ranges, indices; what is wrong is said with the file's name.
+"""Arrays from files, with shapes, ranges and indices checked; errors name the file.
 
-Formats flatten points to ``[x0 y0 z0 x1 ...]`` and count indices from 0 or from 1; here both become plain.
+Formats flatten points to ``[x0 y0 z0 x1 ...]`` and count indices from 0 or from 1; here points become ``(V, 3)`` and
+indices count from 0.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import numpy as np
 from twodasl_lite.errors import FileFormatError, require
 
 EXTRA = "models"
-"""The extra of the package that installs what some formats need."""
+"""The extra of the package that installs the requirements of some formats."""
 
-_MAX_COORDINATES = 3 * 2**20  # vertices times three; the largest published model has a sixth of it
+_MAX_COORDINATES = 3 * 2**20  # vertices times three; the largest published model has a sixth of this
 
 
 # ------------------------------------------------------------------------------------------------ numbers and indices
@@ -28,7 +29,7 @@ def vertices_of(path: Path, name: str, array: object, count: int | None = None) 
         path: The file, for messages.
         name: The array's name there.
         array: ``(3V,)``, ``(3V, 1)`` or ``(1, 3V)``.
-        count: V, if it is known.
+        count: Number of vertices V, if it is known.
 
     Raises:
         FileFormatError: If it is anything else, or not finite.
@@ -53,7 +54,7 @@ def basis_of(path: Path, name: str, array: object, count: int) -> np.ndarray:
 
 
 def deviations_of(path: Path, name: str, array: object, count: int) -> np.ndarray:
-    """Positive deviations ``(K,)``.
+    """Positive standard deviations ``(K,)``.
 
     Raises:
         FileFormatError: If there are not ``count`` of them, or one is not above zero.
@@ -69,7 +70,7 @@ def indices_of(path: Path, name: str, array: object, limit: int, *, first: int) 
     """Vertex indices that count from ``first``, as indices that count from 0.
 
     Raises:
-        FileFormatError: If one is no whole number or out of range.
+        FileFormatError: If one is not a whole number or is out of range.
     """
     values = _numbers(path, name, array)
     if not (values == np.floor(values)).all() or (
@@ -83,7 +84,7 @@ def indices_of(path: Path, name: str, array: object, limit: int, *, first: int) 
 def triangles_of(path: Path, name: str, array: object, count: int) -> np.ndarray:
     """Triangles as ``(T, 3)``, counting from 0.
 
-    The file's may be ``(T, 3)`` or ``(3, T)``, and count from 1: then vertex ``count`` occurs.
+    The file's array may be ``(T, 3)`` or ``(3, T)``, and count from 1, which is assumed if index ``count`` occurs.
 
     Raises:
         FileFormatError: If it is anything else.
@@ -106,10 +107,10 @@ def _numbers(path: Path, name: str, array: object) -> np.ndarray:
 
 # ------------------------------------------------------------------------------------------------------------- files
 def existing(path: str | os.PathLike[str], expected: str) -> Path:
-    """The path of a file that is there.
+    """The path of a file that exists.
 
     Raises:
-        FileFormatError: If it is not.
+        FileFormatError: If it does not exist.
     """
     path = Path(path)
     if not path.is_file():
@@ -118,7 +119,7 @@ def existing(path: str | os.PathLike[str], expected: str) -> Path:
 
 
 def beside(folder: Path, names: Iterable[str]) -> Path | None:
-    """The first of these files that lies in a folder."""
+    """The first of these files that exists in a folder; ``None`` if none does."""
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
@@ -142,8 +143,8 @@ def read_mat(path: str | os.PathLike[str], names: Iterable[str], optional: Itera
 
     Args:
         path: The file, of MATLAB 5 to 7.2.
-        names: Variables that must be there.
-        optional: Variables that may be.
+        names: Required variables.
+        optional: Optional variables.
 
     Raises:
         FileFormatError: If it is missing, damaged, of another version or lacks a variable.
@@ -160,7 +161,7 @@ def read_mat(path: str | os.PathLike[str], names: Iterable[str], optional: Itera
     # Damaged files fail anywhere inside scipy.
     except (ValueError, TypeError, KeyError, IndexError, EOFError, OSError, MemoryError, zlib.error, OverflowError,
             io.matlab.MatReadError) as error:  # fmt: skip
-        raise FileFormatError(path, f"a file that is no whole MATLAB file ({error})", expected) from error
+        raise FileFormatError(path, f"a file that is not a complete MATLAB file ({error})", expected) from error
     missing = [name for name in names if name not in content]
     if missing:
         there = ", ".join(entry[0] for entry in io.whosmat(path)) or "nothing"

@@ -2,13 +2,13 @@
 
 ``01_MorphableModel.mat`` holds 53,490 vertices in micrometres: ``shapeMU``, ``shapePC`` with unit-length columns,
 ``shapeEV`` with *standard deviations* (not eigenvalues, as the name says), the same for colour with values from 0 to
-255, and triangles ``tl`` that count from 1 and run clockwise. Basel's own code multiplies coefficients by the
-deviations, and so do the components here: coefficients are in standard deviations.
+255, and triangles ``tl`` that count from 1 and run clockwise. Basel's own code multiplies coefficients by the standard
+deviations. Here the components are multiplied by them, so that coefficients are in standard deviations.
 
-It has no expressions. Two files add them, for the 53,215 vertices without the neck: ``Exp_Pca.bin`` with
-``std_exp.txt`` (Guo et al. 2018, used by Deng et al. 2019), or ``Model_Exp.mat`` (Zhu et al. 2016). Which vertices
-those are is listed as ``trimIndex`` in ``BFM_exp_idx.mat`` or ``model_info.mat``; ``BFM_front_idx.mat`` picks 35,709
-of them, without ears and throat.
+The model has no expressions. Two files add them, for the 53,215 vertices without the neck: ``Exp_Pca.bin`` with
+``std_exp.txt`` (Guo et al. 2018, used by Deng et al. 2019), or ``Model_Exp.mat`` (Zhu et al. 2016). Those vertices are
+listed as ``trimIndex`` in ``BFM_exp_idx.mat`` or ``model_info.mat``; ``BFM_front_idx.mat`` picks 35,709 of them,
+without ears and throat.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MODEL_FILE = "01_MorphableModel.mat"
 REQUIRED = ("shapeMU", "shapePC", "shapeEV", "tl")
 _COLOURS = ("texMU", "texPC", "texEV")
 VERTICES = ("all", "noneck", "front")
-"""53,490, 53,215 or 35,709 vertices."""
+"""Choices of vertices: 53,490, 53,215 or 35,709 of them."""
 
 _TRIM_FILES = ("BFM_exp_idx.mat", "model_info.mat")
 _FRONT_FILE = "BFM_front_idx.mat"
@@ -58,13 +58,13 @@ def read_binary_expressions(path: Path, count: int) -> tuple[np.ndarray, np.ndar
 
     Args:
         path: ``Exp_Pca.bin``.
-        count: V.
+        count: Number of vertices V.
 
     Returns:
-        Unit-length components ``(V, 3, K)`` and deviations ``(K,)``, in micrometres.
+        Unit-length components ``(V, 3, K)`` and standard deviations ``(K,)``, in micrometres.
 
     Raises:
-        FileFormatError: If the sizes do not fit, or there are no deviations.
+        FileFormatError: If the sizes do not fit, or the standard deviations are missing.
     """
     expected = f"an int32 K, then (K + 1) x 3 x {count} float32"
     data = existing(path, expected).read_bytes()
@@ -72,17 +72,17 @@ def read_binary_expressions(path: Path, count: int) -> tuple[np.ndarray, np.ndar
     if not 0 < modes < 10_000 or len(data) != 4 + 4 * 3 * count * (modes + 1):
         raise FileFormatError(path, f"K = {modes} and {len(data)} bytes", expected)
     values = np.frombuffer(data, "<f4", offset=4).reshape(modes + 1, 3 * count)
-    std_path = existing(path.with_name(_BINARY_STD), f"the deviations that belong to {_BINARY}")
+    std_path = existing(path.with_name(_BINARY_STD), f"the standard deviations that belong to {_BINARY}")
     try:
         std = np.loadtxt(std_path, dtype=np.float64, ndmin=1).reshape(-1)
     except (ValueError, UnicodeDecodeError) as error:
-        raise FileFormatError(std_path, f"no list of numbers ({error})", f"{modes} deviations") from error
+        raise FileFormatError(std_path, f"not a list of numbers ({error})", f"{modes} standard deviations") from error
     basis = basis_of(path, "the components", values[1:].T, count)
-    return basis, deviations_of(std_path, "the deviations", std[:modes], modes)
+    return basis, deviations_of(std_path, "the standard deviations", std[:modes], modes)
 
 
 def _expressions(folder: Path, given: PathLike | None) -> Path | None:
-    """The file of expressions, or ``None`` for a model without."""
+    """The file of expressions, or ``None`` for a model without expressions."""
     if given == NO_EXPRESSIONS:
         return None
     return Path(given) if given is not None else beside(folder, (_BINARY, *EXPRESSION_FILES))
@@ -138,7 +138,7 @@ def read_basel_2009(
             ``facemodel_info.mat`` in the same folder, or else derived by registration.
         units: Unit of length of the result.
         expressions: ``Exp_Pca.bin``, ``Model_Exp.mat`` or ``Model_Expression.mat``; by default the one in the same
-            folder; ``"none"`` for a model without.
+            folder; ``"none"`` for a model without expressions.
         vertices: One of :data:`VERTICES`; by default ``"noneck"`` with expressions and ``"all"`` without.
 
     Returns:

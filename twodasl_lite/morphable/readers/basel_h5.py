@@ -1,12 +1,12 @@
 """The Basel Face Models of 2017 and 2019 (Gerig et al. 2018), in Basel's HDF5 layout.
 
 Three linear models of one mesh, ``shape``, ``expression`` and ``color``, each with ``model/mean`` (3V),
-``model/pcaBasis`` (3V, K) and ``model/pcaVariance`` (K); the mesh as ``shape/representer/points`` (3, V) and
-``cells`` (3, T), counting from 0; lengths in millimetres, colours from 0 to 1. Columns of the basis have unit length
-and coefficients are in standard deviations (older writers stored the columns already multiplied by the deviations:
-their lengths tell which it is). ``metadata/landmarks/json`` names some thirty points, among them no jaw line; "left"
-and "right" there are the person's own. Models with and without the mouth's inside, cut to the mask of 2009 (``bfm``)
-or to the face (``face12``), differ in nothing but V.
+``model/pcaBasis`` (3V, K) and ``model/pcaVariance`` (K); the mesh as ``shape/representer/points`` (3, V) and ``cells``
+(3, T), counting from 0; lengths in millimetres, colours from 0 to 1. Columns of the basis have unit length and
+coefficients are in standard deviations (older writers stored the columns already multiplied by the standard deviations:
+their lengths tell which it is). ``metadata/landmarks/json`` names about thirty points, none of them on the jaw line;
+"left" and "right" there are the person's own. Models with and without the mouth's inside, cut to the mask of 2009
+(``bfm``) or to the face (``face12``), differ only in V.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PathLike = str | os.PathLike[str]
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 LICENSE = "Basel Face Model: non-commercial research only (University of Basel)"
 
-_NEAR = 5.0  # mm from a named point to a vertex; points farther off were cut away with their part of the head
+_NEAR = 5.0  # mm from a named point to a vertex; points farther off belong to parts of the head that were cut off
 _MARKUP = {
     8: "center.chin.tip",
     30: "center.nose.tip",
@@ -44,7 +44,7 @@ _MARKUP = {
     62: "center.lips.upper.inner",
     66: "center.lips.lower.inner",
 }
-"""Landmarks of the 68 that Basel names a point for, by Basel's name."""
+"""Those of the 68 landmarks that Basel names a point for, with Basel's name."""
 
 
 def _linear(path: Path, file, group: str, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -74,7 +74,7 @@ def _linear(path: Path, file, group: str, count: int | None = None) -> tuple[np.
 
 
 def _named_points(path: Path, file) -> dict[str, np.ndarray]:
-    """Basel's landmarks, name to position."""
+    """Positions of Basel's landmarks by name."""
     item = file.get("metadata/landmarks/json")
     if item is None:
         return {}
@@ -108,7 +108,7 @@ def read_basel_h5(path: PathLike, *, landmarks: LandmarkChoice = None, units: st
 
     Args:
         path: The file.
-        landmarks: 68 vertices, or a file with them; by default the points that the file names, and the others derived
+        landmarks: 68 vertices, or a file with them; by default the points that the file names, with the others derived
             by registration.
         units: Unit of length of the result.
 
@@ -135,7 +135,7 @@ def read_basel_h5(path: PathLike, *, landmarks: LandmarkChoice = None, units: st
             albedo = {}
             if "color/model" in file:
                 colour_mean, colour = _linear(path, file, "color", count)
-                top = 255 if colour_mean.max() > 2 else 1  # the 2009 model in this layout counts to 255
+                top = 255 if colour_mean.max() > 2 else 1  # colours of the 2009 model in this layout go up to 255
                 albedo = {"albedo_mean": colour_mean / top, "albedo_basis": colour / top}
             cells = file.get("shape/representer/cells")
             if cells is None:
@@ -146,8 +146,8 @@ def read_basel_h5(path: PathLike, *, landmarks: LandmarkChoice = None, units: st
             if reference is not None and reference.shape == (3, count):
                 surfaces.append(np.asarray(reference, np.float64).T)
             known = _known(_named_points(path, file), surfaces)
-    except (OSError, RuntimeError, KeyError, TypeError) as error:  # whatever h5py meets in a damaged file
-        raise FileFormatError(path, f"a file that is no whole HDF5 file ({error})", expected) from error
+    except (OSError, RuntimeError, KeyError, TypeError) as error:  # whatever h5py raises on a damaged file
+        raise FileFormatError(path, f"a file that is not a complete HDF5 file ({error})", expected) from error
     year = "2019" if "2019" in path.name else "2017" if "2017" in path.name else "2017/2019"
     parts = Parts(mean, shape, triangles, "mm", expression_basis=expression, known=known, albedo=albedo)
     return assemble(

@@ -1,13 +1,14 @@
-"""FLAME 2020 and 2023 (Li et al. 2017): its linear part.
+"""The linear part of FLAME 2020 and 2023 (Li et al. 2017).
 
 ``generic_model.pkl``, ``female_model.pkl``, ``male_model.pkl`` and ``flame2023*.pkl`` hold ``v_template`` (5023, 3) in
 metres, ``shapedirs`` (5023, 3, 400) per standard deviation, of which the first 300 are identity and the other 100
-expression, and triangles ``f``. What FLAME has besides is not linear and is left out: the joints of neck, jaw and eyes
-with their corrective shapes. Expressions therefore open the mouth only as far as the expression components do.
+expression, and triangles ``f``. The rest of FLAME is not linear and is left out: the joints of neck, jaw and eyes with
+their corrective shapes. Expressions therefore open the mouth only as far as the expression components do.
 
-The files are pickles with arrays wrapped by chumpy and a sparse matrix of scipy; both are read as plain data, neither
-package is needed. The 68 landmarks come in a file of their own, as points on triangles: ``landmark_embedding.npy`` (all
-68) or ``flame_static_embedding.pkl`` (the 51 without the jaw line). A model takes the nearest corner of each triangle.
+The files are pickles with arrays wrapped by chumpy and a sparse matrix of scipy; both are read as plain data, without
+either package. The 68 landmarks come in a separate file, as points on triangles: ``landmark_embedding.npy`` (all 68) or
+``flame_static_embedding.pkl`` (the 51 without the jaw line). Each landmark is moved to the nearest corner of its
+triangle.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from twodasl_lite.morphable.readers.safe_pickle import CHUMPY, SPARSE, TORCH, lo
 PathLike = str | os.PathLike[str]
 
 NUM_IDENTITY = 300
-"""Columns of ``shapedirs`` that are identity; what follows is expression."""
+"""Number of columns of ``shapedirs`` that are identity; the rest are expression."""
 LICENSE = "FLAME: Max Planck Society, see flame.is.tue.mpg.de (2020: non-commercial research; 2023: CC-BY-4.0)"
 
 _JAW = 17  # landmarks of the jaw line, the first of the 68
@@ -48,10 +49,10 @@ def read_embedding(path: PathLike, triangles: np.ndarray) -> dict[int, int]:
 
     Args:
         path: ``.npy``, ``.npz`` or ``.pkl`` with triangle indices and barycentric coordinates of 68 or of 51 points.
-        triangles: ``(T, 3)``.
+        triangles: ``(T, 3)`` vertex indices.
 
     Returns:
-        Landmark (counting from 0) to vertex.
+        Vertex of each landmark, counting from 0.
 
     Raises:
         FileFormatError: If it is missing or holds anything else; MediaPipe's embedding has other points.
@@ -90,9 +91,9 @@ def read_flame(path: PathLike, *, landmarks: LandmarkChoice = None, units: str =
     """Read a FLAME model.
 
     Args:
-        path: The pickle; read without running it.
+        path: The pickle; read without executing it.
         landmarks: FLAME's landmark embedding, or 68 vertices, or a file with them. By default an embedding beside the
-            model; without one they are derived by registration, which is less exact.
+            model; without one they are derived by registration, which is less accurate.
         units: Unit of length of the result.
 
     Returns:

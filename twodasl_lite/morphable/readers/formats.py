@@ -1,4 +1,4 @@
-"""The table of formats: what each is, how it is recognised, which reader it has."""
+"""The table of formats: the model, how a file is recognised, and the reader."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class FaceModelFormat:
     """A kind of file that holds a face model.
 
     Attributes:
-        kind: Its name for :func:`read_face_model`.
-        title: The model.
-        files: What to give as the path.
+        kind: Name of the kind for :func:`read_face_model`.
+        title: Name of the model.
+        files: File or folder to give as the path.
         license: The usual licence of the data.
-        needs: Packages beyond the basic ones.
+        needs: Required packages beyond the basic ones.
         checked: What the reader was checked against.
-        recognises: Whether a path is of this kind, by its content; never raises.
+        recognises: Function that tells by the content whether a path is of this kind; never raises.
         read: The reader; its keyword arguments are the options.
     """
 
@@ -56,7 +56,7 @@ def _begins(path: Path, start: bytes) -> bool:
 
 
 def _mentions(path: Path, *words: bytes) -> bool:
-    """Whether a pickle names all these keys; it is searched as bytes, not read."""
+    """Whether a pickle names all these keys; it is searched as bytes, not unpickled."""
     if not path.is_file() or path.suffix not in (".pkl", ".pickle"):
         return False
     missing, tail, longest = set(words), b"", max(map(len, words))
@@ -99,7 +99,7 @@ def _read_own(path: str | os.PathLike[str]) -> MorphableModel:
 
 
 LAYOUT_ONLY = "layout tested, file not"
-"""Of a reader that was tested on files which its tests write as published; the real one needs a licence."""
+"""Marks a reader tested on files that its tests write in the published layout; the real file needs a licence."""
 _WRITTEN = LAYOUT_ONLY
 
 FORMATS: tuple[FaceModelFormat, ...] = (
@@ -155,7 +155,7 @@ def recognise(path: str | os.PathLike[str]) -> FaceModelFormat:
     """Tell what kind of face model a file or folder is.
 
     Raises:
-        FileFormatError: If it is missing or none of the kinds.
+        FileFormatError: If it is missing or of no known kind.
     """
     path = Path(path)
     expected = f"a face model ({', '.join(entry.kind for entry in FORMATS)})"
@@ -171,7 +171,7 @@ def recognise(path: str | os.PathLike[str]) -> FaceModelFormat:
     raise FileFormatError(path, "a file of another kind", expected)
 
 
-# Files by which folders are told: a folder with some of them, and not all, is an incomplete one.
+# Files that identify folders: a folder with some of them, but not all, is incomplete.
 _FOLDERS: dict[str, tuple[str, ...]] = {
     "3ddfa": ("u_shp.npy", "u_exp.npy", "w_shp_sim.npy", "w_exp_sim.npy", "keypoints_sim.npy", "param_whitening.pkl"),
     "3ddfa-v2": ("bfm_noneck_v3.pkl", "tri.pkl", "param_mean_std_62d_120x120.pkl"),
@@ -182,7 +182,7 @@ _FOLDERS: dict[str, tuple[str, ...]] = {
 
 
 def _incomplete(folder: Path) -> str | None:
-    """What a folder lacks that has a part of the files of a kind; of several kinds, the one it has most of."""
+    """What is missing in a folder with some of a kind's files; of several kinds, the most complete one counts."""
     shares = {}
     for kind, names in _FOLDERS.items():
         present = sum((folder / name).exists() for name in names)

@@ -1,13 +1,13 @@
-"""ICT Face Model Light (Li et al. 2020): the free, real model (MIT).
+"""ICT Face Model Light (Li et al. 2020): a free model of real faces (MIT licence).
 
 The public repository keeps a folder ``FaceXModel`` of Wavefront OBJ files with one vertex order: the neutral face
-``generic_neutral_mesh.obj``, ``identity000.obj`` to ``identity099.obj`` (the neutral face displaced by one deviation of
-a principal component) and one file per expression, named by Apple's ARKit with ``_L`` and ``_R`` for the person's own
-left and right. Lengths are centimetres. The same model repacked in one ``.npz`` is read too.
+``generic_neutral_mesh.obj``, ``identity000.obj`` to ``identity099.obj`` (the neutral face displaced by one standard
+deviation of a principal component) and one file per expression, named by Apple's ARKit with ``_L`` and ``_R`` for the
+person's own left and right. Lengths are centimetres. The same model repacked in one ``.npz`` is read too.
 
-The first 24,591 of the 26,719 vertices are kept: skin, mouth, teeth and eyeballs. What follows is a game engine's
-helper geometry over the eyes, and the eyelashes. Expressions that move nothing of the face (the pupils' size) are left
-out, which leaves 55 of the 57.
+The first 24,591 of the 26,719 vertices are kept: skin, mouth, teeth and eyeballs. The rest is a game engine's helper
+geometry over the eyes, and the eyelashes. Expressions that move nothing of the face (the pupils' size) are left out,
+which leaves 55 of the 57.
 """
 
 from __future__ import annotations
@@ -58,18 +58,18 @@ MULTI_PIE = (
 )
 """The 68 landmarks that the repository publishes."""
 JAW_LINE = (1278, 1272, 12, 1834, 243, 781, 2199, 1447, 966, 3661, 4390, 3022, 2484, 4036, 2253, 3490, 3496)
-"""Its substitute for the first 17: the edge of the jaw instead of the outline of the frontal face."""
+"""The repository's substitute for the first 17: the edge of the jaw instead of the outline of the frontal face."""
 BASEL_JAW = (8130, 7832, 7441, 8841, 823, 1831, 790, 2197, 969, 4388, 3031, 4033, 3064, 9164, 6714, 7105, 7403)
-"""Where the Basel Face Model has the first 17 (3DDFA's list, in which AFLW2000-3D and 300W-LP are annotated), as
-:func:`~twodasl_lite.morphable.register.matching_landmarks` finds them."""
+"""Where the Basel Face Model has the first 17 (3DDFA's list, with which AFLW2000-3D and 300W-LP are annotated), as
+found by :func:`~twodasl_lite.morphable.register.matching_landmarks`."""
 JAWS = ("outline", "edge", "basel")
 
-_MOVES = 0.05  # cm on the face: what an expression must move to be one
+_MOVES = 0.05  # cm: smallest movement on the face that counts as an expression
 REPACK_ARRAYS = ("mean", "identity", "expression", "expression_names", "triangles")
 """Arrays of the one-file repack."""
 
 Progress = Callable[[int, int], None]
-"""Called with files read and files in all."""
+"""Called with the number of files read and the total."""
 
 
 def find_folder(path: PathLike) -> Path:
@@ -127,10 +127,10 @@ def read_ict_folder(
 
     Args:
         path: ``FaceXModel``, or the repository that holds it.
-        landmarks: Instead of the published 68.
+        landmarks: Landmarks to use instead of the published 68.
         units: Unit of length of the result.
         jaw: ``"outline"``: the published 68; ``"edge"``: with the published substitute for the jaw line; ``"basel"``:
-            with the jaw line of the Basel Face Model, for comparison with annotations made with that.
+            with the jaw line of the Basel Face Model, for comparison with annotations made with that model.
         progress: Called after each file.
 
     Returns:
@@ -188,7 +188,7 @@ def read_ict_npz(
 ) -> MorphableModel:
     """Read the repack: ``mean`` (V, 3), ``identity`` (K, V, 3), ``expression``, ``expression_names``, ``triangles``.
 
-    Args and returns as for :func:`read_ict_folder`.
+    Arguments and result are as for :func:`read_ict_folder`.
 
     Raises:
         FileFormatError: If the file is missing, damaged, or lacks an array.

@@ -1,8 +1,8 @@
-"""The ICT Face Model Light from its public repository, at one version and checked.
+"""Download of the ICT Face Model Light from its public repository, at a pinned version and checked.
 
-With git the files come as one shallow fetch of that version; without it, one by one over HTTPS, each kept as soon as it
-is whole, so that a second attempt goes on where the first one stopped. Nothing is used before the checksum over all
-files is right.
+With git, the files come as one shallow fetch of that version; without it, one by one over HTTPS. Each is kept as soon
+as it is complete, so that a second attempt continues where the first one stopped. Nothing is used before the checksum
+over all files is verified.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from twodasl_lite.morphable.readers.ict import FOLDER, NEUTRAL
 REPOSITORY = "https://github.com/ICT-VGL/ICT-FaceKit"
 COMMIT = "da5f95a607f5e6b37755b38d3385d7f2853732e5"
 SHA256 = "75cd8336ad0cf5d94983ecd3659b4dc3b2e18edaef43c0a0bbaf5aa1db0873e9"
-"""Of the files that are used, see :func:`digest`."""
+"""Checksum of the files that are used, see :func:`digest`."""
 LICENSE_FILE = "LICENSE"
 
 _RAW = f"https://raw.githubusercontent.com/ICT-VGL/ICT-FaceKit/{COMMIT}"
@@ -37,7 +37,7 @@ Progress = Callable[[int, int], None]
 
 
 class DownloadError(TwodaslError):
-    """Something could not be fetched; says what to do by hand."""
+    """A failed download; the message says what to do by hand."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(
@@ -57,7 +57,7 @@ def used_files(folder: Path) -> list[str]:
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))["expressions"]
         if not all(isinstance(name, str) and name.replace("_", "").isalnum() for name in listed):
-            raise ValueError("names that are no names")
+            raise ValueError("invalid names")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileFormatError(path, f"unreadable content ({error})", "ICT-FaceKit's list of names") from error
     names = [NEUTRAL, *(f"identity{k:03}" for k in range(_NUM_IDENTITY)), *listed, *_UNLISTED]
@@ -65,7 +65,7 @@ def used_files(folder: Path) -> list[str]:
 
 
 def digest(folder: Path, progress: Progress | None = None) -> str:
-    """SHA-256 over names and contents of the used files, line ends as in the repository.
+    """SHA-256 over names and contents of the used files, with line endings as in the repository.
 
     Raises:
         FileFormatError: If one of them is missing.
@@ -87,7 +87,7 @@ def verify(folder: Path, progress: Progress | None = None) -> None:
     """Refuse files that are not the pinned version.
 
     Raises:
-        FileFormatError: If the checksum is another, or a file is missing.
+        FileFormatError: If the checksum differs, or a file is missing.
     """
     found = digest(folder, progress)
     if found != SHA256:
@@ -99,20 +99,20 @@ def verify(folder: Path, progress: Progress | None = None) -> None:
 
 
 def fetch(work: Path, source: str | None = None, *, report: Report = print, progress: Progress | None = None) -> Path:
-    """Bring the repository's files here.
+    """Fetch the repository's files.
 
     Args:
-        work: Folder for what is fetched; may hold the rest of an earlier attempt.
+        work: Folder for the fetched files; may hold those of an earlier attempt.
         source: A folder that holds the files, or an address or path that git can fetch from; the public repository by
             default.
-        report: Told what happens, one line at a time.
-        progress: Called with files fetched and files in all, when they come one by one.
+        report: Called with one line of text for each step.
+        progress: Called with the number of files fetched and the total, when they come one by one.
 
     Returns:
         ``FaceXModel`` with the files, not yet verified; the licence lies beside it.
 
     Raises:
-        DownloadError: If it cannot be had.
+        DownloadError: If the files cannot be fetched.
     """
     if source is not None and (Path(source) / FOLDER / f"{NEUTRAL}.obj").is_file():
         report(f"using the files in {source}")
@@ -133,7 +133,7 @@ def fetch(work: Path, source: str | None = None, *, report: Report = print, prog
 
 
 def _fetch_git(folder: Path, source: str, report: Report) -> None:
-    """A shallow fetch of one version into a repository of its own; a second call goes on with what is there."""
+    """A shallow fetch of one version into a repository of its own; a second call continues with what is there."""
     folder.mkdir(parents=True, exist_ok=True)
     report(f"git fetch {source} (version {COMMIT[:12]}, about 110 MB)")
     environment = os.environ | {"GIT_TERMINAL_PROMPT": "0"}
@@ -164,7 +164,7 @@ _GIT = ("init", "fetch", "checkout")
 
 
 def _fetch_files(folder: Path, report: Report, progress: Progress | None) -> None:
-    """One file after the other; those that are there already are not fetched again."""
+    """Fetch one file after another; existing files are not fetched again."""
     report(f"downloading from {_RAW} (about 400 MB)")
     target = folder / FOLDER
     target.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """The 68 landmarks of a model whose file does not hold them, or holds only some.
 
-A list of 68 vertices can be given, as numbers or in a file. Otherwise they are found by laying the embedded face over
-the model (:mod:`twodasl_lite.morphable.readers.registration`) and taking the nearest vertices.
+A list of 68 vertices can be given, as numbers or in a file. Otherwise they are found by registering the embedded face
+to the model (:mod:`twodasl_lite.morphable.readers.registration`) and taking the nearest vertices.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from twodasl_lite.landmarks import NUM_LANDMARKS
 from twodasl_lite.morphable.readers.arrays import read_mat
 
 LandmarkChoice = Sequence[int] | Mapping[int, int] | str | os.PathLike[str] | None
-"""68 vertices; some vertices by landmark; a file with either; or nothing, for the format's own or derived ones."""
+"""68 vertices; a mapping from landmarks to vertices; a file with either; or ``None``: the format's own or derived."""
 
 _EXPECTED = f"{NUM_LANDMARKS} vertex indices, counting from 0"
 _MAPPING = re.compile(r"^\s*(\d+)\s*=\s*(\d+)\s*(?:#.*)?$")
@@ -38,13 +38,13 @@ def resolve_landmarks(
 
     Args:
         mean: ``(V, 3)`` the average face in millimetres.
-        triangles: ``(T, 3)``.
-        chosen: What the caller gave; it goes before everything else.
-        published: ``(68,)`` what the format holds, if it holds all.
-        known: What it holds, if it holds some.
+        triangles: ``(T, 3)`` vertex indices.
+        chosen: The caller's choice, which takes precedence over everything else.
+        published: ``(68,)`` vertices that the format holds, if it holds all.
+        known: Vertices by landmark that it holds, if it holds some.
 
     Returns:
-        ``(68,)`` indices, and how they came about.
+        ``(68,)`` indices, and their origin in words.
 
     Raises:
         ValueRangeError: If the chosen ones are not 68 vertices of the model.

@@ -1,9 +1,9 @@
 """The Basel Face Model of 300W-LP's annotations: ``Model_Shape.mat`` and ``Model_Exp.mat`` (Zhu et al. 2016).
 
-The MATLAB code of 300W-LP makes the former of Basel's own file: 53,215 vertices without the neck, 199 unit-length
-components ``w`` with deviations ``sigma``, triangles and 68 ``keypoints`` that count from 1; the latter adds 29
-expressions of FaceWarehouse. Lengths are micrometres and coefficients raw, as the annotations' ``Shape_Para`` and
-``Exp_Para`` are.
+The MATLAB code of 300W-LP makes the first file from Basel's own: 53,215 vertices without the neck, 199 unit-length
+components ``w`` with standard deviations ``sigma``, triangles and 68 ``keypoints`` that count from 1; the second adds
+29 expressions of FaceWarehouse. Lengths are in micrometres and coefficients are raw, like the annotations'
+``Shape_Para`` and ``Exp_Para``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def read_expressions(path: Path, count: int) -> tuple[np.ndarray, np.ndarray, np
     """Read ``Model_Exp.mat`` or ``Model_Expression.mat``: FaceWarehouse's expressions on the 53,215 vertices.
 
     Returns:
-        Mean movement ``(V, 3)`` and components ``(V, 3, K)`` in micrometres, and deviations ``(K,)``.
+        Mean movement ``(V, 3)`` and components ``(V, 3, K)`` in micrometres, and standard deviations ``(K,)``.
     """
     content = read_mat(path, ["mu_exp", "w_exp", "sigma_exp"])
     basis = basis_of(path, "w_exp", content["w_exp"], count)
@@ -60,7 +60,7 @@ def read_model_shape(
 
     Args:
         path: ``Model_Shape.mat``.
-        landmarks: Instead of the file's own 68.
+        landmarks: Landmarks to use instead of the file's own 68.
         units: Unit of length of the result; coefficients stay raw.
         expressions: ``Model_Exp.mat`` or ``Model_Expression.mat``; by default the one beside it. Without it the model
             has no expressions.
@@ -82,7 +82,7 @@ def read_model_shape(
         mean = mean + average
         source += f" and {expression_path.name}; zero is the mean expression"
     albedo = {}
-    if "mu_tex" in content:  # the components come without deviations, which leaves the average
+    if "mu_tex" in content:  # the components come without standard deviations, which leaves the average
         colours = vertices_of(path, "mu_tex", content["mu_tex"], count) / 255
         albedo = {"albedo_mean": colours, "albedo_basis": np.zeros((count, 3, 0), np.float32)}
     parts = Parts(

@@ -1,8 +1,8 @@
-"""From a format's parts to a model.
+"""Assembling a model from a format's parts.
 
 Formats differ in units, in how they flatten arrays, in whether indices count from 0 or 1 and whether triangles run
-clockwise. A reader says what its format holds as :class:`Parts`; :func:`assemble` makes a model in this package's
-conventions of it.
+clockwise. A reader returns what its format holds as :class:`Parts`; :func:`assemble` makes a model in this package's
+conventions from it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from twodasl_lite.morphable.model import ExpressionKind, MorphableModel
 from twodasl_lite.morphable.readers.markup import LandmarkChoice, resolve_landmarks
 
 MILLIMETRES = {"um": 1e-3, "mm": 1.0, "cm": 10.0, "m": 1000.0}
-"""Units of length to millimetres."""
+"""Length of each unit in millimetres."""
 
 ACTIVATION_STD = 0.4
-"""Spread of a blendshape's activation over random expressions: no format publishes one, this is the embedded face's."""
+"""Spread of a blendshape's activation over random expressions: no format publishes one, so this is the embedded
+face's."""
 
 
 @dataclass
@@ -34,15 +35,16 @@ class Parts:
         shape_basis: ``(V, 3, Ks)`` in ``unit`` per unit of the coefficients.
         triangles: ``(T, 3)`` vertex indices from 0, in either orientation.
         unit: One of :data:`MILLIMETRES`.
-        expression_basis: ``(V, 3, Ke)``; none by default.
-        shape_std: ``(Ks,)``; 1 by default: coefficients in standard deviations.
-        expression_std: ``(Ke,)`` likewise; :data:`ACTIVATION_STD` for blendshapes.
+        expression_basis: ``(V, 3, Ke)`` like ``shape_basis``; none by default.
+        shape_std: ``(Ks,)`` standard deviations of the coefficients; 1 by default.
+        expression_std: ``(Ke,)`` standard deviations of the expression coefficients; by default 1, or
+            :data:`ACTIVATION_STD` for blendshapes.
         published: ``(68,)`` landmarks that come with the format.
-        known: Some landmarks that come with the format: index in the markup to vertex.
+        known: Vertices of some landmarks that come with the format, by index in the markup.
         albedo: ``albedo_mean``, ``albedo_basis`` and ``albedo_std`` of the model, sRGB in [0, 1].
         regions: Named vertex sets.
         expression_names: A name per expression.
-        expression_kind: See :class:`MorphableModel`.
+        expression_kind: Kind of the expressions, see :class:`MorphableModel`.
     """
 
     mean: np.ndarray
@@ -67,12 +69,12 @@ def assemble(
 
     Args:
         path: The file, for messages.
-        parts: What it holds.
+        parts: Parts that the file holds.
         units: Unit of length of the result, one of :data:`MILLIMETRES`.
         landmarks: The reader's choice of landmarks, see :func:`resolve_landmarks`.
         name: Name of the model.
-        license: Its licence.
-        source: Where it comes from; units, coefficients and landmarks are added.
+        license: Licence of the data.
+        source: Origin of the model; units, coefficients and landmarks are added.
 
     Raises:
         FileFormatError: If the parts do not fit together.
@@ -130,14 +132,14 @@ def _scaled(array: np.ndarray, scale: float) -> torch.Tensor:
 
 
 def outward(mean: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Turn all triangles over if they show their inside.
+    """Reverse all triangles if they show their inside.
 
     A closed surface, or an open mask seen from a point well behind it, encloses a positive volume when its triangles
     run counter-clockwise seen from outside.
 
     Args:
         mean: ``(V, 3)``, z towards the viewer.
-        triangles: ``(T, 3)``.
+        triangles: ``(T, 3)`` vertex indices.
 
     Returns:
         ``(T, 3)`` counter-clockwise.

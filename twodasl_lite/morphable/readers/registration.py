@@ -1,10 +1,10 @@
 """Landmarks by registration: the embedded face is fitted to a model's average face and its landmarks are read off.
 
 An iterative closest point fit (Besl and McKay 1992) with the embedded model's own shape components as the allowed
-deformations, point to plane (Chen and Medioni 1992): in each round every point of the embedded face looks for the
-nearest vertex of the other surface, and one least-squares step moves, turns, scales and deforms it towards the planes
-found. Both faces look along +z and are in millimetres, so no rough alignment by hand is needed: the tips of the noses,
-the points nearest to the viewer, are put on each other.
+deformations, point to plane (Chen and Medioni 1992): each round finds the nearest vertex of the other surface for every
+point of the embedded face, and one least-squares step moves, rotates, scales and deforms it towards the planes found.
+Both faces look along +z and are in millimetres, so no rough alignment by hand is needed: the fit starts with the tips
+of the noses, the points nearest to the viewer, on top of each other.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from twodasl_lite.morphable.build import align
 
 _ROUNDS = 30
 _REACH = (25.0, 6.0)  # mm: how far a nearest vertex may be, in the first and in the last round
-_PRIOR = 4.0  # a shape coefficient of one deviation costs as much as this many points that are 1 mm off
-_KNOWN_WEIGHT = 20.0  # of a known landmark, against 1 of a point of the surface
-_MIN_KNOWN = 4  # landmarks for a similarity transform of their own
-_EVERY = 3  # of the embedded face's points is enough
-_ALIKE = 0.5  # cosine between normals that are compared
+_PRIOR = 4.0  # a shape coefficient of one standard deviation costs as much as this many points that are 1 mm off
+_KNOWN_WEIGHT = 20.0  # weight of a known landmark; a point of the surface has 1
+_MIN_KNOWN = 4  # smallest number of known landmarks for a similarity transform
+_EVERY = 3  # every third point of the embedded face is enough
+_ALIKE = 0.5  # smallest cosine between the normals of partners
 _FITTING = 0.6  # share of points that find a partner in the end; on faces it is above 0.9
-_POSE = 7  # turn, shift and growth
-_FRONT = 95.0  # mm behind the tip of the nose ends what is compared; heads differ in what they have there
+_POSE = 7  # parameters of rotation, shift and scale
+_FRONT = 95.0  # mm behind the tip of the nose; nothing farther back is compared, because heads differ there
 
 
 def vertex_normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
@@ -58,14 +58,14 @@ def derive_landmarks(mean: np.ndarray, triangles: np.ndarray, known: Mapping[int
     Args:
         mean: ``(V, 3)`` in millimetres, x right, y up, z towards the viewer.
         triangles: ``(T, 3)`` counter-clockwise.
-        known: Landmarks whose vertices are known; they are kept, and steer the fit.
+        known: Landmarks whose vertices are known; they are kept, and guide the fit.
 
     Returns:
         ``(68,)`` int64.
 
     Raises:
         MissingDependencyError: If scipy is not installed.
-        ValueRangeError: If the surface is no face, or not in this frame and unit.
+        ValueRangeError: If the surface is not a face, or not in this frame and unit.
     """
     spatial = require("scipy.spatial", "models", "finding landmarks by registration")
     from twodasl_lite.morphable.embedded import embedded_face_model
@@ -77,7 +77,7 @@ def derive_landmarks(mean: np.ndarray, triangles: np.ndarray, known: Mapping[int
     skin = np.union1d(skin, np.fromiter(known.values(), np.int64, len(known)))
     face = embedded_face_model()
     template = face.mean.double().numpy()
-    basis = (face.shape_basis * face.shape_std).double().numpy()  # (V, 3, K) per deviation
+    basis = (face.shape_basis * face.shape_std).double().numpy()  # (V, 3, K) per standard deviation
     template_normals = vertex_normals(template, face.triangles.numpy())
     marks = face.landmarks.numpy()
     tip = template[marks[30]]
@@ -85,7 +85,7 @@ def derive_landmarks(mean: np.ndarray, triangles: np.ndarray, known: Mapping[int
     points = np.union1d(face.regions["face"].numpy(), face.regions["nose"].numpy())
     points = points[template[points, 2] > tip[2] - _FRONT][::_EVERY]
 
-    # Where to start.
+    # The starting point.
     target_tip = mean[skin[mean[skin, 2].argmax()]]
     rotation, scale, shift = np.eye(3), 1.0, target_tip - tip
     if len(known) >= _MIN_KNOWN:
@@ -131,7 +131,7 @@ def derive_landmarks(mean: np.ndarray, triangles: np.ndarray, known: Mapping[int
             systems.append((_KNOWN_WEIGHT**0.5 * matrix, _KNOWN_WEIGHT**0.5 * value))
         matrix, value = (np.concatenate(part) for part in zip(*systems, strict=True))
         prior = np.concatenate([np.full(_POSE, 1e-6), np.full(len(shape), _PRIOR)])
-        # The prior holds the coefficients themselves, not this step of theirs.
+        # The prior applies to the coefficients themselves, not to this step.
         now = np.concatenate([np.zeros(_POSE), shape])
         update = np.linalg.solve(matrix.T @ matrix + np.diag(prior), matrix.T @ value - prior * now)
         turn, growth = _rotation(update[:3]), np.exp(np.clip(update[6], -0.2, 0.2))

@@ -1,10 +1,10 @@
-"""Numbers out of pickles without running them.
+"""Reading numbers from pickles without executing them.
 
-A pickle is a small program: while it is read it may call any function of any module, so reading one from a stranger
-is running a stranger's code. Several face models are published as pickles all the same. This reader keeps the
-format and drops the danger: it looks nothing up. Every name that a pickle mentions becomes an inert record of what
-it was called with; afterwards the few records that describe numpy arrays (and, where a format needs them, arrays
-wrapped by chumpy or scipy) are turned into arrays by code of this module. Any other name is refused.
+A pickle is a small program: while it is read, it may call any function of any module, so reading a stranger's pickle
+means running a stranger's code. Several face models are nevertheless published as pickles. This reader is safe because
+it looks nothing up. Every name that a pickle mentions becomes an inert record of what it was called with; afterwards
+the few records that describe numpy arrays (and, where a format needs them, arrays wrapped by chumpy or scipy) are
+turned into arrays by this module's code. Any other name is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from twodasl_lite.errors import FileFormatError
 
 MAX_BYTES = 4 * 2**30
-"""Largest file that is read; the largest published model has a tenth of it."""
+"""Size in bytes of the largest file that is read; the largest published model has a tenth of it."""
 
 # Python 2 and 3, numpy 1 and 2 call the same things by different names.
 _RECONSTRUCT = {f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")}
@@ -43,15 +43,15 @@ SPARSE = frozenset(f"scipy.sparse.{module}.{name}" for name in ("csc_matrix", "c
 """Compressed sparse matrices of scipy; turned into dense arrays."""
 
 TORCH = frozenset({"torch._utils._rebuild_tensor_v2", "torch.storage._load_from_bytes", "torch._utils._rebuild_tensor"})
-"""How tensors are made; FLAME's landmark file holds some, which nobody here needs. They become ``None``."""
+"""Functions that make tensors; FLAME's landmark file holds some, which are not needed here and become ``None``."""
 
 _NPY_MAGIC = b"\x93NUMPY"  # an .npy of objects is a short header and a pickle
 _PLAIN_KINDS = "biufc"  # numbers and booleans; never objects
-_MAX_DENSE = 2**28  # entries of a sparse matrix that is made dense
+_MAX_DENSE = 2**28  # largest number of entries of a sparse matrix that is made dense
 
 
 class _Record:
-    """Something a pickle wanted to call: its name is the class's, its arguments and state are kept, nothing runs."""
+    """Something that a pickle wanted to call: its name, arguments and state are kept, but nothing runs."""
 
     __slots__ = ("args", "items", "state")
     qualified = ""
@@ -80,7 +80,7 @@ class _Unpickler(pickle.Unpickler):
         qualified = f"{module}.{name}"
         if qualified not in self.allowed:
             raise _Refused(qualified)
-        # A class of its own per file: whatever a pickle might do to it dies with it.
+        # A separate class per file: whatever a pickle might do to it affects no other file.
         if qualified not in self.classes:
             self.classes[qualified] = type("Record", (_Record,), {"__slots__": (), "qualified": qualified})
         return self.classes[qualified]
@@ -94,7 +94,7 @@ class _Refused(Exception):
 
 
 class _Damaged(Exception):
-    """A record that makes no array."""
+    """A record that does not describe an array."""
 
 
 def _dtype(record: object) -> np.dtype:
@@ -142,7 +142,7 @@ class _Resolver:
     """Turns records into arrays, each once, however often a file mentions it."""
 
     def __init__(self) -> None:
-        self.done: dict[int, tuple[object, object]] = {}  # keeps the record too, so that its id stays its own
+        self.done: dict[int, tuple[object, object]] = {}  # keeps the record too, so that its id is not reused
         self.open: set[int] = set()
 
     def __call__(self, value: object) -> object:
@@ -214,15 +214,15 @@ def load_pickle(path: str | os.PathLike[str], also: Iterable[str] = ()) -> objec
 
     Args:
         path: The file.
-        also: Further names that are tolerated: from :data:`CHUMPY` and :data:`SPARSE`, whose instances are unwrapped
-            to arrays, and from :data:`TORCH`, whose are left out.
+        also: Further names that are accepted: from :data:`CHUMPY` and :data:`SPARSE`, whose instances are unwrapped to
+            arrays, and from :data:`TORCH`, whose instances become ``None``.
 
     Returns:
         What the file holds: dictionaries, lists, numbers, strings and arrays. An ``.npy`` of objects is a list.
 
     Raises:
-        FileFormatError: If the file is missing, too large, damaged, or mentions any other function or class; that
-            one is named, and has not been called.
+        FileFormatError: If the file is missing, too large, damaged, or mentions any other function or class; the
+            message names it, and it has not been called.
     """
     path = Path(path)
     expected = "a pickle of numpy arrays and nothing else"
@@ -243,7 +243,7 @@ def load_pickle(path: str | os.PathLike[str], also: Iterable[str] = ()) -> objec
         raise FileFormatError(path, f"the name {refused}, which was not looked up or called", expected) from None
     except _Damaged as damaged:
         raise FileFormatError(path, f"{damaged}", expected) from damaged
-    # Arbitrary bytes make the unpickler fail in many ways; all mean that this is no such file.
+    # Arbitrary bytes make the unpickler fail in many ways; all mean that this is not such a file.
     except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, MemoryError, OverflowError,
             RecursionError, TypeError, ValueError, ImportError) as error:  # fmt: skip
         raise FileFormatError(path, f"no readable pickle ({type(error).__name__}: {error})", expected) from error

@@ -1,11 +1,11 @@
 """The Surrey Face Model (Huber et al. 2016) in the binary files of eos.
 
-``sfm_shape_3448.bin`` is what the C++ library cereal writes: numbers one after the other, little-endian, without
-names. A version, then the shape model: mean (3V), unit-length components (3V, K) by columns, *eigenvalues* (K) and
-triangles; then a colour model of the same form, empty in the public file. ``expression_blendshapes_3448.bin`` beside it
-lists named movements. Lengths are millimetres; components are multiplied by the square roots of the eigenvalues here:
-coefficients are in standard deviations, as eos takes them. ``ibug_to_sfm.txt`` names vertices for 50 of the 68
-landmarks. Any other model that eos has converted can be read the same way.
+``sfm_shape_3448.bin`` is what the C++ library cereal writes: numbers one after the other, little-endian, without names.
+A version, then the shape model: mean (3V), unit-length components (3V, K) by columns, *eigenvalues* (K) and triangles;
+then a colour model of the same form, empty in the public file. ``expression_blendshapes_3448.bin`` beside it lists
+named movements. Lengths are in millimetres. Here, components are multiplied by the square roots of the eigenvalues, so
+coefficients are in standard deviations, as in eos. ``ibug_to_sfm.txt`` names vertices for 50 of the 68 landmarks. Any
+other model that eos has converted can be read the same way.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LICENSE = "Surrey Face Model: free for non-commercial use (University of Surrey)
 
 
 class _Reader:
-    """Takes numbers from the front of a file's bytes.
+    """Reads numbers from a file's bytes, from front to back.
 
     Raises:
         FileFormatError: From every method, when the file ends too early or a size makes no sense.
@@ -81,7 +81,7 @@ class _Reader:
             try:
                 name = self.take(length).decode()
             except UnicodeDecodeError as error:
-                raise self.fail("a blendshape whose name is no text") from error
+                raise self.fail("a blendshape whose name is not text") from error
             result[name] = self.matrix()
         return result
 
@@ -98,8 +98,8 @@ def read_blendshapes(path: PathLike, count: int) -> tuple[list[str], np.ndarray]
     """Read a file of named movements.
 
     Args:
-        path: For instance ``expression_blendshapes_3448.bin``.
-        count: V.
+        path: The file, for instance ``expression_blendshapes_3448.bin``.
+        count: Number of vertices V.
 
     Returns:
         Names, and movements ``(V, 3, K)``.
@@ -123,7 +123,7 @@ def read_surrey(
     """Read the Surrey Face Model, or another model in eos' format.
 
     Args:
-        path: ``sfm_shape_3448.bin`` or another file of eos, or the folder that holds the former (``share`` of eos).
+        path: ``sfm_shape_3448.bin`` or another file of eos, or the folder that holds the first (``share`` of eos).
         landmarks: 68 vertices, a mapping file of eos, or another file; by default ``ibug_to_sfm.txt`` beside the
             model. The landmarks that a mapping does not name are derived by registration.
         units: Unit of length of the result.

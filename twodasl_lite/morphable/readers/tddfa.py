@@ -4,11 +4,12 @@
   ``w_shp_sim.npy`` (40 components), ``w_exp_sim.npy`` (10), ``keypoints_sim.npy``, ``param_whitening.pkl``.
 * 3DDFA_V2's ``bfm_noneck_v3.pkl`` (Guo et al. 2020) with ``param_mean_std_62d_120x120.pkl`` beside it.
 
-In both lengths are micrometres, the average face is the average shape plus the average expression, and
-coefficients are *raw*: multiples of the published components, not of standard deviations. (The shape components have
-unit length, so their coefficients are in micrometres, up to millions; those of expression are some 2e5 long, and their
-coefficients about 1.) The deviations come from the whitening, over 300W-LP. In millimetres the coefficients keep their
-values, but the pose, which maps lengths to pixels, grows by 1000: :func:`read_whitening` converts that with it.
+In both, lengths are in micrometres, the average face is the average shape plus the average expression, and coefficients
+are *raw*: multiples of the published components, not of standard deviations. (The shape components have unit length, so
+their coefficients are in micrometres, up to millions; the expression components are about 2e5 long, and their
+coefficients about 1.) The standard deviations come from the whitening, over 300W-LP. In millimetres the coefficients
+keep their values, but the pose, which maps lengths to pixels, becomes 1000 times as large: :func:`read_whitening`
+converts the whitening accordingly.
 """
 
 from __future__ import annotations
@@ -93,13 +94,13 @@ def _keypoints(path: Path, array: np.ndarray, count: int) -> np.ndarray:
 
 
 def _deviations(whitening: Whitening, num_shape: int, num_expression: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Deviations of shape and expression out of a whitening of the paper's 40 + 10."""
+    """Standard deviations of shape and expression from a whitening of the paper's 40 + 10."""
     layout = CoefficientLayout()
     if num_shape > layout.num_shape or num_expression > layout.num_expression:
         raise FileFormatError(
             path,
             f"{num_shape} + {num_expression} components",
-            f"at most the {layout.num_shape} + {layout.num_expression} that the whitening has deviations for",
+            f"at most the {layout.num_shape} + {layout.num_expression} that the whitening has standard deviations for",
         )
     _, shape, expression = Coefficients.unpack(whitening.std)
     return shape[:num_shape].numpy(), expression[:num_expression].numpy()
@@ -117,10 +118,10 @@ def read_tddfa_folder(
 
     Args:
         path: The folder.
-        landmarks: Instead of the folder's own 68.
+        landmarks: Landmarks to use instead of the folder's own 68.
         units: Unit of length of the result; coefficients stay raw.
         triangles: File with the triangles (``tri.mat``, ``tri.pkl``, ``.npy``), which the folder lacks; by default
-            looked for where the repositories keep it.
+            searched for where the repositories keep it.
 
     Raises:
         FileFormatError: If a file is missing, damaged, or does not fit the others.
@@ -153,7 +154,7 @@ def read_tddfa_folder(
         landmarks=landmarks,
         name="Basel Face Model 2009, 3DDFA's selection",
         license=LICENSE,
-        source="3DDFA/2DASL train.configs; raw coefficients, deviations over 300W-LP; zero is the mean expression",
+        source="3DDFA/2DASL train.configs; raw coefficients, sigmas over 300W-LP; zero is the mean expression",
     )
 
 
@@ -168,12 +169,13 @@ def read_tddfa_v2(
     """Read ``bfm_noneck_v3.pkl`` of 3DDFA_V2.
 
     Args:
-        path: The pickle; read without running it.
-        landmarks: Instead of the file's own 68.
+        path: The pickle; read without executing it.
+        landmarks: Landmarks to use instead of the file's own 68.
         units: Unit of length of the result; coefficients stay raw.
         triangles: File with the triangles; by default ``tri.pkl`` beside it, which was rebuilt for these vertices,
             then the pickle's own.
-        whitening: File with the coefficients' deviations; by default ``param_mean_std_62d_120x120.pkl`` beside it.
+        whitening: File with the coefficients' standard deviations; by default ``param_mean_std_62d_120x120.pkl`` beside
+            it.
 
     Raises:
         FileFormatError: If a file is missing, damaged, or does not fit the others.
@@ -216,5 +218,5 @@ def read_tddfa_v2(
         landmarks=landmarks,
         name="Basel Face Model 2009, 3DDFA_V2's selection",
         license=LICENSE,
-        source="3DDFA_V2 configs; raw coefficients, deviations over 300W-LP; zero is the mean expression",
+        source="3DDFA_V2 configs; raw coefficients, sigmas over 300W-LP; zero is the mean expression",
     )

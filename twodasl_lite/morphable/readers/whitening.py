@@ -1,7 +1,7 @@
-"""The whitening that 3DDFA, 2DASL and 3DDFA_V2 publish, and coefficients in other units of length.
+"""The whitening published with 3DDFA, 2DASL and 3DDFA_V2, and conversion of coefficients to other units of length.
 
 Their pose maps micrometres to pixels of the crop. For a face model in millimetres its 3x3 part is 1000 times as large;
-translation, shape and expression stay.
+translation, shape and expression stay the same.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ _WHITENING_KEYS = (("param_mean", "param_std"), ("mean", "std"))
 
 
 def read_whitening(path: PathLike, *, units: str = "mm") -> Whitening:
-    """Mean and deviation of the 62 coefficients, as published with 3DDFA, 2DASL and 3DDFA_V2.
+    """Mean and standard deviation of the 62 coefficients, as published with 3DDFA, 2DASL and 3DDFA_V2.
 
     Args:
         path: ``param_whitening.pkl``, ``param_mean_std_62d_120x120.pkl``, or a folder with one of them.
-        units: Unit of length of the face model that the pose is to fit; the files are for micrometres.
+        units: Unit of length of the face model that the pose is for; the files are for micrometres.
 
     Returns:
         The whitening. Whitened vectors are the same in every unit.
 
     Raises:
-        FileFormatError: If there is no such file or it holds anything else.
+        FileFormatError: If the file is missing or holds anything else.
         ValueRangeError: If the unit is unknown.
     """
     if units not in MILLIMETRES:
         raise ValueRangeError(f"units: found {units!r}; expected one of {', '.join(MILLIMETRES)}")
     path = Path(path)
-    expected = "the mean and deviation of 62 coefficients"
+    expected = "the mean and standard deviation of 62 coefficients"
     if path.is_dir():
         path = beside(path, _WHITENING_FILES) or path / _WHITENING_FILES[0]
     content = load_pickle(path)
@@ -65,7 +65,7 @@ def read_whitening(path: PathLike, *, units: str = "mm") -> Whitening:
 
 
 def _pose_scaled(vector: torch.Tensor, factor: float) -> torch.Tensor:
-    """The vector with the 3x3 part of its pose multiplied; the translation is in pixels and stays."""
+    """The vector with the 3x3 part of its pose multiplied; the translation is in pixels and stays the same."""
     matrix = vector[:POSE_SIZE].reshape(POSE_SHAPE).clone()
     matrix[:, :3] *= factor
     return torch.cat([matrix.flatten(), vector[POSE_SIZE:]])
