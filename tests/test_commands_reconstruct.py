@@ -352,9 +352,9 @@ def test_what_a_folder_leaves_out_is_said(files, photo, tmp_path, capsys):
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("skipped: ")]
     assert len(lines) == 4
     for name, reason in {
-        "link.jpg": "a link to nothing",
+        "link.jpg": "a broken link",
         "more": "a folder; name it",
-        "notes.txt": "no kind of picture",
+        "notes.txt": "not a supported picture",
         "phone.heic": "export it as JPEG",
     }.items():
         assert any(name in line and reason in line for line in lines)

@@ -223,7 +223,7 @@ def test_train_command(cache, few, tmp_path, capsys):
     settings = [word for setting in few for word in ("--set", setting)]
     run = ["train", "lite-cpu", *settings, "--out", str(tmp_path / "run"), "--device", "cpu", "--quiet"]
     assert main([*run, "--minutes", "0"]) == 3
-    assert "step 1 of 4, paused; --resume goes on" in capsys.readouterr().out
+    assert "step 1 of 4, paused; --resume continues it" in capsys.readouterr().out
     assert main(run) == 1
     assert "--resume goes on with it" in capsys.readouterr().err
     assert main([*run, "--resume"]) == 0
