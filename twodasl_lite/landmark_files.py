@@ -245,7 +245,9 @@ def _load_mat(path: Path) -> tuple[str, np.ndarray]:
     ]
     chosen = [name for name in _NAMES if name in fitting] or fitting
     if not chosen or (len(chosen) > 1 and chosen[0] not in _NAMES):
-        raise FileFormatError(path, f"the arrays {', '.join(arrays)[:80]}", "an array of 68 or 98 points, such as pt3d_68")
+        raise FileFormatError(
+            path, f"the arrays {', '.join(arrays)[:80]}", "an array of 68 or 98 points, such as pt3d_68"
+        )
     return chosen[0], arrays[chosen[0]].astype(np.float64)
 
 
