@@ -225,7 +225,7 @@ def test_train_command(cache, few, tmp_path, capsys):
     assert main([*run, "--minutes", "0"]) == 3
     assert "step 1 of 4, paused; --resume continues it" in capsys.readouterr().out
     assert main(run) == 1
-    assert "--resume goes on with it" in capsys.readouterr().err
+    assert "--resume continues it" in capsys.readouterr().err
     assert main([*run, "--resume"]) == 0
     assert "step 4 of 4, finished" in capsys.readouterr().out
     rows = [row for row in read_log(tmp_path / "run") if row["kind"] == "train"]
