@@ -232,7 +232,7 @@ def test_unreadable_pictures_are_left_out(clone, benchmark_data) -> None:
     found, problems = predict_faces(Recording(torch.zeros(62)), whitening, dataset, model, batch_size=3)
     assert found.names == tuple(name for k, name in enumerate(dataset.names) if k != 1)
     assert len(problems) == 1
-    assert "no picture" in problems[0]
+    assert "not a picture" in problems[0]
 
 
 # ------------------------------------------------------------------------------------------------------------- command
@@ -301,7 +301,7 @@ def test_command_with_a_network(clone, tmp_path, capsys) -> None:
     (tmp_path / "broken.npz").write_text("no archive")
     status, _, notes = run(*words[:-1], tmp_path / "broken.npz", capsys=capsys)
     assert status == cli.FAILED
-    assert "no zip archive" in notes
+    assert "not a zip archive" in notes
 
 
 def test_command_with_files(clone, basel_file, benchmark_data, tmp_path, capsys) -> None:

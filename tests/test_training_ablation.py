@@ -315,4 +315,4 @@ def test_sweeps_that_are_wrong(tmp_path, capsys):
     with pytest.raises(TwodaslError, match="no cell with runs"):
         run_sweep(tmp_path / "empty", load_sweep(path), train_missing=False)
     assert main(["ablate", "--sweep", str(path), "--rows", "all"]) == 1
-    assert "the sweep names its rows" in capsys.readouterr().err
+    assert "the sweep lists its rows" in capsys.readouterr().err

@@ -140,7 +140,7 @@ def make_pose(scale: torch.Tensor, rotation: torch.Tensor, translation: torch.Te
         translation: Translation in pixels of the crop frame, ``(..., 3)``.
 
     Returns:
-        ``(..., 3, 4)``.
+        Pose matrix, ``(..., 3, 4)``.
     """
     rotation = check_tensor("rotation", rotation, ("...", 3, 3))
     translation = check_tensor("translation", translation, ("...", 3), dtype=rotation.dtype)

@@ -108,7 +108,7 @@ class Coefficients(NamedTuple):
         """Split a vector into its named parts (views, no copy).
 
         Args:
-            vector: ``(..., layout.size)``.
+            vector: Packed coefficients, ``(..., layout.size)``.
             layout: Sizes of the parts; by default the paper's 40 and 10.
 
         Raises:

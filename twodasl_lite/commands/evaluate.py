@@ -89,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="shift and resize each crop box by up to this fraction of its side, to imitate a face detector",
     )  # fmt: skip
     group.add_argument(
-        "--no-detector", action="store_true", help="give the network an empty map instead of the detector's landmarks"
+        "--no-detector", action="store_true", help="start with an empty map instead of the detector's landmarks"
     )
     group.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.set_defaults(run=_run)
