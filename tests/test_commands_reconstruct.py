@@ -180,7 +180,7 @@ def test_a_folder_with_all_that_can_be_wrong(files, photo, model, truth, tmp_pat
         "text.jpg": "not a picture",
         "empty.jpg": "an empty file",
         "half.jpg": "damaged",
-        "unmarked.png": "no landmarks of unmarked.png",
+        "unmarked.png": "no landmarks for unmarked.png",
     }.items():
         (line,) = [line for line in words.err.splitlines() if "problem" in line and name in line]
         assert reason in line

@@ -81,7 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "yunet` finds the faces; without it, the network searches the picture, which is slower and misses more faces."
     )
     parser.add_argument("photo", type=Path, nargs="+", metavar="PHOTO", help="a picture, a folder of them, or a video")
-    parser.add_argument("--out", type=Path, default=Path("reconstructed"), metavar="DIR", help="results (default: reconstructed)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("reconstructed"), metavar="DIR", help="results (default: reconstructed)"
+    )
     where = parser.add_argument_group("where the faces are (at most one of these; default: the faces are searched for)")
     where.add_argument(
         "--box", type=float, nargs=4, action="append", metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"),
