@@ -272,7 +272,7 @@ def _from_json(path: Path, content: Any) -> np.ndarray:
         raise FileFormatError(path, "lists that are not a table of numbers", expected) from error
 
 
-# ----------------------------------------------------------------------------------------------------- what is wrong
+# ---------------------------------------------------------------------------------------------------------- mistakes
 _ODD = 0.1
 """Threshold for the mean distance of a face's landmarks from the average face in its best pose, over the face's size.
 The largest of 250 faces of AFLW2000-3D is 0.068; landmarks in a random order have 0.3."""

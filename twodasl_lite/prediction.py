@@ -142,12 +142,12 @@ def predict_with(
 
     Args:
         trained: Network returned by :func:`~twodasl_lite.networks.load_regressor`.
-        images: As for :func:`predict`.
-        detected: As for :func:`predict`.
-        visible: As for :func:`predict`.
+        images: Crops or a batch, as for :func:`predict`.
+        detected: A detector's points, as for :func:`predict`.
+        visible: Mask of the points to use, as for :func:`predict`.
         model: The face model; must be the one that the network was trained with, if the file names it.
-        looks: As for :func:`predict`.
-        batch_size: As for :func:`predict`.
+        looks: Number of passes for a face without detected points.
+        batch_size: Pictures per batch.
 
     Raises:
         ValueRangeError: If it is another face model, for which the coefficients would mean other faces.

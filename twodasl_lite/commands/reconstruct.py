@@ -54,7 +54,7 @@ from twodasl_lite.viz.viewer import face_viewer_html
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
-_PHONES = (".heic", ".heif")  # OpenCV cannot read them; read_photo says what to do
+_PHONES = (".heic", ".heif")  # OpenCV cannot read them; read_photo explains what to do
 _FORMAT, _VERSION = "twodasl_lite.reconstruction", 1
 _MANIFEST, _MANIFEST_FORMAT = "files.json", "twodasl_lite.files"
 _DEFAULT_FPS = 25.0
@@ -71,7 +71,7 @@ CONVENTIONS = {
     "translation": "pixels from (1, 1) at the lower left pixel of the photo, x right, y up; z is a convention, as weak "
     "perspective sees no depth",
 }
-"""What the numbers of ``pose.json`` mean."""
+"""Meaning of the numbers in ``pose.json``."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
