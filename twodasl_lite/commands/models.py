@@ -86,7 +86,9 @@ def _add_reader_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--units", choices=list(MILLIMETRES), help="unit of length of the result (default: mm)")
     group.add_argument(
-        "--expressions", metavar="FILE", help="bfm2009, model-shape, surrey: file of the expressions; bfm2009 also: none"
+        "--expressions",
+        metavar="FILE",
+        help="bfm2009, model-shape, surrey: file of the expressions; bfm2009 also: none",
     )
     group.add_argument("--vertices", choices=VERTICES, help="bfm2009: choice of vertices")
     group.add_argument("--triangles", metavar="FILE", help="3ddfa, 3ddfa-v2: file of the triangles")
