@@ -77,7 +77,7 @@ def test_other_kinds_and_versions_are_named(tmp_path) -> None:
     with pytest.raises(FileFormatError, match="a folder"):
         read_archive(tmp_path, "kind", 1)
     np.save(tmp_path / "plain.npy", np.ones(3))
-    with pytest.raises(FileFormatError, match="no zip archive"):
+    with pytest.raises(FileFormatError, match="not a zip archive"):
         read_archive(tmp_path / "plain.npy", "kind", 1)
 
 
@@ -85,7 +85,7 @@ def test_pickles_are_refused_unopened(tmp_path) -> None:
     target = tmp_path / "harm"
     with open(tmp_path / "bare.npz", "wb") as file:
         pickle.dump(Bomb(str(target)), file)
-    with pytest.raises(FileFormatError, match="no zip archive"):
+    with pytest.raises(FileFormatError, match="not a zip archive"):
         read_archive(tmp_path / "bare.npz", "kind", 1)
 
     write_archive(tmp_path / "good.npz", "kind", 1, {"a": torch.ones(1)})

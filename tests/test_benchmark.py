@@ -232,7 +232,7 @@ def test_unreadable_pictures_are_left_out(clone, benchmark_data) -> None:
     found, problems = predict_faces(Recording(torch.zeros(62)), whitening, dataset, model, batch_size=3)
     assert found.names == tuple(name for k, name in enumerate(dataset.names) if k != 1)
     assert len(problems) == 1
-    assert "no picture" in problems[0]
+    assert "not a picture" in problems[0]
 
 
 # ------------------------------------------------------------------------------------------------------------- command
@@ -248,10 +248,10 @@ def test_command_writes_everything(clone, basel_file, benchmark_data, tmp_path, 
     words = ("--root", clone, "--face-model", basel_file, "--out", out, "--resamples", 100)
     status, shown, notes = run(*words, capsys=capsys)
     assert status == 0
-    assert f"{COUNT - len(FAILED)} of {COUNT} faces answered" in shown
-    assert "without an answer: image00032, image00072" in shown
+    assert f"{COUNT - len(FAILED)} of {COUNT} faces predicted" in shown
+    assert "without a prediction: image00032, image00072" in shown
     assert "| 68 points, 2D | 0.000 | 0.000 | 0.000 | 0.000 [0.000, 0.000] | 0.000 |" in shown
-    assert "is no picture, or a damaged one" in notes
+    assert "is not a picture, or a damaged one" in notes
     assert {path.name for path in out.iterdir()} == {"report.json", "tables.md", "errors.csv", "ced.png", "worst.png"}
     assert read_photo(out / "ced.png").std() > 5
     sheet = read_photo(out / "worst.png")
@@ -285,7 +285,7 @@ def test_command_with_a_network(clone, tmp_path, capsys) -> None:
         capsys=capsys,
     )
     assert status == 0
-    assert f"{COUNT} of {COUNT} faces answered" in shown
+    assert f"{COUNT} of {COUNT} faces predicted" in shown
     assert "crop boxes jittered by up to 0.05" in shown
     written = read_predictions(out / "predictions.npz")
     again = evaluate(written, read_aflw2000(clone), model=model, resamples=100)
@@ -301,7 +301,7 @@ def test_command_with_a_network(clone, tmp_path, capsys) -> None:
     (tmp_path / "broken.npz").write_text("no archive")
     status, _, notes = run(*words[:-1], tmp_path / "broken.npz", capsys=capsys)
     assert status == cli.FAILED
-    assert "no zip archive" in notes
+    assert "not a zip archive" in notes
 
 
 def test_command_with_files(clone, basel_file, benchmark_data, tmp_path, capsys) -> None:

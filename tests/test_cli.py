@@ -67,7 +67,7 @@ def test_info(model_file, capsys) -> None:
     assert cli.main(["models", "info", str(model_file)]) == 0
     shown = capsys.readouterr().out
     for line in ("kind        twodasl", "vertices    90, 90 triangles", "licence     none", "regions     face, last",
-                 "shape       5 components, deviation 1 to 2", "colours     mean and 4 components"):  # fmt: skip
+                 "shape       5 components, std 1 to 2", "colours     mean and 4 components"):  # fmt: skip
         assert line in shown
     assert cli.main(["models", "info", "--license", str(model_file)]) == 0
     assert capsys.readouterr().out.endswith("\nnone\n")
@@ -78,7 +78,7 @@ def test_what_goes_wrong_is_one_message(tmp_path, model_file, capsys) -> None:
         (["info", str(tmp_path / "gone.npz")], "gone.npz: found no such file; expected a face model"),
         (["info", str(model_file), "--vertices", "front"], "--vertices: not an option for twodasl"),
         (["convert", str(model_file), str(tmp_path / "out.mat")], "found the suffix '.mat'; expected .npz"),
-        (["convert", str(model_file), str(model_file)], "is there already; --force overwrites it"),
+        (["convert", str(model_file), str(model_file)], "exists already; --force overwrites it"),
         (
             ["convert", str(model_file), str(tmp_path / "out.npz"), "--shape", "9"],
             "num_shape: found 9; expected 0 to 5",

@@ -177,10 +177,10 @@ def test_a_folder_with_all_that_can_be_wrong(files, photo, model, truth, tmp_pat
     words = capsys.readouterr()
     assert "2 of 6 files reconstructed" in words.out
     for name, reason in {
-        "text.jpg": "no picture",
+        "text.jpg": "not a picture",
         "empty.jpg": "an empty file",
         "half.jpg": "damaged",
-        "unmarked.png": "no landmarks of unmarked.png",
+        "unmarked.png": "no landmarks for unmarked.png",
     }.items():
         (line,) = [line for line in words.err.splitlines() if "problem" in line and name in line]
         assert reason in line
@@ -297,7 +297,7 @@ def test_a_video_as_pictures_and_no_video(files, tmp_path, capsys):
     assert names == ["coefficients.csv", "coefficients.jsonl", "files.json", "frame-000000.png", "frame-000001.png"]
     (tmp_path / "text.mp4").write_text("no video")
     assert run(files, tmp_path / "text.mp4", *BOX, "--out", tmp_path / "out") == 1
-    assert "no video" in capsys.readouterr().err
+    assert "not a video" in capsys.readouterr().err
     assert not (tmp_path / "out" / "text").exists()
 
 
@@ -352,9 +352,9 @@ def test_what_a_folder_leaves_out_is_said(files, photo, tmp_path, capsys):
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("skipped: ")]
     assert len(lines) == 4
     for name, reason in {
-        "link.jpg": "a link to nothing",
-        "more": "a folder; name it",
-        "notes.txt": "no kind of picture",
+        "link.jpg": "a broken link",
+        "more": "a folder; pass it by name",
+        "notes.txt": "not a supported picture",
         "phone.heic": "export it as JPEG",
     }.items():
         assert any(name in line and reason in line for line in lines)

@@ -84,7 +84,7 @@ def test_a_world_decides_what_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "found no set to go on with; expected --world and --count"),
+        ((), "found no dataset to resume; expected --world and --count"),
         (("--world", "wild"), "expected --count to begin one"),
         (("--world", "wide", "--count", 3), "found 'wide'; expected one of labelled, noisy, snapshots, wild"),
         (("--world", "missing.toml", "--count", 3), "missing.toml: found no such file"),

@@ -134,7 +134,7 @@ def test_pictures_are_the_same_whatever_their_name(written) -> None:
     faces = read_aflw(written[0])
     small = faces.thumbnails()
     assert len(small.names) == 5
-    assert "no picture" in small.problems[0]
+    assert "not a picture" in small.problems[0]
     pairs = near_duplicates(thumbnails(["new name"], lambda name: picture(0)), small)
     assert [(pair.first, pair.second) for pair in pairs] == [("new name", NAMES[0]), ("new name", NAMES[2])]
     assert pairs[0].correlation >= pairs[1].correlation > 0.95
@@ -153,7 +153,7 @@ def test_training_pictures_are_not_in_the_test_set(written) -> None:
     found = training_set(faces, NAMES[:2], lambda name: other_cut[name])
     assert found.faces.names == (NAMES[3], NAMES[5])
     assert [(pair.first, pair.second) for pair in found.duplicates] == [(NAMES[0], NAMES[2])]
-    assert any("no picture" in problem for problem in found.problems)
+    assert any("not a picture" in problem for problem in found.problems)
 
 
 def test_unclamped_boxes() -> None:

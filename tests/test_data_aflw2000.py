@@ -128,7 +128,7 @@ def test_crops_of_the_release_and_cut_from_the_photo_agree(clone, folder) -> Non
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(b"this is a text", "no picture, or a damaged one"), (b"", "an empty file")]
+    ("content", "words"), [(b"this is a text", "not a picture, or a damaged one"), (b"", "an empty file")]
 )
 def test_a_text_named_jpg_is_refused(folder, content, words) -> None:
     found = read_aflw2000(folder)

@@ -142,7 +142,7 @@ def test_command(clone, tmp_path, capsys):
     assert main(["pack", str(clone), str(tmp_path / "a.pack"), "--quality", "101"]) == 1
     assert "quality: found 101; expected a whole number from 0 to 100" in capsys.readouterr().err
     assert main(["pack", str(clone), str(tmp_path / "a.pack")]) == 0
-    assert "2 crops to learn from and the test set; 1 copies" in capsys.readouterr().out
+    assert "2 training crops and the test set; 1 copies" in capsys.readouterr().out
     assert read_packed(tmp_path / "a.pack").quality == packed.QUALITY
     with pytest.raises(ValueRangeError):
         pack_photos(clone, tmp_path / "b.pack", quality=True + 0.5)

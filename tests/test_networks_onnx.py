@@ -80,6 +80,6 @@ def test_a_graph_that_differs_is_not_written(tmp_path, monkeypatch) -> None:
             return [result + np.float32(0.01) for result in super().run(*arguments)]
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Wrong)
-    with pytest.raises(ValueRangeError, match=r"onnxruntime: found results 0\.01 deviations from torch's"):
+    with pytest.raises(ValueRangeError, match=r"onnxruntime: found results 0\.01 standard deviations from torch's"):
         export_onnx(trained("lite", "batch"), tmp_path / "wrong.onnx")
     assert os.listdir(tmp_path) == []

@@ -223,9 +223,9 @@ def test_train_command(cache, few, tmp_path, capsys):
     settings = [word for setting in few for word in ("--set", setting)]
     run = ["train", "lite-cpu", *settings, "--out", str(tmp_path / "run"), "--device", "cpu", "--quiet"]
     assert main([*run, "--minutes", "0"]) == 3
-    assert "step 1 of 4, paused; --resume goes on" in capsys.readouterr().out
+    assert "step 1 of 4, paused; --resume continues it" in capsys.readouterr().out
     assert main(run) == 1
-    assert "--resume goes on with it" in capsys.readouterr().err
+    assert "--resume continues it" in capsys.readouterr().err
     assert main([*run, "--resume"]) == 0
     assert "step 4 of 4, finished" in capsys.readouterr().out
     rows = [row for row in read_log(tmp_path / "run") if row["kind"] == "train"]
@@ -315,4 +315,4 @@ def test_sweeps_that_are_wrong(tmp_path, capsys):
     with pytest.raises(TwodaslError, match="no cell with runs"):
         run_sweep(tmp_path / "empty", load_sweep(path), train_missing=False)
     assert main(["ablate", "--sweep", str(path), "--rows", "all"]) == 1
-    assert "the sweep names its rows" in capsys.readouterr().err
+    assert "the sweep lists its rows" in capsys.readouterr().err

@@ -117,7 +117,7 @@ def test_wrong_files(tmp_path):
     with pytest.raises(FileFormatError, match="TOML"):
         load_config(tmp_path / "broken.toml")
     (tmp_path / "circle.toml").write_text('base = "circle"')
-    with pytest.raises(FileFormatError, match="stands on itself"):
+    with pytest.raises(FileFormatError, match="is its own base"):
         load_config(tmp_path / "circle.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(TwodaslError, match="TOML"):

@@ -121,7 +121,7 @@ def test_parts_that_do_not_belong_together_are_refused(trained, tmp_path):
     parts = split_weights(trained, tmp_path / "weights", limit=800_000)
     whole = parts[2].read_bytes()
     parts[2].write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(FileFormatError, match="hash does not fit"):
+    with pytest.raises(FileFormatError, match="hash does not match"):
         join_weights(parts[0], tmp_path / "joined")
     parts[2].write_bytes(bytes(32) + whole[32:])
     with pytest.raises(FileFormatError, match=r"weights\.3of3: found a part of another network"):

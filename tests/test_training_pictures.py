@@ -73,7 +73,7 @@ def test_a_full_disk_while_drawing(world, model, monkeypatch):
         yield
 
     monkeypatch.setattr(pictures, "run_tasks", full)
-    words = r"plain-8-\w+: the pictures could not be kept \(.*No space left.*room for 3 files.*TWODASL_CACHE"
+    words = r"plain-8-\w+: the pictures could not be saved \(.*No space left.*room for 3 files.*TWODASL_CACHE"
     with pytest.raises(TwodaslError, match=words):
         pictures.pictures(SourceConfig(world=str(world), seed=8, count=6), model)
 

@@ -1,9 +1,9 @@
-"""What can be done with two reconstructed faces: one makes the other's expression, or wears the other's face.
+"""Applications of two reconstructed faces: transferring an expression, and swapping faces.
 
-All faces of one model share their triangles: vertex 1,234 is the same spot on every nose. So an expression is moved by
-moving its coefficients, and a face by looking up, for each pixel of one picture, the pixel of the other that shows the
-same spot. Tu et al. 2019 show both. Both can do harm: use them with pictures of people who agreed, and say what was
-done. Explained in the chapter "What it is good for".
+All faces of one model share their triangles: vertex 1,234 is the same spot on every nose. So an expression is
+transferred by copying its coefficients, and a face by looking up, for each pixel of one picture, the pixel of the other
+that shows the same spot. Tu et al. 2019 show both. Both can do harm: use them only with pictures of people who agreed,
+and disclose what was done. Explained in the chapter "What it is good for".
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from twodasl_lite.render import interpolate, rasterize
 from twodasl_lite.texture import seen_vertices
 
 FEATHER = 0.06
-"""Width of the seam in which one picture goes over into the other, over the longer side of the face."""
-_FAINTEST = 2.0  # grey levels: a deviation below this is noise, not to be stretched
+"""Width of the seam in which the two pictures are blended, over the longer side of the face."""
+_FAINTEST = 2.0  # grey levels: a standard deviation below this is noise and must not be amplified
 
 
 def retarget_expression(source: Coefficients, target: Coefficients, amount: float = 1.0) -> Coefficients:
     """The target's face and pose with the source's expression.
 
     Args:
-        source: Whose expression.
-        target: Whose pose and shape; of the same model.
-        amount: 0 leaves the target's expression, 1 takes the source's, in between lies a mixture.
+        source: Coefficients that provide the expression.
+        target: Coefficients that provide pose and shape; of the same model.
+        amount: 0 keeps the target's expression, 1 takes the source's; values in between interpolate.
 
     Returns:
         Coefficients of the target's batch shape.
 
     Raises:
-        ShapeError: If the two have another number of expression coefficients, or batches that do not fit.
+        ShapeError: If the two differ in the number of expression coefficients, or their batches do not match.
         ValueRangeError: If the amount is not finite.
     """
     if source.expression.shape[-1] != target.expression.shape[-1]:
@@ -67,19 +67,19 @@ def swap_faces(
 ) -> np.ndarray:
     """Put the face of one photo over that of another.
 
-    For each pixel that the target's mesh covers, the same spot of the source's mesh says which colour it gets. Colours
-    are matched by mean and deviation in CIELAB, after Reinhard et al. (2001), and blended over a seam. What the source
-    does not show (its hidden half) stays the target's. With one photo twice and another expression for the target's
-    vertices the face in the photo makes that expression.
+    Each pixel that the target's mesh covers takes its colour from the same spot of the source's mesh. Colours are
+    matched by mean and standard deviation in CIELAB, after Reinhard et al. (2001), and blended over a seam. Where the
+    source does not show the face (its hidden half), the target stays. To change the expression in a photo, pass the
+    photo twice, and as target vertices the face with the new expression.
 
     Args:
-        source_photo: ``(H, W, 3)`` uint8 RGB, whose face.
-        source_vertices: ``(V, 3)`` its mesh in its pixels.
-        target_photo: ``(h, w, 3)`` uint8 RGB, onto which.
-        target_vertices: ``(V, 3)`` its mesh in its pixels.
-        triangles: ``(T, 3)`` of both; :func:`twodasl_lite.texture.face_triangles` for instance.
+        source_photo: Photo that provides the face, ``(H, W, 3)`` uint8 RGB.
+        source_vertices: Its mesh, ``(V, 3)``, in its pixels.
+        target_photo: Photo that receives the face, ``(h, w, 3)`` uint8 RGB.
+        target_vertices: Its mesh, ``(V, 3)``, in its pixels.
+        triangles: Triangles of both meshes, ``(T, 3)``; for instance :func:`twodasl_lite.texture.face_triangles`.
         feather: Width of the seam over the longer side of the target's face, 0 or more.
-        match_colours: Whether to give the source's face the target's tone.
+        match_colours: Whether to match the source's colours to the target's.
 
     Returns:
         ``(h, w, 3)`` uint8, a new picture.
@@ -114,7 +114,7 @@ def swap_faces(
 def _window(
     vertices: torch.Tensor, triangles: torch.Tensor, photo: np.ndarray
 ) -> tuple[tuple[slice, slice], torch.Tensor, float]:
-    """Rows and columns that the mesh covers, the vertices in them, and the longer side of the mesh in pixels."""
+    """Rows and columns that the mesh covers, the vertices relative to them, and the mesh's longer side in pixels."""
     used = vertices[triangles.unique()]
     low, high = used[:, :2].amin(dim=0).floor(), used[:, :2].amax(dim=0).ceil()
     height, width = photo.shape[:2]
@@ -130,17 +130,17 @@ def _window(
 
 
 def _soft_mask(mask: np.ndarray, seam: float) -> np.ndarray:
-    """0 outside a mask, 1 inside, and a smooth way up over ``seam`` pixels from its edge inwards."""
+    """0 outside a mask, 1 inside, with a smooth ramp over ``seam`` pixels from its edge inwards."""
     if seam < 1:
         return mask.astype(np.float32)
-    # The frame of zeros: a face that the border of the photo cuts has its seam there as well.
+    # The frame of zeros gives a face that the photo's border cuts a seam there, too.
     inside = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
     t = np.clip(inside / seam, 0, 1)
     return (t * t * (3 - 2 * t)).astype(np.float32)
 
 
 def _matched(colours: np.ndarray, like: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Colours ``(H, W, 3)`` with mean and deviation of others, both in CIELAB and over ``where`` ``(H, W)``."""
+    """Colours ``(H, W, 3)`` with the mean and standard deviation of others, in CIELAB over a mask ``(H, W)``."""
     if not where.any():
         return colours
     own, wanted = (cv2.cvtColor(picture, cv2.COLOR_RGB2LAB).astype(np.float32) for picture in (colours, like))

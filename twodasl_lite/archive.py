@@ -1,7 +1,7 @@
-"""One safe file format for everything the package saves: named arrays and a little JSON in an ``.npz``.
+"""One safe file format for everything the package saves: named arrays and some JSON in an ``.npz``.
 
-An ``.npz`` is a zip of plain arrays that any numpy reads. Nothing in it is ever unpickled, so a file from a stranger
-cannot run code. Files appear whole or not at all: they are written beside their place and moved there at the end.
+An ``.npz`` is a zip of plain arrays that any numpy reads. Nothing in it is ever unpickled, so an untrusted file cannot
+run code. Files appear whole or not at all: they are written to a temporary file in the same folder and then moved.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _HEADER = "__header__"
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file for writing that appears only when all of it has been written; missing folders are made.
+    """Open a file for writing that appears only when all of it has been written; missing folders are created.
 
     Args:
-        path: Where.
+        path: Path of the file.
 
     Yields:
-        A binary file beside the place, moved there at the end; whatever stood there before stays if anything fails.
+        A temporary binary file, moved to ``path`` at the end; if anything fails, an existing file stays as it was.
 
     Raises:
-        OSError: If the disk is full or the place not writable; no partial file is left.
+        OSError: If the disk is full or the path not writable; no partial file is left.
 
     Example:
         >>> with whole_file("notes.txt") as file:  # doctest: +SKIP
@@ -49,7 +49,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner may read
+        os.chmod(temporary, 0o644)  # mkstemp creates files that only their owner may read
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -68,15 +68,15 @@ def write_archive(
     """Write arrays and metadata to one ``.npz``.
 
     Args:
-        path: Where; missing folders are made.
-        format_name: What kind of content it is; checked on reading.
-        version: The kind's version.
+        path: Path of the file; missing folders are created.
+        format_name: Name of the content's format; checked on reading.
+        version: Version of the format.
         arrays: Name to array.
-        metadata: JSON-serialisable facts.
-        compress: Whether to compress the arrays; not worth its time where they are compressed pictures.
+        metadata: JSON-serialisable metadata.
+        compress: Whether to compress the arrays; not worth the time if they hold compressed pictures.
 
     Raises:
-        OSError: If the disk is full or the place not writable; no partial file is left.
+        OSError: If the disk is full or the path not writable; no partial file is left.
     """
     header = json.dumps({"format": format_name, "version": version, "metadata": dict(metadata or {})})
     plain = {
@@ -90,19 +90,20 @@ def write_archive(
 def read_archive(
     path: str | os.PathLike[str], format_name: str, version: int, required: Iterable[str] = ()
 ) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
-    """Read a file of :func:`write_archive`.
+    """Read a file written by :func:`write_archive`.
 
     Args:
         path: The file.
-        format_name: The kind that is expected.
-        version: The version that is expected.
-        required: Arrays that must be there.
+        format_name: Expected format.
+        version: Expected version.
+        required: Names of arrays that must be present.
 
     Returns:
         The arrays as tensors and the metadata.
 
     Raises:
-        FileFormatError: If the file is missing, damaged, of another kind or version, holds a pickle, or lacks an array.
+        FileFormatError: If the file is missing, damaged, of another format or version, holds a pickle, or lacks an
+            array.
     """
     expected = f"a {format_name} file, version {version}"
     path = Path(path)
@@ -111,7 +112,7 @@ def read_archive(
     try:
         # An .npy or a bare pickle is not a zip; refuse it before numpy tries to guess.
         if not zipfile.is_zipfile(path):
-            raise FileFormatError(path, "a file that is no zip archive (damaged or of another kind)", expected)
+            raise FileFormatError(path, "a file that is not a zip archive (damaged or of another kind)", expected)
         with np.load(path, allow_pickle=False) as content:
             names = set(content.files)
             if _HEADER not in names:
@@ -138,4 +139,4 @@ def read_archive(
     try:
         return {name: torch.from_numpy(array) for name, array in arrays.items()}, metadata
     except TypeError as error:
-        raise FileFormatError(path, f"an array that holds no numbers ({error})", expected) from error
+        raise FileFormatError(path, f"an array that does not hold numbers ({error})", expected) from error

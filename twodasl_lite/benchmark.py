@@ -1,10 +1,10 @@
-"""A test set and a method's predictions become a report: the tables, curves and worst cases of the benchmark.
+"""Report of a method's predictions on a test set: the tables, error curves and worst cases of the benchmark.
 
 ::
 
     coefficients --decode--> landmarks in the crop --mapping--> landmarks in the photo --NME--> tables
 
-The ``"bench"`` mapping repeats the published scripts, with their clamped boxes; ``"exact"`` is right
+The ``"bench"`` mapping repeats the published scripts, with their clamped boxes; ``"exact"`` is correct
 (:func:`twodasl_lite.camera.crop_to_image`). Explained in chapter 15.
 """
 
@@ -36,28 +36,28 @@ from twodasl_lite.morphable.model import MorphableModel
 from twodasl_lite.prediction import predict
 
 MAIN = "68 points, 2D"
-"""Name of the measure that papers quote."""
+"""Name of the measure that papers report."""
 DEPTH_MEASURE = "68 points, 3D"
 REANNOTATED = "68 points, 2D, re-annotated"
 REANNOTATED_SHIFTED = "68 points, 2D, re-annotated + 1 px"
-"""The re-annotated landmarks are whole numbers that sit about 1.5 pixels apart from the others; adding one pixel in x
-and y brings both sets together. The file does not say from where it counts, so both are reported."""
+"""The re-annotated landmarks are whole numbers, about 1.5 pixels away from the others; adding one pixel in x and y
+brings both sets together. The file does not say whether its pixels count from 0 or 1, so both are reported."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """How good the predictions are.
+    """Errors of predictions on a test set.
 
     Attributes:
-        names: Faces with an answer.
-        missing: Faces of the test set without one.
+        names: Names of the faces with a prediction.
+        missing: Names of the test set's faces without one.
         mapping: ``"exact"`` or ``"bench"``.
-        errors: Name of the measure to ``(M,)`` errors, fractions.
-        tables: Name of the measure to its table, over the faces with an answer.
-        landmarks: ``(M, 68, 2 or 3)`` predicted landmarks in photo pixels.
-        yaw: ``(M,)`` degrees.
-        source: Where the predictions come from.
-        problems: What went wrong on the way, one sentence each.
+        errors: Name of each measure to its errors ``(M,)``, as fractions.
+        tables: Name of each measure to its table, over the faces with a prediction.
+        landmarks: Predicted landmarks in photo pixels, ``(M, 68, 2 or 3)``.
+        yaw: Yaw in degrees, ``(M,)``.
+        source: Origin of the predictions.
+        problems: Problems found on the way, one sentence each.
     """
 
     names: tuple[str, ...]
@@ -71,7 +71,7 @@ class Report:
     problems: tuple[str, ...] = field(default=())
 
     def with_failures(self, measure: str = MAIN) -> torch.Tensor:
-        """``(N,)`` errors, NaN for each face without an answer: for curves, which count those as failures."""
+        """Errors ``(N,)``, NaN for each face without a prediction: error curves count those as failures."""
         return torch.cat([self.errors[measure], torch.full((len(self.missing),), torch.nan, dtype=torch.float64)])
 
     def worst(self, count: int = 12, measure: str = MAIN) -> list[int]:
@@ -79,7 +79,7 @@ class Report:
         return self.errors[measure].argsort(descending=True)[:count].tolist()
 
     def to_dict(self) -> dict[str, object]:
-        """Everything but the landmarks, for JSON; errors are fractions."""
+        """Everything except the landmarks, as JSON-serialisable values; errors are fractions."""
         results = {}
         for measure, table in self.tables.items():
             errors = self.with_failures(measure)
@@ -103,7 +103,7 @@ class Report:
         return markdown(self.tables, digits)
 
     def to_csv(self) -> str:
-        """One line per face with an answer: name, yaw, every error."""
+        """CSV with one line per face that has a prediction: name, yaw and all errors."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["name", "yaw", *self.errors])
@@ -113,13 +113,13 @@ class Report:
         return text.getvalue()
 
     def write(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write ``report.json``, ``tables.md`` and ``errors.csv``; missing folders are made.
+        """Write ``report.json``, ``tables.md`` and ``errors.csv``; missing folders are created.
 
         Returns:
-            The files.
+            Paths of the files.
 
         Raises:
-            OSError: If a place is not writable.
+            OSError: If a file is not writable.
         """
         contents = {
             "report.json": json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n",
@@ -142,21 +142,21 @@ def predicted_landmarks(
     model: MorphableModel | None = None,
     whitening: Whitening | None = None,
 ) -> torch.Tensor:
-    """Landmarks in the photos.
+    """Predicted landmarks in photo pixels.
 
     Args:
-        predictions: For the faces of ``dataset``, in its order.
+        predictions: Predictions for the faces of ``dataset``, in its order.
         dataset: The test set; its boxes are used unless the predictions have their own.
-        mapping: From the crop back to the photo; landmarks in the photo already stay as they are.
-        model: Decodes coefficients.
-        whitening: Turns whitened into raw ones.
+        mapping: Mapping from crop to photo; landmarks that are in photo pixels already are returned unchanged.
+        model: Face model that decodes coefficients.
+        whitening: Whitening of whitened coefficients.
 
     Returns:
         ``(M, 68, 2 or 3)`` float64.
 
     Raises:
-        ValueRangeError: If a face model or a whitening is needed and not given, or the predictions' own boxes are to
-            be read with the ``bench`` mapping.
+        ValueRangeError: If a face model or a whitening is needed and not given, or the ``bench`` mapping is used with
+            predictions that have their own boxes.
     """
     if predictions.kind == "landmarks":
         return predictions.values
@@ -182,20 +182,20 @@ def evaluate(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Report:
-    """Measure predictions on AFLW2000-3D.
+    """Evaluate predictions on AFLW2000-3D.
 
     Args:
-        predictions: In any order; joined with the test set by name. A face without a row, or with NaN in it, has no
-            answer: it is left out of the tables and counts as a failure in curves.
+        predictions: Predictions in any order, matched to the test set by name. A face without a row, or with NaN in
+            its row, has no prediction: tables leave it out, and error curves count it as a failure.
         dataset: The test set.
         mapping: ``"exact"``, or ``"bench"`` to compare with papers.
-        model: Face model, for coefficients.
-        whitening: For whitened coefficients.
-        resamples: Of the intervals.
-        seed: Of the resampling.
+        model: Face model, needed for coefficients.
+        whitening: Whitening, needed for whitened coefficients.
+        resamples: Number of bootstrap resamples for the confidence intervals.
+        seed: Seed of the resampling.
 
     Raises:
-        ValueRangeError: If no prediction is for a face of the test set, or something needed is not given.
+        ValueRangeError: If no prediction is for a face of the test set, or a needed model or whitening is missing.
     """
     predictions.check()
     rows = {name: k for k, name in enumerate(predictions.names)}
@@ -239,18 +239,18 @@ def evaluate(
 
 # ---------------------------------------------------------------------------------------------------- with a network
 def jittered_boxes(boxes: torch.Tensor, amount: float, seed: int = 0) -> torch.Tensor:
-    """Crop boxes as a face detector would give them, not cut around the very landmarks that are to be found.
+    """Crop boxes as imprecise as a face detector's, unlike boxes cut around the landmarks that are to be predicted.
 
     Args:
-        boxes: ``(N, 4)`` square boxes.
-        amount: Largest shift of the centre, as a part of the side, and largest relative change of the side.
-        seed: Seed.
+        boxes: Square boxes, ``(N, 4)``.
+        amount: Largest shift of the centre, as a fraction of the side, and largest relative change of the side.
+        seed: Random seed.
 
     Returns:
-        ``(N, 4)``, whole pixels; the same for the same seed.
+        Boxes ``(N, 4)`` in whole pixels; the same for the same seed.
 
     Raises:
-        ValueRangeError: If the amount is not from 0 to 0.5.
+        ValueRangeError: If the amount is not between 0 and 0.5.
     """
     boxes = check_tensor("boxes", boxes, ("N", 4))
     if not 0 <= amount <= 0.5:
@@ -279,25 +279,25 @@ def predict_faces(
     batch_size: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Predictions, list[str]]:
-    """Run a regressor over the test set.
+    """Run a regressor on the test set.
 
     Args:
         network: The regressor.
-        whitening: Of its outputs.
-        dataset: The test set; its pictures must be there.
-        model: The face model that the network was trained for.
-        boxes: ``(N, 4)`` other crop boxes than the test set's, in whole pixels.
-        detected: Whether to show the network the detector's landmarks where the set has them; else it starts with an
-            empty map (:func:`twodasl_lite.prediction.predict`).
-        kind: Form of the landmark map that it was trained with.
-        pose: How its 12 pose numbers are read, see :func:`~twodasl_lite.camera.constrain_pose`.
-        source: Where the network comes from, for the report.
-        device: Where to compute.
-        batch_size: Faces at once.
-        progress: Called with how many faces are done and how many there are.
+        whitening: Whitening of the network's outputs.
+        dataset: The test set, with its pictures.
+        model: The face model that the network was trained with.
+        boxes: Crop boxes to use instead of the test set's, ``(N, 4)``, in whole pixels.
+        detected: Whether to give the network the detector's landmarks, where the test set has them; otherwise it starts
+            with an empty map (:func:`twodasl_lite.prediction.predict`).
+        kind: Kind of landmark map that the network was trained with.
+        pose: Interpretation of the 12 pose numbers, see :func:`~twodasl_lite.camera.constrain_pose`.
+        source: Origin of the network, for the report.
+        device: Device to compute on.
+        batch_size: Faces per batch.
+        progress: Called with the number of faces done and their total.
 
     Returns:
-        Raw coefficients with the boxes they refer to, and a sentence for each picture that could not be read.
+        Raw coefficients with the boxes that they refer to, and a sentence for each picture that could not be read.
     """
     network = network.to(device)
     whitening = Whitening(whitening.mean.to(device), whitening.std.to(device))
@@ -336,10 +336,10 @@ def predict_faces(
 
 
 def release_predictions(dataset: AFLW2000) -> Predictions:
-    """The authors' own predictions, if the test set brings them along.
+    """The predictions released by the authors, if the test set contains them.
 
     Raises:
-        FileFormatError: If it does not, or they are damaged.
+        FileFormatError: If they are missing or damaged.
     """
     names, values = dataset.release_predictions()
     return Predictions(names, values, "whitened", None, "released with 2DASL").check()

@@ -1,19 +1,19 @@
 """The weak-perspective camera: from a face in millimetres to a picture in pixels, and back.
 
-Frames, once and for all:
+The coordinate frames of this package:
 
 * **model frame**: x to the viewer's right, y up, z towards the viewer (right-handed), in the model's unit.
 * **crop frame**: what the 3x4 pose maps to, ``v = [f R | t] (S, 1)``: pixels of the crop, x right, **y up**, z towards
-  the viewer; *1-based* (the centre of the lower left pixel is (1, 1)). Only the coefficients live here, because the
-  published ones do. An *image frame* is the same thing for a whole image.
-* **pixels**: what everything else in this package uses: *0-based*, pixel centres at integers, x right, **y down**,
+  the viewer; *1-based* (the centre of the lower left pixel is (1, 1)). Only the coefficients use it, because the
+  published ones do. An *image frame* is the same for a whole image.
+* **pixels**: used by everything else in this package: *0-based*, pixel centres at integers, x right, **y down**,
   z towards the viewer: ``x = v_x - 1``, ``y = height - v_y``.
 
 Points are rows, ``(..., N, 3)``. Angles are radians, in the order pitch, yaw, roll. ``R = Rx(pitch) Ry(yaw) Rz(roll)``
 with the signs of :func:`euler_to_matrix`; a positive yaw moves the nose to the left of the picture. Boxes are
 ``(left, top, right, bottom)``, the 0-based first and last pixel *inside* the box; they may reach beyond the image.
 
-The convention is that of the 300W-LP and AFLW2000-3D annotations (Zhu et al. 2016). Explained in chapter 3.
+The conventions are those of the 300W-LP and AFLW2000-3D annotations (Zhu et al. 2016). Explained in chapter 3.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAPPINGS: tuple[Mapping, ...] = ("exact", "bench")
 
 PoseForm = Literal["free", "completed", "similarity"]
 POSE_FORMS: tuple[PoseForm, ...] = ("free", "completed", "similarity")
-"""How the 12 pose numbers of a network are read, see :func:`constrain_pose`."""
+"""Interpretations of a network's 12 pose numbers, see :func:`constrain_pose`."""
 
 
 # ---------------------------------------------------------------------------------------------------- rotations
@@ -44,8 +44,8 @@ def euler_to_matrix(angles: torch.Tensor, *, check: bool = True) -> torch.Tensor
     ``Rx = [1 0 0; 0 c s; 0 -s c]``, ``Ry = [c 0 -s; 0 1 0; s 0 c]``, ``Rz = [c s 0; -s c 0; 0 0 1]``.
 
     Args:
-        angles: ``(..., 3)`` pitch, yaw, roll in radians.
-        check: Whether to look for NaN and infinity, for which a GPU has to be waited for.
+        angles: Pitch, yaw, roll in radians, ``(..., 3)``.
+        check: Whether to check for NaN and infinity; on a GPU, the check has to synchronise.
 
     Returns:
         ``(..., 3, 3)`` rotation matrices.
@@ -69,11 +69,11 @@ def euler_to_matrix(angles: torch.Tensor, *, check: bool = True) -> torch.Tensor
 def nearest_rotation(matrix: torch.Tensor) -> torch.Tensor:
     """Rotation closest to the direction of a matrix's first two rows.
 
-    The rows are scaled to unit length, turned apart symmetrically until they are orthogonal, and completed by their
+    The rows are normalised to unit length, rotated symmetrically until they are orthogonal, and completed by their
     cross product; the third row is not used (a weak-perspective picture does not determine its scale).
 
     Args:
-        matrix: ``(..., 3, 3)`` or ``(..., 2, 3)``, for instance f R with noise.
+        matrix: Matrix ``(..., 3, 3)`` or ``(..., 2, 3)``, for instance f R with noise.
 
     Returns:
         ``(..., 3, 3)`` rotations.
@@ -103,11 +103,11 @@ def matrix_to_euler(matrix: torch.Tensor) -> torch.Tensor:
     """Euler angles of a rotation, the inverse of :func:`euler_to_matrix`.
 
     Exact for yaws between -90 and 90 degrees. At the poles, where only pitch - roll (or pitch + roll) is determined,
-    the pitch is set to zero; the angles returned still give the same matrix. Rows that are not quite orthonormal are
-    made so first (:func:`nearest_rotation`).
+    the pitch is set to zero; the returned angles still give the same matrix. Rows that are not quite orthonormal are
+    orthonormalised first (:func:`nearest_rotation`).
 
     Args:
-        matrix: ``(..., 3, 3)``, a rotation, a scaled rotation, or either with noise.
+        matrix: A rotation or scaled rotation, possibly with noise, ``(..., 3, 3)``.
 
     Returns:
         ``(..., 3)`` pitch, yaw, roll in radians; yaw within ±pi/2, the others within ±pi.
@@ -123,8 +123,8 @@ def matrix_to_euler(matrix: torch.Tensor) -> torch.Tensor:
     pole = cos_yaw < 8 * torch.finfo(matrix.dtype).eps
     zero, one = torch.zeros_like(yaw), torch.ones_like(yaw)
     pitch = torch.atan2(torch.where(pole, zero, rotation[..., 1, 2]), torch.where(pole, one, rotation[..., 2, 2]))
-    # Undo the pitch and read the roll off what is left: near the poles, where only their difference (or sum) is well
-    # determined, the pair then still fits together.
+    # Undo the pitch and read the roll off the rest: near the poles, where only their difference (or sum) is well
+    # determined, the two angles then remain consistent.
     unpitched = pitch.cos()[..., None] * rotation[..., 1, :] - pitch.sin()[..., None] * rotation[..., 2, :]
     roll = torch.atan2(-unpitched[..., 0], unpitched[..., 1])
     return torch.stack([pitch, yaw, roll], dim=-1)
@@ -132,15 +132,15 @@ def matrix_to_euler(matrix: torch.Tensor) -> torch.Tensor:
 
 # ---------------------------------------------------------------------------------------------------- the camera
 def make_pose(scale: torch.Tensor, rotation: torch.Tensor, translation: torch.Tensor) -> torch.Tensor:
-    """Put scale, rotation and translation into one matrix ``[f R | t]``.
+    """Combine scale, rotation and translation into one matrix ``[f R | t]``.
 
     Args:
-        scale: ``(...)`` pixels per model unit.
-        rotation: ``(..., 3, 3)``.
-        translation: ``(..., 3)`` in pixels of the crop frame.
+        scale: Pixels per model unit, ``(...)``.
+        rotation: Rotation matrix, ``(..., 3, 3)``.
+        translation: Translation in pixels of the crop frame, ``(..., 3)``.
 
     Returns:
-        ``(..., 3, 4)``.
+        Pose matrix, ``(..., 3, 4)``.
     """
     rotation = check_tensor("rotation", rotation, ("...", 3, 3))
     translation = check_tensor("translation", translation, ("...", 3), dtype=rotation.dtype)
@@ -151,10 +151,10 @@ def make_pose(scale: torch.Tensor, rotation: torch.Tensor, translation: torch.Te
 
 
 def split_pose(pose: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Take a pose apart, also one that a network predicted and that is no exact scaled rotation.
+    """Split a pose into its parts, even if a network predicted it and it is not an exact scaled rotation.
 
     Args:
-        pose: ``(..., 3, 4)``.
+        pose: Pose matrix ``[f R | t]``, ``(..., 3, 4)``.
 
     Returns:
         Scale ``(...)`` (the mean length of the first two rows), rotation ``(..., 3, 3)`` and translation ``(..., 3)``.
@@ -169,27 +169,27 @@ def split_pose(pose: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Te
 
 
 def constrain_pose(pose: torch.Tensor, form: PoseForm = "completed") -> torch.Tensor:
-    """Read the 12 pose numbers that a network predicted as a pose that a face can have.
+    """Turn the 12 pose numbers that a network predicted into a pose that a face can have.
 
-    A picture shows the first two rows of f R and nothing of the third, which only moves vertices in depth: no loss on
-    2D landmarks has a gradient there, and losses in 3D press on it freely. With r1, r2, r3 the rows of f R:
+    A picture determines the first two rows of f R but not the third, which only moves vertices in depth: losses on 2D
+    landmarks give it no gradient, and losses in 3D change it freely. With r1, r2, r3 the rows of f R:
 
-    * ``"free"``: all 12 numbers as they are, as 3DDFA and the released 2DASL networks mean them;
-    * ``"completed"``: ``r3 = r1 x r2 / sqrt(|r1| |r2|)``; what the picture shows stays exactly as predicted;
-    * ``"similarity"``: r1 and r2 made orthogonal (r1 keeps its direction, Zhou et al. 2019) and of their mean length,
-      then completed: an exact scaled rotation.
+    * ``"free"``: all 12 numbers unchanged, as 3DDFA and the released 2DASL networks use them;
+    * ``"completed"``: ``r3 = r1 x r2 / sqrt(|r1| |r2|)``; the projection stays exactly as predicted;
+    * ``"similarity"``: r1 and r2 made orthogonal (r1 keeps its direction, Zhou et al. 2019) and scaled to their mean
+      length, then completed: an exact scaled rotation.
 
-    Exact scaled rotations stay as they are in all three. Differentiable wherever the first two rows are not parallel.
+    All three leave exact scaled rotations unchanged. Differentiable wherever the first two rows are not parallel.
 
     Args:
-        pose: ``(..., 3, 4)``.
-        form: See above.
+        pose: Predicted pose, ``(..., 3, 4)``.
+        form: One of the three forms above.
 
     Returns:
-        ``(..., 3, 4)``; the translation is never changed.
+        The pose ``(..., 3, 4)``; the translation is never changed.
 
     Raises:
-        ValueRangeError: If there is no such form.
+        ValueRangeError: If the form is unknown.
 
     Example:
         >>> pose = torch.tensor([[2.0, 0.0, 0.0, 1.0], [0.0, 2.0, 0.0, 1.0], [9.0, 9.0, 9.0, 1.0]])
@@ -220,11 +220,11 @@ def project(points: torch.Tensor, pose: torch.Tensor) -> torch.Tensor:
     """Weak-perspective projection ``v = f R S + t`` (Tu et al. 2019, eq. 2); the depth is kept as third coordinate.
 
     Args:
-        points: ``(..., N, 3)`` in the model frame.
-        pose: ``(..., 3, 4)``.
+        points: Points in the model frame, ``(..., N, 3)``.
+        pose: Pose matrix ``[f R | t]``, ``(..., 3, 4)``.
 
     Returns:
-        ``(..., N, 3)`` in the crop frame.
+        Points in the crop frame, ``(..., N, 3)``.
     """
     points = check_tensor("points", points, ("...", "N", 3), finite=False)
     pose = check_tensor("pose", pose, ("...", *POSE_SHAPE), finite=False, dtype=points.dtype)
@@ -232,10 +232,10 @@ def project(points: torch.Tensor, pose: torch.Tensor) -> torch.Tensor:
 
 
 def frame_to_pixels(points: torch.Tensor, height: float = CROP_SIZE) -> torch.Tensor:
-    """Crop frame (1-based, y up) to pixels (0-based, y down).
+    """Convert the crop frame (1-based, y up) to pixels (0-based, y down).
 
     Args:
-        points: ``(..., 2)`` or ``(..., 3)``; the depth is left as it is.
+        points: Points ``(..., 2)`` or ``(..., 3)``; the depth is not changed.
         height: Height of the crop (or image) in pixels.
 
     Returns:
@@ -250,7 +250,7 @@ def frame_to_pixels(points: torch.Tensor, height: float = CROP_SIZE) -> torch.Te
 
 
 def pixels_to_frame(points: torch.Tensor, height: float = CROP_SIZE) -> torch.Tensor:
-    """Pixels (0-based, y down) to the crop frame (1-based, y up); the inverse of :func:`frame_to_pixels`."""
+    """Convert pixels (0-based, y down) to the crop frame (1-based, y up); the inverse of :func:`frame_to_pixels`."""
     points = check_tensor("points", points, ("...", (2, 3)), finite=False)
     x, y, *depth = points.unbind(-1)
     return torch.stack([x + 1, height - y, *depth], dim=-1)
@@ -276,12 +276,12 @@ def _box_mapping(
 def image_to_crop(
     points: torch.Tensor, box: torch.Tensor, mapping: Mapping = "exact", size: int = CROP_SIZE
 ) -> torch.Tensor:
-    """Image pixels to the pixels of a crop that was resized to ``size`` x ``size``.
+    """Convert image pixels to pixels of a crop that was resized to ``size`` x ``size``.
 
     Args:
-        points: ``(..., N, 2)`` or ``(..., N, 3)``, 0-based, y down; a depth is scaled by the mean of both axes.
-        box: ``(..., 4)`` left, top, right, bottom, 0-based and inclusive; not clamped to the image.
-        mapping: ``"exact"``: where image content really lands (pixel edges on pixel edges). ``"bench"``: what the
+        points: Points ``(..., N, 2)`` or ``(..., N, 3)``, 0-based, y down; a depth is scaled by the mean of both axes.
+        box: Left, top, right, bottom, ``(..., 4)``, 0-based and inclusive; not clamped to the image.
+        mapping: ``"exact"``: where the image content really lands (pixel edges on pixel edges). ``"bench"``: what the
             published benchmark scripts compute, up to half a crop pixel plus half an image pixel away; use it only to
             compare with papers.
         size: Side of the crop in pixels.
@@ -298,7 +298,7 @@ def image_to_crop(
 def crop_to_image(
     points: torch.Tensor, box: torch.Tensor, mapping: Mapping = "exact", size: int = CROP_SIZE
 ) -> torch.Tensor:
-    """Crop pixels back to image pixels; the inverse of :func:`image_to_crop`."""
+    """Convert crop pixels to image pixels; the inverse of :func:`image_to_crop`."""
     points = check_tensor("points", points, ("...", "N", (2, 3)), finite=False)
     k, offset = _box_mapping(box, mapping, size, points.dtype)
     plane = (points[..., :2] - offset[..., None, :]) / k[..., None, :]
@@ -324,17 +324,17 @@ def image_pose_to_crop(
     mapping: Mapping = "exact",
     size: int = CROP_SIZE,
 ) -> torch.Tensor:
-    """Express a pose of the whole image in a crop's frame: ``[D f R | D t + a]``.
+    """Convert a pose in the image frame to the crop frame: ``[D f R | D t + a]``.
 
     Args:
-        pose: ``(..., 3, 4)`` to the image frame (1-based, y up).
-        box: ``(..., 4)`` left, top, right, bottom, 0-based and inclusive.
+        pose: Pose that maps to the image frame (1-based, y up), ``(..., 3, 4)``.
+        box: Left, top, right, bottom, ``(..., 4)``, 0-based and inclusive.
         image_height: Height of the image in pixels.
         mapping: ``"exact"`` or ``"bench"``, see :func:`image_to_crop`.
         size: Side of the crop in pixels.
 
     Returns:
-        ``(..., 3, 4)`` to the crop frame. A box that is not square gives rows of different length.
+        Pose that maps to the crop frame, ``(..., 3, 4)``. A box that is not square gives rows of different length.
     """
     pose = check_tensor("pose", pose, ("...", *POSE_SHAPE))
     diagonal, shift = _frame_transform(box, image_height, mapping, size, pose.dtype)
@@ -350,7 +350,7 @@ def crop_pose_to_image(
     mapping: Mapping = "exact",
     size: int = CROP_SIZE,
 ) -> torch.Tensor:
-    """Express a pose of a crop in the frame of the whole image; the inverse of :func:`image_pose_to_crop`."""
+    """Convert a pose in the crop frame to the image frame; the inverse of :func:`image_pose_to_crop`."""
     pose = check_tensor("pose", pose, ("...", *POSE_SHAPE))
     diagonal, shift = _frame_transform(box, image_height, mapping, size, pose.dtype)
     linear = pose[..., :3] / diagonal[..., None]
@@ -365,18 +365,18 @@ def annotation_to_pose(
     mapping: Mapping = "exact",
     size: int = CROP_SIZE,
 ) -> torch.Tensor:
-    """The 3x4 pose target from a ``Pose_Para`` of 300W-LP or AFLW2000-3D.
+    """Convert a ``Pose_Para`` of 300W-LP or AFLW2000-3D to the 3x4 pose that a network learns.
 
     Args:
-        pose_parameters: ``(..., 7)`` pitch, yaw, roll in radians, translation x, y, z, scale f.
-        box: ``(..., 4)`` crop box, 0-based and inclusive (the annotation files count from 1: subtract 1), *not*
+        pose_parameters: Pitch, yaw, roll in radians, translation x, y, z, scale f, ``(..., 7)``.
+        box: Crop box, ``(..., 4)``, 0-based and inclusive (the annotation files count from 1: subtract 1), *not*
             clamped to the image.
-        image_height: Height of the image in pixels (450 for both sets).
+        image_height: Height of the image in pixels (450 for both datasets).
         mapping: ``"exact"`` or ``"bench"``, see :func:`image_to_crop`.
         size: Side of the crop in pixels.
 
     Returns:
-        ``(..., 3, 4)`` to the crop frame.
+        Pose that maps to the crop frame, ``(..., 3, 4)``.
     """
     pose_parameters = check_tensor("pose_parameters", pose_parameters, ("...", 7))
     rotation = euler_to_matrix(pose_parameters[..., :3])

@@ -1,12 +1,12 @@
-"""The command ``twodasl``: words from a person become calls.
+"""The command line ``twodasl``.
 
-A table of subcommands and nothing else. Each is a module of :mod:`twodasl_lite.commands` with one function,
-``add_arguments(parser)``, that says what the subcommand takes and sets ``run``, a function of the parsed arguments, as
-the parser's default; a module is imported when its subcommand is asked for. To add a subcommand, add a module and a
+This module is only a table of subcommands. Each is a module of :mod:`twodasl_lite.commands` with one function,
+``add_arguments(parser)``, which adds the subcommand's arguments and sets the parser's default ``run``, a function of
+the parsed arguments. A module is imported only when its subcommand is called. To add a subcommand, add a module and a
 row.
 
-Exit status: 0 done, 1 something is wrong with the input (said in one message, without a traceback), 2 the words could
-not be understood, 3 paused and to be gone on with (``train``), 130 interrupted.
+Exit status: 0 done, 1 invalid input (reported in one message, without a traceback), 2 invalid command line, 3 paused,
+continue with ``--resume`` (``train``), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from collections.abc import Sequence
 from twodasl_lite import __version__
 
 COMMANDS: tuple[tuple[str, str, str], ...] = (
-    ("train", "train a regressor, or go on with a run", "twodasl_lite.commands.train"),
+    ("train", "train a regressor, or resume a run", "twodasl_lite.commands.train"),
     ("ablate", "train every combination of losses with every seed, and compare", "twodasl_lite.commands.ablate"),
-    ("course", "coursework: make a course, report what grading found", "twodasl_lite.commands.course"),
-    ("models", "face models: list, look at, convert, fetch", "twodasl_lite.commands.models"),
-    ("synth", "synthetic pictures with known answers: write, finish, check", "twodasl_lite.commands.synth"),
-    ("pack", "photographs to learn from and to be measured on, in one file", "twodasl_lite.commands.pack"),
-    ("evaluate", "measure predictions or a network on real photographs", "twodasl_lite.commands.evaluate"),
-    ("reconstruct", "faces from your own photos and videos", "twodasl_lite.commands.reconstruct"),
+    ("course", "coursework: make a course, report the results of grading", "twodasl_lite.commands.course"),
+    ("models", "face models: list, inspect, convert, download", "twodasl_lite.commands.models"),
+    ("synth", "synthetic datasets with ground truth: generate, resume, check", "twodasl_lite.commands.synth"),
+    ("pack", "pack training and test photographs into one file", "twodasl_lite.commands.pack"),
+    ("evaluate", "evaluate predictions or a network on real photographs", "twodasl_lite.commands.evaluate"),
+    ("reconstruct", "reconstruct faces from your own photos and videos", "twodasl_lite.commands.reconstruct"),
 )
-"""Name, one line of help, module."""
+"""Name, one line of help and module of each subcommand."""
 
 FAILED, PAUSED, INTERRUPTED = 1, 3, 130
 
 
 def make_parser(wanted: str | None = None) -> argparse.ArgumentParser:
-    """The parser.
+    """The parser of the command line.
 
     Args:
-        wanted: The subcommand whose arguments are needed; the others get their line of help alone.
+        wanted: The subcommand whose arguments are added; all others get only their line of help.
     """
     parser = argparse.ArgumentParser(
         prog="twodasl", description="2DASL, small and complete: 3D faces from single pictures."
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: The words after ``twodasl``; those of the process by default.
+        arguments: The words after ``twodasl``; by default those of the process.
 
     Returns:
         The exit status.
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = options.run(options) or 0
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader of our output, for instance `head`, has seen enough
+    except BrokenPipeError:  # the reader of our output, for instance `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (TwodaslError, OSError) as error:
         print(f"twodasl: {error}", file=sys.stderr)

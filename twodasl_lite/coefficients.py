@@ -31,11 +31,11 @@ _WHITENING_VERSION = 1
 
 @dataclass(frozen=True)
 class CoefficientLayout:
-    """How many numbers of each kind a coefficient vector holds.
+    """Numbers of shape and expression coefficients in a coefficient vector.
 
     Attributes:
-        num_shape: Shape coefficients (40 in the paper, 199 in the full Basel Face Model).
-        num_expression: Expression coefficients (10 in the paper, 29 in full).
+        num_shape: Number of shape coefficients (40 in the paper, 199 in the full Basel Face Model).
+        num_expression: Number of expression coefficients (10 in the paper, 29 in full).
     """
 
     num_shape: int = NUM_SHAPE
@@ -63,10 +63,10 @@ class CoefficientLayout:
 
 
 class Coefficients(NamedTuple):
-    """A batch of faces in pictures.
+    """Coefficients of a batch of faces in pictures.
 
     Attributes:
-        pose: ``[f R | t]``, shape ``(..., 3, 4)``: model units to crop pixels.
+        pose: ``[f R | t]``, shape ``(..., 3, 4)``: maps model units to crop pixels.
         shape: Shape coefficients ``(..., Ks)``, in the model's units.
         expression: Expression coefficients ``(..., Ke)``, in the model's units.
 
@@ -108,8 +108,8 @@ class Coefficients(NamedTuple):
         """Split a vector into its named parts (views, no copy).
 
         Args:
-            vector: ``(..., layout.size)``.
-            layout: Sizes of the parts; the paper's 40 and 10 by default.
+            vector: Packed coefficients, ``(..., layout.size)``.
+            layout: Sizes of the parts; by default the paper's 40 and 10.
 
         Raises:
             ShapeError: If the last dimension is not the layout's size.
@@ -125,15 +125,15 @@ class Coefficients(NamedTuple):
 
 
 class Whitening:
-    """Mean and standard deviation per coefficient, and the way between raw and whitened vectors.
+    """Mean and standard deviation of each coefficient; converts between raw and whitened vectors.
 
     Args:
-        mean: ``(D,)`` mean of each raw coefficient.
-        std: ``(D,)`` standard deviation of each, above zero.
+        mean: Mean of each raw coefficient, ``(D,)``.
+        std: Standard deviation of each, ``(D,)``, above zero.
 
     Raises:
-        ShapeError: If the two are not vectors of one length.
-        ValueRangeError: If a value is not finite or a deviation not positive.
+        ShapeError: If the two are not vectors of the same length.
+        ValueRangeError: If a value is not finite or a standard deviation not positive.
 
     Example:
         >>> whitening = Whitening(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 4.0]))
@@ -150,16 +150,16 @@ class Whitening:
 
     @classmethod
     def from_samples(cls, samples: torch.Tensor, floor: float = 1e-8) -> Whitening:
-        """Estimate from raw coefficient vectors.
+        """Estimate mean and standard deviation from raw coefficient vectors.
 
         Args:
-            samples: ``(N, D)``, at least two rows.
-            floor: Deviations below ``floor`` times the largest magnitude of the entry's mean, or below ``floor``
-                itself, become 1: a coefficient that never varies whitens to zero instead of dividing by zero.
+            samples: Raw coefficient vectors, ``(N, D)``, at least two.
+            floor: Standard deviations of at most ``floor`` times the magnitude of the entry's mean, or at most
+                ``floor`` itself, become 1: a constant coefficient whitens to zero instead of dividing by zero.
         """
         samples = check_tensor("samples", samples, ("N", "D"))
         if samples.shape[0] < 2:
-            raise ShapeError(f"samples: found {samples.shape[0]} vectors; expected at least 2 to estimate a deviation")
+            raise ShapeError(f"samples: found {samples.shape[0]} vectors; expected at least 2 for a standard deviation")
         wide = samples.double()
         mean, std = wide.mean(dim=0), wide.std(dim=0)
         constant = std <= floor * mean.abs().clamp(min=1.0)
@@ -170,12 +170,12 @@ class Whitening:
         return check_tensor(name, vector, ("...", self.mean.shape[0]), finite=False)
 
     def whiten(self, vector: torch.Tensor) -> torch.Tensor:
-        """Raw ``(..., D)`` to whitened ``(..., D)``: ``(c - mean) / std``."""
+        """Convert raw ``(..., D)`` to whitened ``(..., D)``: ``(c - mean) / std``."""
         vector = self._checked("vector", vector)
         return (vector - self.mean.to(vector)) / self.std.to(vector)
 
     def unwhiten(self, vector: torch.Tensor) -> torch.Tensor:
-        """Whitened ``(..., D)`` back to raw ``(..., D)``."""
+        """Convert whitened ``(..., D)`` back to raw ``(..., D)``."""
         vector = self._checked("vector", vector)
         return vector * self.std.to(vector) + self.mean.to(vector)
 
@@ -188,7 +188,7 @@ class Whitening:
         """Read a file written by :meth:`save`.
 
         Raises:
-            FileFormatError: If the file is missing, damaged, of another kind or version, or holds a pickle.
+            FileFormatError: If the file is missing, damaged, of another format or version, or holds a pickle.
         """
         arrays, _ = read_archive(path, _WHITENING_FORMAT, _WHITENING_VERSION, required=("mean", "std"))
         for name, array in arrays.items():

@@ -1,4 +1,4 @@
-"""From coefficients to pixels: the one road from 62 numbers to vertices and landmarks.
+"""Decoding: from 62 coefficients to vertices and landmarks in pixels. All code of the package decodes with it.
 
 ::
 
@@ -6,7 +6,7 @@
     v = [f R | t] (S, 1)                       crop frame (eq. 2)
     x = v_x - 1, y = height - v_y, z = v_z     pixels
 
-Coefficients are raw here, never whitened. Explained in chapter 3.
+The coefficients are raw, never whitened. Explained in chapter 3.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from twodasl_lite.morphable.model import MorphableModel
 
 
 def _unpacked(coefficients: Coefficients | torch.Tensor, model: MorphableModel) -> Coefficients:
-    """Accept a batch of packed vectors or a structure; check against the model's sizes."""
+    """Unpack packed vectors, or accept :class:`Coefficients`, and check them against the model's sizes."""
     if isinstance(coefficients, Coefficients):
         coefficients = coefficients.pack()
     elif not isinstance(coefficients, torch.Tensor):
@@ -30,7 +30,7 @@ def _unpacked(coefficients: Coefficients | torch.Tensor, model: MorphableModel) 
 
 
 def decode(coefficients: Coefficients | torch.Tensor, model: MorphableModel, height: float = CROP_SIZE) -> torch.Tensor:
-    """All vertices in pixels.
+    """Decode all vertices to pixels.
 
     Args:
         coefficients: :class:`Coefficients`, or packed raw vectors ``(..., 12 + Ks + Ke)``.
@@ -38,7 +38,7 @@ def decode(coefficients: Coefficients | torch.Tensor, model: MorphableModel, hei
         height: Height in pixels of the crop (or image) that the pose refers to.
 
     Returns:
-        ``(..., V, 3)``: x right, y down, z towards the viewer, in pixels, 0-based.
+        Vertices ``(..., V, 3)`` in 0-based pixels: x right, y down, z towards the viewer.
 
     Raises:
         ShapeError: If the number of coefficients is not the model's.
@@ -50,17 +50,17 @@ def decode(coefficients: Coefficients | torch.Tensor, model: MorphableModel, hei
 def decode_landmarks(
     coefficients: Coefficients | torch.Tensor, model: MorphableModel, height: float = CROP_SIZE
 ) -> torch.Tensor:
-    """The 68 landmarks in pixels, ``(..., 68, 3)``; computes no other vertex. Arguments as for :func:`decode`."""
+    """Decode only the 68 landmarks to pixels, ``(..., 68, 3)``. Arguments as for :func:`decode`."""
     pose, shape, expression = _unpacked(coefficients, model)
     return frame_to_pixels(project(model.decode_landmarks(shape, expression), pose), height)
 
 
 def constrain(coefficients: torch.Tensor, form: PoseForm = "completed") -> torch.Tensor:
-    """Raw coefficients ``(..., D)`` with the pose that their 12 numbers stand for: what is decoded of a prediction.
+    """Raw coefficients ``(..., D)`` whose pose is constrained to ``form``; applied to predictions before decoding.
 
     Args:
-        coefficients: As a network predicts them, un-whitened.
-        form: See :func:`~twodasl_lite.camera.constrain_pose`.
+        coefficients: Predicted coefficients, un-whitened, ``(..., D)``.
+        form: Form of the pose, see :func:`~twodasl_lite.camera.constrain_pose`.
     """
     if form == "free":
         return coefficients

@@ -1,6 +1,6 @@
-"""Where the faces of a photo are: OpenCV's detector YuNet, with a model file that is fetched once and checked.
+"""Face detection: OpenCV's detector YuNet, with a model file that is downloaded once and verified.
 
-``twodasl models get yunet`` brings the file to the cache, where ``twodasl reconstruct`` finds it. It is
+``twodasl models get yunet`` downloads the file to the cache, where ``twodasl reconstruct`` finds it. It is
 ``face_detection_yunet_2023mar.onnx`` of OpenCV's model zoo (Wu et al. 2023; 0.2 MB, MIT licence).
 """
 
@@ -30,31 +30,31 @@ YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4
 YUNET_ADDRESSES = (
     "https://github.com/opencv/opencv_zoo/raw/966be4cb6eefc2a4f586ed0581bf4bbaa2533070/models/face_detection_yunet/"
     + YUNET_FILE,
-    # The same bytes in the repository of YuNet's authors, which keeps them without Git LFS:
+    # The same bytes in the repository of YuNet's authors, which does not use Git LFS:
     "https://raw.githubusercontent.com/ShiqiYu/libfacedetection.train/0047ac24afb1a50a0c6105001c89d1b5b805dbf1/onnx/"
     "yunet_s_640_640.onnx",
 )
-"""Where the model file is, pinned to a commit; the next is tried where one does not answer."""
+"""URLs of the model file, pinned to a commit; if one fails, the next is tried."""
 
 MIN_SCORE = 0.7
-"""Least score of a face, 0 to 1."""
-_DETECTION_SIDE = 640  # of the photo that a detector sees; it was trained on such
+"""Lowest score of a face, 0 to 1."""
+_DETECTION_SIDE = 640  # longer side, in pixels, of the photo given to the detector; it was trained at this size
 _NMS, _TOP_K = 0.3, 5000  # OpenCV's own values
-# YuNet frames the face with its forehead; crops are cut around the box of the 68 landmarks. Medians over 394 of 400
-# photos of AFLW2000-3D (the smaller model's agree within 2 %):
-_YUNET_SIZE = 1.10  # sqrt(width height) of YuNet's box, over the longer side of the landmarks'
-_YUNET_ABOVE = 0.145  # how far its middle is above theirs, in units of that side
+# YuNet's boxes include the forehead; crops are cut around the bounding box of the 68 landmarks. Medians over 394 of 400
+# photos of AFLW2000-3D (those of the smaller model agree within 2 %):
+_YUNET_SIZE = 1.10  # sqrt(width height) of YuNet's box, over the longer side of the landmarks' box
+_YUNET_ABOVE = 0.145  # height of its centre above theirs, in units of that side
 _UPRIGHT_BONUS, _SAME_FACE = 0.02, 0.5
-_SECONDS = 60  # that a server may keep us waiting
+_SECONDS = 60  # timeout for a server
 
 
 class Detections(NamedTuple):
-    """Faces of a photo, the surest first.
+    """Faces of a photo, sorted by descending score.
 
     Attributes:
-        boxes: ``(N, 5)`` left, top, right, bottom in pixels, and a score.
-        turns: ``(N,)`` by how many quarter turns counter-clockwise the photo must be turned for the face to stand
-            upright: 0, or 2 for one that is upside down.
+        boxes: Left, top, right, bottom in pixels, and a score, ``(N, 5)``.
+        turns: Number of counter-clockwise quarter turns of the photo that bring the face upright, ``(N,)``: 0 for an
+            upright face, 2 for one that is upside down.
     """
 
     boxes: torch.Tensor
@@ -62,21 +62,21 @@ class Detections(NamedTuple):
 
 
 class Detector(Protocol):
-    """Something that finds faces. It may also have a method ``find`` that returns :class:`Detections`."""
+    """A face detector. It may also have a method ``find`` that returns :class:`Detections`."""
 
     def __call__(self, photo: np.ndarray) -> torch.Tensor:
-        """Boxes ``(N, 5)`` in a photo ``(H, W, 3)``: left, top, right, bottom in pixels, and a score."""
+        """Find boxes ``(N, 5)`` in a photo ``(H, W, 3)``: left, top, right, bottom in pixels, and a score."""
         ...
 
 
 def quarter_turns(up: torch.Tensor) -> torch.Tensor:
-    """Quarter turns counter-clockwise that bring a direction closest to the top of the photo.
+    """Number of counter-clockwise quarter turns that bring a direction closest to straight up.
 
     Args:
-        up: ``(..., 2)`` x, y in pixels (y down): from a face's mouth to its eyes.
+        up: Vector from a face's mouth to its eyes, ``(..., 2)``, in pixels (y down).
 
     Returns:
-        ``(...)`` int64, 0 to 3. (``np.rot90(photo, turns)`` turns the photo so.)
+        ``(...)`` int64, 0 to 3. (``np.rot90(photo, turns)`` turns the photo accordingly.)
     """
     # Angle from straight up, clockwise positive: a face that leans to the right must be turned to the left.
     clockwise = torch.atan2(up[..., 0], -up[..., 1])
@@ -84,15 +84,16 @@ def quarter_turns(up: torch.Tensor) -> torch.Tensor:
 
 
 class YuNet:
-    """OpenCV's face detector YuNet (Wu et al. 2023), with a model file that you have.
+    """OpenCV's face detector YuNet (Wu et al. 2023), with a model file on disk.
 
     The file is ``face_detection_yunet_2023mar.onnx`` of OpenCV's model zoo (0.2 MB, MIT licence); the other files of
-    YuNet's authors work too. Its boxes hold the forehead; they are changed to squares that frame what the 68 landmarks
-    do, as crops want it. Its five points are not those of the landmark map: they only say which way up a face is.
+    YuNet's authors work too. Its boxes include the forehead; they are converted to squares around the region of the 68
+    landmarks, which is what crops need. Its five points are not those of the landmark map: they are used only to decide
+    which way up a face is.
 
     Args:
         path: The model file.
-        min_score: Least score of a face, 0 to 1.
+        min_score: Lowest score of a face, 0 to 1.
 
     Raises:
         FileFormatError: If the file is missing or OpenCV cannot use it.
@@ -110,23 +111,23 @@ class YuNet:
                 self._detector = cv2.FaceDetectorYN.create(
                     os.fspath(path), "", (_DETECTION_SIDE, _DETECTION_SIDE), min_score, _NMS, _TOP_K
                 )
-                self(np.zeros((32, 32, 3), np.uint8))  # other networks load, and fail when they are used
+                self(np.zeros((32, 32, 3), np.uint8))  # other networks load, but fail at inference
         except cv2.error as error:
             raise FileFormatError(path, f"a file that OpenCV cannot use ({error.err})", expected) from error
 
     def __call__(self, photo: np.ndarray) -> torch.Tensor:
-        """Boxes ``(N, 5)``, the surest first."""
+        """Find boxes ``(N, 5)``, sorted by descending score."""
         return self.find(photo).boxes
 
     def find(self, photo: np.ndarray, upright: bool = False) -> Detections:
-        """Faces with their boxes, and which way up they are.
+        """Find faces and their orientation.
 
-        YuNet also reports faces that lie or stand on their heads, but takes their mouths for eyes; so the photo is
-        shown to it in all four positions, and each face is taken from the one in which its score is best.
+        YuNet also reports faces that lie sideways or are upside down, but confuses their mouths with eyes. Therefore
+        the photo is processed in all four orientations, and each face is taken from the one with its highest score.
 
         Args:
-            photo: ``(H, W, 3)`` uint8 RGB.
-            upright: Whether the faces are known to stand upright: four times as quick.
+            photo: Photo, ``(H, W, 3)`` uint8 RGB.
+            upright: Whether the faces are known to be upright; if so, detection is four times as fast.
         """
         photo = as_photo(photo, "photo")
         if upright:
@@ -138,7 +139,7 @@ class YuNet:
             boxes.append(_turned_back(found.boxes, turn, height, width))
             turns.append((turn + found.turns) % 4)
         every, turns = torch.cat(boxes), torch.cat(turns)
-        # A face that stands upright is not taken for another by a hair's breadth.
+        # The bonus keeps an upright face upright if another orientation scores only marginally higher.
         score = every[:, 4] + _UPRIGHT_BONUS * (turns == 0)
         kept: list[int] = []
         for k in score.argsort(descending=True, stable=True).tolist():
@@ -147,7 +148,7 @@ class YuNet:
         return Detections(every[kept], turns[kept])
 
     def _find(self, photo: np.ndarray) -> Detections:
-        """The faces of a photo as it is."""
+        """The faces of a photo in its given orientation."""
         height, width = photo.shape[:2]
         factor = min(1.0, _DETECTION_SIDE / max(height, width))
         size = max(1, round(width * factor)), max(1, round(height * factor))
@@ -158,12 +159,12 @@ class YuNet:
             return Detections(torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64))
         found = torch.as_tensor(np.asarray(faces)).float().reshape(-1, 15)  # x, y, width, height, 5 points, score
         stretch = torch.tensor([width / size[0], height / size[1]])
-        corner, extent = found[:, :2] * stretch - 0.5, found[:, 2:4] * stretch  # edges counted from 0, pixels' middles
+        corner, extent = found[:, :2] * stretch - 0.5, found[:, 2:4] * stretch  # pixel edges from 0, to pixel centres
         side = extent.prod(dim=1, keepdim=True).sqrt() / _YUNET_SIZE  # (N, 1)
         points = found[:, 4:14].reshape(-1, 5, 2) * stretch  # eye, eye, nose, corner of the mouth, corner
         up = points[:, :2].mean(dim=1) - points[:, 3:].mean(dim=1)  # (N, 2)
         turns = torch.where(up.norm(dim=1) > 0, quarter_turns(up), 0)
-        # Down the face, in the photo: for a face that stands on its head, up.
+        # From the eyes to the mouth, in the photo: upwards for a face that is upside down.
         down = torch.tensor([[0.0, 1.0], [-1.0, 0.0], [0.0, -1.0], [1.0, 0.0]])[turns]
         middle = corner + extent / 2 + _YUNET_ABOVE * side * down
         boxes = torch.cat([middle - side / 2, middle + side / 2, found[:, 14:]], dim=1)
@@ -172,7 +173,7 @@ class YuNet:
 
 
 def _turned_back(boxes: torch.Tensor, turns: int, height: int, width: int) -> torch.Tensor:
-    """Boxes ``(N, 5)`` found in ``np.rot90(photo, turns)`` in the pixels of the photo ``(height, width)``."""
+    """Convert boxes ``(N, 5)`` found in ``np.rot90(photo, turns)`` to pixels of the photo ``(height, width)``."""
     for k in range(turns, 0, -1):
         across = (width, height)[(k - 1) % 2]  # width of the photo before its k-th quarter turn
         left, top, right, bottom, score = boxes.unbind(dim=1)
@@ -181,7 +182,7 @@ def _turned_back(boxes: torch.Tensor, turns: int, height: int, width: int) -> to
 
 
 def _overlap(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Intersection over the smaller of two boxes ``(5,)``: one in the other counts as the same face."""
+    """Intersection over the smaller of two boxes ``(5,)``: a box inside another counts as the same face."""
     extent = (torch.minimum(first[2:4], second[2:4]) - torch.maximum(first[:2], second[:2])).clamp(min=0)
     areas = [(box[2:4] - box[:2]).prod() for box in (first, second)]
     return float(extent.prod() / torch.minimum(*areas).clamp(min=1e-6))
@@ -189,7 +190,7 @@ def _overlap(first: torch.Tensor, second: torch.Tensor) -> float:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """OpenCV's warnings, left out for a while."""
+    """Suppress OpenCV's warnings."""
     logging = getattr(cv2.utils, "logging", None)
     if logging is None:
         yield
@@ -203,12 +204,12 @@ def _quiet() -> Iterator[None]:
 
 
 def yunet_path() -> Path:
-    """Where :func:`fetch_yunet` puts the model file: in the cache."""
+    """Path in the cache where :func:`fetch_yunet` puts the model file."""
     return cache_folder() / YUNET_FILE
 
 
 def cached_detector(min_score: float = MIN_SCORE) -> YuNet | None:
-    """The detector whose model file is in the cache, if it is."""
+    """The detector with the model file in the cache; None if there is no such file."""
     path = yunet_path()
     return YuNet(path, min_score) if path.is_file() else None
 
@@ -218,19 +219,19 @@ def fetch_yunet(
     path: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Fetch YuNet's model file, compare its checksum, and keep it.
+    """Download YuNet's model file, verify its checksum, and save it.
 
     Args:
-        source: A file or an address that has it; :data:`YUNET_ADDRESSES` by default.
-        path: Where to; :func:`yunet_path` by default.
-        progress: Called with how many bytes are there, and how many there will be.
+        source: File or URL to get it from; by default :data:`YUNET_ADDRESSES`.
+        path: File to write; by default :func:`yunet_path`.
+        progress: Called with the number of bytes received and their total.
 
     Returns:
-        Where it is.
+        Path of the file.
 
     Raises:
         FileFormatError: If the source is missing or holds something else.
-        TwodaslError: If no address answers.
+        TwodaslError: If no URL can be read.
     """
     path = yunet_path() if path is None else Path(path)
     if source is None:
@@ -251,7 +252,7 @@ def fetch_yunet(
 
 
 def _first_answer(progress: Callable[[int, int], None] | None) -> bytes:
-    """The file from the first address that has it."""
+    """Content of the file, from the first URL that has it."""
     reasons = []
     for address in YUNET_ADDRESSES:
         try:
@@ -262,7 +263,7 @@ def _first_answer(progress: Callable[[int, int], None] | None) -> bytes:
         else:
             return data
     raise TwodaslError(
-        "; ".join(reasons) + ". Fetch the file in another way, and give it with --source FILE: " + YUNET_ADDRESSES[0]
+        "; ".join(reasons) + ". Download the file by other means and pass it as --source FILE: " + YUNET_ADDRESSES[0]
     )
 
 
@@ -274,12 +275,12 @@ def _download(address: str, progress: Callable[[int, int], None] | None) -> byte
                 parts.append(block)
                 size += len(block)
                 if size > YUNET_BYTES:
-                    break  # whatever it is, it is not the file
+                    break  # too large to be the file
                 if progress is not None:
                     progress(size, YUNET_BYTES)
     except (OSError, ValueError) as error:  # urllib's errors are OSErrors
         reason = getattr(error, "reason", None) or error
-        raise TwodaslError(f"{address}: found no answer ({reason}); expected {YUNET_FILE}") from error
+        raise TwodaslError(f"{address}: found no response ({reason}); expected {YUNET_FILE}") from error
     return b"".join(parts)
 
 
@@ -287,7 +288,7 @@ def _check(place: str | os.PathLike[str], data: bytes) -> None:
     digest = hashlib.sha256(data).hexdigest()
     if len(data) != YUNET_BYTES:
         pointer = data.startswith(b"version https://git-lfs")
-        found = "a Git LFS pointer, which stands for the file" if pointer else "a file of another size"
+        found = "a Git LFS pointer instead of the file" if pointer else "a file of another size"
         raise FileFormatError(place, found, f"{YUNET_FILE}, {YUNET_BYTES} bytes")
     if digest != YUNET_SHA256:
         raise FileFormatError(place, f"a file with the SHA-256 {digest}", f"{YUNET_FILE}, {YUNET_SHA256}")

@@ -1,7 +1,7 @@
-"""What can go wrong with a reader's input, as exceptions that say what was found and what was expected.
+"""Exceptions for invalid input, which say what was found and what was expected.
 
-Every exception derives from :class:`TwodaslError`, which is a :class:`ValueError`; the checks raise them with the
-name of the argument or file first. Explained nowhere in the book: they should read well enough alone.
+Every exception derives from :class:`TwodaslError`, which is a :class:`ValueError`; messages begin with the name of the
+argument or file. The book does not explain them: they should be clear on their own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = [
 
 
 class TwodaslError(ValueError):
-    """Base class of all errors that a wrong input causes."""
+    """Base class of all errors caused by invalid input."""
 
 
 class ShapeError(TwodaslError):
@@ -34,11 +34,11 @@ class ShapeError(TwodaslError):
 
 
 class ValueRangeError(TwodaslError):
-    """A number lies outside its range, or is not a number at all."""
+    """A value is out of range, or NaN."""
 
 
 class InputTypeError(TwodaslError, TypeError):
-    """An argument is of the wrong type."""
+    """An argument has the wrong type."""
 
 
 class FileFormatError(TwodaslError):
@@ -46,8 +46,8 @@ class FileFormatError(TwodaslError):
 
     Args:
         path: The file.
-        found: What was found there.
-        expected: What should have been.
+        found: What was found.
+        expected: What was expected.
     """
 
     def __init__(self, path: str | os.PathLike[str], found: str, expected: str) -> None:
@@ -61,16 +61,16 @@ class FileFormatError(TwodaslError):
 
 
 class MissingDependencyError(TwodaslError, ImportError):
-    """An optional package is needed for this call and not installed."""
+    """An optional package that this call needs is not installed."""
 
 
 def require(module: str, extra: str, purpose: str):
-    """Import an optional package, or say which extra brings it.
+    """Import an optional package, or name the extra that installs it.
 
     Args:
         module: Name of the module to import.
         extra: The extra of ``twodasl_lite`` that installs it.
-        purpose: What it is needed for, to complete "... needs the package ...".
+        purpose: Purpose of the package, the beginning of "... needs the package ...".
 
     Returns:
         The imported module.
@@ -100,11 +100,11 @@ def check_shape(name: str, value: torch.Tensor, expected: Sequence[int | tuple[i
     Args:
         name: The argument's name, for the message.
         value: The tensor.
-        expected: One entry per dimension: a number must match, of a tuple of numbers one must, a word (or ``None``)
-            names a free dimension. A leading ``...`` string admits any number of leading dimensions.
+        expected: One entry per dimension: a number must match, a tuple lists the allowed numbers, a word (or ``None``)
+            names a free dimension. A leading string ``"..."`` allows any number of leading dimensions.
 
     Raises:
-        ShapeError: If the shape does not fit.
+        ShapeError: If the shape does not match.
     """
     pattern, shape = list(expected), tuple(value.shape)
     free_front = bool(pattern) and pattern[0] == "..."
@@ -118,10 +118,10 @@ def check_shape(name: str, value: torch.Tensor, expected: Sequence[int | tuple[i
 
 
 def check_finite(name: str, value: torch.Tensor) -> None:
-    """Refuse NaN and infinity.
+    """Check that all values are finite.
 
     Raises:
-        ValueRangeError: With the number of bad entries and the position of the first.
+        ValueRangeError: If a value is NaN or infinite; the message has their number and the position of the first.
     """
     bad = ~torch.isfinite(value)
     if bool(bad.any()):
@@ -141,23 +141,23 @@ def check_tensor(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> torch.Tensor:
-    """Turn numpy arrays, lists and tensors into a checked floating-point tensor.
+    """Convert a numpy array, list or tensor to a floating-point tensor and check it.
 
     Args:
         name: The argument's name, for messages.
         value: A tensor, array or nested list of numbers.
         expected: Shape pattern, see :func:`check_shape`.
-        finite: Whether NaN and infinity are refused.
-        dtype: Wanted type; by default floating types are kept and others become ``float32``.
-        device: Wanted device; by default the value's own.
+        finite: Whether to raise an error for NaN and infinity.
+        dtype: Type of the result; by default floating types are kept and others become ``float32``.
+        device: Device of the result; by default the value's own.
 
     Returns:
-        The tensor; shares memory with ``value`` where no conversion is needed.
+        The tensor; shares memory with ``value`` if no conversion is needed.
 
     Raises:
-        InputTypeError: If it is no array of numbers.
-        ShapeError: If the shape does not fit.
-        ValueRangeError: If ``finite`` and it is not.
+        InputTypeError: If the value is not an array of numbers.
+        ShapeError: If the shape does not match.
+        ValueRangeError: If ``finite`` is set and a value is NaN or infinite.
     """
     try:
         tensor = torch.as_tensor(value, device=device)

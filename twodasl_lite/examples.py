@@ -1,7 +1,7 @@
-"""The one photograph that comes with the book: a portrait of the astronaut Eileen Collins.
+"""The book's example photograph: a portrait of the astronaut Eileen Collins.
 
-The photo is NASA's and in the public domain; it is part of scikit-image and read from there. The 68 landmarks were
-placed by hand and are part of this package. Used from chapter 4 on.
+The photo is by NASA and in the public domain; it is read from scikit-image. The 68 landmarks were placed by hand and
+are part of this package. Used from chapter 4 on.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Portrait(NamedTuple):
     """A photo with its landmarks.
 
     Attributes:
-        photo: ``(H, W, 3)`` RGB ``uint8``.
-        landmarks: ``(68, 2)`` in pixels of the photo.
-        visible: ``(68,)`` boolean; false where hair covers the contour.
+        photo: Photo, ``(H, W, 3)`` RGB ``uint8``.
+        landmarks: Landmarks in pixels of the photo, ``(68, 2)``.
+        visible: Visibility of each landmark, ``(68,)`` boolean; false where hair covers the contour.
     """
 
     photo: np.ndarray

@@ -1,27 +1,27 @@
-"""Coefficients from 2D landmarks, without a network: pose first, then pose, shape and expression together.
+"""Fitting coefficients to 2D landmarks, without a network: pose first, then pose, shape and expression together.
 
 Given landmarks x_i in a picture and a morphable model, find the face whose landmarks project onto them::
 
     cost = sum_i w_i |f R (mean_i + A_i s + E_i e) + t - x_i|^2  +  regularisation * noise^2 * sum_k (c_k / std_k)^2
 
 with c = (s, e), the first sum over x and y, everything in pixels. This is the maximum a posteriori estimate: landmarks
-with Gaussian noise of deviation ``noise`` per coordinate, coefficients with the model's own deviations (Blanz & Vetter
-1999, section 4). With ``regularisation=1`` the two terms are weighed as the noise says; larger values pull towards the
-average face, infinity gives its pose alone. The noise is by default a fraction of the face's size in the picture, so
-the answer does not depend on the resolution.
+have Gaussian noise of standard deviation ``noise`` per coordinate, coefficients the model's standard deviations (Blanz
+& Vetter 1999, section 4). With ``regularisation=1`` the noise determines the weight of the two terms; larger values
+pull towards the average face, infinity fits only its pose. By default the noise is a fraction of the face's size in the
+picture, so the result does not depend on the resolution.
 
-1. **Pose**: closed form for the average face (linear least squares for the 2x3 matrix f R, made a scaled rotation),
-   then refined.
+1. **Pose**: closed form for the average face (linear least squares for the 2x3 matrix f R, projected to a scaled
+   rotation), then refined.
 2. **Everything**: pose, shape and expression together (:mod:`twodasl_lite.least_squares`). Blendshape activations stay
    within [0, 1].
 
-Weak perspective sees no depth, so t_z is a convention: it makes the mean depth of the landmarks zero. Landmarks near
-one plane, such as the corners of eyes and mouth, fit two poses, mirrored in depth; with the tip of the nose they fit
-one. Detectors trained on flat (2D) markup put the jaw's landmarks of a turned face on its outline, where the model has
-others: leave out the far half of the jaw then (``ignore_far_jaw``).
+Weak perspective does not determine depth, so t_z is a convention: it makes the mean depth of the landmarks zero.
+Landmarks near one plane, such as the corners of eyes and mouth, fit two poses, mirrored in depth; with the tip of the
+nose they fit only one. On a turned face, detectors trained on 2D annotations put the jaw's landmarks on its outline,
+where other points of the model lie: leave out the far half of the jaw then (``ignore_far_jaw``).
 
-Points are 0-based pixels, y down; inside, everything happens in the y-up frame of :mod:`twodasl_lite.camera`. Explained
-in chapter 4.
+Points are 0-based pixels, y down; internally, all computations use the y-up frame of :mod:`twodasl_lite.camera`.
+Explained in chapter 4.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ from twodasl_lite.least_squares import POSE_FREEDOM, Problem, State, factorise, 
 from twodasl_lite.morphable.model import MorphableModel
 
 LANDMARK_NOISE = 0.02
-"""Deviation per coordinate that is assumed of a landmark, as a fraction of the face's size: about what published
-detectors reach (mean distances of 2 to 4 % on AFLW2000-3D, the more the further a face is turned)."""
+"""Assumed standard deviation of a landmark per coordinate, as a fraction of the face's size: about what published
+detectors reach (mean distances of 2 to 4 % on AFLW2000-3D, increasing with yaw)."""
 
 MIN_LANDMARKS = 4
-"""Fewest landmarks that determine a pose: three leave two mirrored answers."""
+"""Smallest number of landmarks that determines a pose: three leave two mirrored solutions."""
 
 _CHUNK = 512  # faces solved at once; bounds the memory of a fit of many thousand faces
-_FLAT = 1e-4  # points whose variances have a smaller ratio than this lie on a line
+_FLAT = 1e-4  # points whose ratio of variances is smaller lie on a line
 _SHALLOW = 1e-2  # below this ratio a third axis is too short to measure directions along it
-_FAR_JAW_YAW = math.radians(15)  # from here on the outline leaves the jaw's landmarks
-_BEHIND = -0.5  # R[2, 2] of a face turned 120 degrees away; no detector marks such a face
+_FAR_JAW_YAW = math.radians(15)  # beyond this yaw, the outline no longer follows the jaw's landmarks
+_BEHIND = -0.5  # R[2, 2] of a face turned away by 120 degrees; no detector finds such a face
 _POSE_ITERATIONS = 20
 _START_ITERATIONS = 4  # for a pose that is refined later, together with the rest
 _TOLERANCE = 1e-4
 
 
 class Uncertainty(NamedTuple):
-    """How well the landmarks and the prior determine the answer: one standard deviation (Laplace's approximation).
+    """Standard deviations of the fit under landmarks and prior (Laplace approximation).
 
     Attributes:
-        rotation: ``(B, 3)`` radians, about the picture's x, y and z axes.
-        shape: ``(B, Ks)`` in the units of the shape coefficients.
-        expression: ``(B, Ke)`` in those of the expression coefficients; zero for activations held at a bound.
+        rotation: About the picture's x, y and z axes in radians, ``(B, 3)``.
+        shape: In the units of the shape coefficients, ``(B, Ks)``.
+        expression: In the units of the expression coefficients, ``(B, Ke)``; zero for activations held at a bound.
     """
 
     rotation: torch.Tensor
@@ -74,18 +74,18 @@ class Uncertainty(NamedTuple):
 
 @dataclass(frozen=True)
 class FitResult:
-    """The faces found, and how well they fit.
+    """Fitted coefficients and the quality of the fit.
 
     Attributes:
-        coefficients: Pose ``(B, 3, 4)``, shape ``(B, Ks)``, expression ``(B, Ke)``; decodes with the model fitted.
-        residual: ``(B, N)`` distance of each fitted landmark from the given one, in pixels (NaN where the given
-            one is no point).
-        rms: ``(B,)`` root of the weighted mean of the squared residuals, in pixels.
-        noise: ``(B,)`` deviation per coordinate that was assumed, in pixels.
-        converged: ``(B,)`` whether a further step would have been without effect.
-        iterations: ``(B,)`` steps that were tried for each face.
-        cost: ``(B, 1 + T)`` the cost in squared pixels, at the start and after each step; never increases.
-        uncertainty: The answer's deviations, if asked for.
+        coefficients: Pose ``(B, 3, 4)``, shape ``(B, Ks)``, expression ``(B, Ke)`` of the fitted model.
+        residual: Distance of each fitted landmark from the given one in pixels, ``(B, N)``; NaN where the given one is
+            not finite.
+        rms: Root of the weighted mean of the squared residuals in pixels, ``(B,)``.
+        noise: Assumed standard deviation per coordinate in pixels, ``(B,)``.
+        converged: Whether a further step would have no effect, ``(B,)``.
+        iterations: Number of steps tried for each face, ``(B,)``.
+        cost: Cost in squared pixels, at the start and after each step, ``(B, 1 + T)``; never increases.
+        uncertainty: Standard deviations of the fit, if requested.
     """
 
     coefficients: Coefficients
@@ -98,10 +98,10 @@ class FitResult:
     uncertainty: Uncertainty | None = None
 
     def summary(self) -> str:
-        """One line for a person.
+        """Summarise the fit in one line.
 
         Returns:
-            Such as ``"64 faces: 64 converged in 4 to 6 steps, median error 1.21 px, largest 2.02 px"``.
+            For example ``"64 faces: 64 converged in 4 to 6 steps, median error 1.21 px, largest 2.02 px"``.
         """
         count = self.rms.numel()
         if count == 0:
@@ -126,7 +126,7 @@ def _variances(points: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tenso
 
 
 def _check_spread(name: str, variances: torch.Tensor) -> None:
-    """Refuse points on a line (or all in one place)."""
+    """Check that the points do not lie on a line or in one place."""
     flat = variances[:, -2] <= _FLAT * variances[:, -1]
     if bool(flat.any()):
         raise ValueRangeError(
@@ -137,11 +137,11 @@ def _check_spread(name: str, variances: torch.Tensor) -> None:
 
 
 def _closed_form_pose(problem: Problem) -> State:
-    """Pose by linear least squares, made a scaled rotation. Points must be centred under the weights.
+    """Pose by linear least squares, projected to a scaled rotation. The points' weighted mean must be zero.
 
     Along their principal axes the columns of the 2x3 matrix f R are independent least-squares solutions. Points near a
-    plane do not determine the column along its normal: it follows, but for its sign, from the two rows of f R being
-    orthogonal and of one length, and its sign from whatever depth the points have (Oberkampf et al. 1996).
+    plane do not determine the column along its normal. Up to its sign, it follows from the two rows of f R being
+    orthogonal and of equal length; the sign follows from the remaining depth of the points (Oberkampf et al. 1996).
     """
     points, target, weights = problem.mean, problem.target, problem.weights
     variances, axes = _variances(points, weights)
@@ -165,7 +165,7 @@ def _closed_form_pose(problem: Problem) -> State:
 
 
 class _Frame(NamedTuple):
-    """The similarity that takes pixels and model units to those of a :class:`Problem`."""
+    """The similarity transform from pixels and model units to the units of a :class:`Problem`."""
 
     centre: torch.Tensor  # (B, 2) of the landmarks, y up
     size: torch.Tensor  # (B,) of a face in pixels
@@ -211,14 +211,14 @@ def _pose_problem(
 
 
 def _solve_pose(problem: Problem, num_iterations: int) -> State:
-    """Closed form, then Gauss-Newton."""
+    """Solve for the pose: closed form, then Gauss-Newton."""
     state = _closed_form_pose(problem)
     tolerance = 1e-12 * problem.weights.sum(dim=-1)  # targets have unit size: a millionth of the face
     return minimise(problem, state, num_iterations, tolerance)[0]
 
 
 def _checked_weights(weights: torch.Tensor | None, landmarks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights ``(B, N)``, and the landmarks with those of no weight set to zero."""
+    """Weights ``(B, N)``, and the landmarks, in which those of weight zero are set to zero."""
     batch, count = landmarks.shape[:2]
     if weights is None:
         weights = landmarks.new_ones(batch, count)
@@ -238,13 +238,13 @@ def _checked_weights(weights: torch.Tensor | None, landmarks: torch.Tensor) -> t
 
 
 def _check_enough(weights: torch.Tensor) -> None:
-    """Refuse faces with too few landmarks."""
+    """Check that every face has enough landmarks."""
     used = (weights > 0).sum(dim=-1)
     fewest, face = int(used.min()), int(used.argmin())
     if fewest < MIN_LANDMARKS:
         raise ValueRangeError(
             f"landmarks: found {fewest} of weight above zero for face {face}; expected at least {MIN_LANDMARKS}: a "
-            f"pose has {POSE_FREEDOM} unknowns, and three points leave two mirrored answers"
+            f"pose has {POSE_FREEDOM} unknowns, and three points leave two mirrored solutions"
         )
 
 
@@ -267,20 +267,20 @@ def fit_pose(
 ) -> torch.Tensor:
     """The weak-perspective pose of known 3D points, by least squares in the picture.
 
-    Points of a flat object leave two poses, mirrored in depth, of equal cost; one of them is returned.
+    For the points of a flat object, two poses, mirrored in depth, have equal cost; one of them is returned.
 
     Args:
-        landmarks: ``(B, N, 2)`` in 0-based pixels, y down; any value (also NaN) where the weight is zero.
-        points: ``(B, N, 3)`` or ``(N, 3)``, the same points in the model frame.
-        weights: ``(B, N)`` or ``(N,)``, zero or more; all one by default.
-        height: Height in pixels of the crop (or image), which the frame of the pose is counted from.
-        num_iterations: Most Gauss-Newton steps after the closed form.
+        landmarks: Landmarks in 0-based pixels, y down, ``(B, N, 2)``; any value (also NaN) where the weight is zero.
+        points: The same points in the model frame, ``(B, N, 3)`` or ``(N, 3)``.
+        weights: Weights, zero or more, ``(B, N)`` or ``(N,)``; by default all one.
+        height: Height in pixels of the crop (or image) that the pose refers to.
+        num_iterations: Maximum number of Gauss-Newton steps after the closed form.
 
     Returns:
-        ``(B, 3, 4)`` ``[f R | t]`` to the crop frame; t_z makes the points' (weighted) mean depth zero.
+        ``[f R | t]`` to the crop frame, ``(B, 3, 4)``; t_z makes the points' (weighted) mean depth zero.
 
     Raises:
-        ShapeError: If the shapes do not fit together.
+        ShapeError: If the shapes are inconsistent.
         ValueRangeError: If values are not finite, fewer than 4 points have weight, or they lie on a line.
 
     Example:
@@ -326,7 +326,7 @@ def _assemble_pose(state: State, frame: _Frame, middle: torch.Tensor) -> torch.T
 
 # ---------------------------------------------------------------------------------------------------- everything
 def _checked_indices(indices: Sequence[int] | torch.Tensor | None, device: torch.device) -> torch.Tensor:
-    """Which of the 68 are given, ``(N,)``."""
+    """Checked indices ``(N,)`` of the given landmarks among the 68."""
     if indices is None:
         return torch.arange(NUM_LANDMARKS, device=device)
     try:
@@ -365,7 +365,7 @@ def _check_not_negative(name: str, value: object) -> None:
 
 
 def _check_determined(weights: torch.Tensor, model: MorphableModel) -> None:
-    """Without a prior there must be as many equations as unknowns."""
+    """Check that there are at least as many equations as unknowns, which a fit without a prior needs."""
     equations = 2 * int((weights > 0).sum(dim=-1).min())
     unknowns = POSE_FREEDOM + model.num_shape + model.num_expression
     if equations < unknowns:
@@ -382,14 +382,14 @@ def _check_height(height: object) -> None:
 
 
 def _side(index: torch.Tensor, side: str) -> torch.Tensor:
-    """``(N,)`` which landmarks belong to the jaw's left or right half, the chin excluded."""
+    """Mask ``(N,)`` of the landmarks on the jaw's left or right half, the chin excluded."""
     return torch.tensor([LANDMARK_NAMES[k].startswith(f"jaw_{side}") for k in index.tolist()], device=index.device)
 
 
 def _without_far_jaw(
     landmarks: torch.Tensor, weights: torch.Tensor, model: MorphableModel, index: torch.Tensor
 ) -> torch.Tensor:
-    """The weights ``(B, N)`` with those of the jaw's far half set to zero where the face is turned."""
+    """The weights ``(B, N)``, set to zero on the far half of the jaw of turned faces."""
     jaw = torch.isin(index, index.new_tensor(GROUPS["jaw"]))
     inner = weights * ~jaw
     _check_enough(inner)
@@ -401,9 +401,9 @@ def _without_far_jaw(
 
 
 def _check_facing(problem: Problem, rotation: torch.Tensor) -> None:
-    """Refuse faces seen from behind: what y-up coordinates or mirrored indices look like.
+    """Check that no face is seen from behind, as faces with y-up coordinates or mirrored indices seem to be.
 
-    Few landmarks near one plane do not tell front from back; they pass.
+    A few landmarks near one plane do not distinguish front from back; they pass the check.
     """
     variances, _ = _variances(problem.mean, problem.weights)
     away = (rotation[:, 2, 2] < _BEHIND) & (variances[:, 0] > _SHALLOW * variances[:, 2])
@@ -430,37 +430,37 @@ def fit_landmarks(
     tolerance: float = _TOLERANCE,
     uncertainty: bool = False,
 ) -> FitResult:
-    """Pose, shape and expression of faces from their 2D landmarks.
+    """Fit pose, shape and expression to 2D landmarks.
 
     Computed in the model's floating-point type and on its device. Not differentiable.
 
     Args:
-        landmarks: ``(B, N, 2)`` in 0-based pixels, y down; any value (also NaN) where the weight is zero.
+        landmarks: Landmarks in 0-based pixels, y down, ``(B, N, 2)``; any value (also NaN) where the weight is zero.
         model: The face model.
-        indices: ``(N,)`` which of the 68 landmarks are given, in iBUG order; all 68 by default.
-        weights: ``(B, N)`` or ``(N,)``, zero or more; all one by default. A landmark of weight 4 counts as if its
-            noise were half; one of weight 0 as if it were not there.
-        height: Height in pixels of the crop (or image) that the landmarks were marked in; the pose refers to it.
-        regularisation: Weight of the prior, zero or more. 1 is the most probable face under ``noise``; infinity gives
-            the average face, 0 no prior (needs 2 N equations for 6 + Ks + Ke unknowns).
-        noise: Standard deviation of the landmarks per coordinate, in pixels, a number or ``(B,)``; by default
-            :data:`LANDMARK_NOISE` times the face's size (the root of the area of the box round the average face's 68
-            landmarks, seen from the front at the scale found).
-        ignore_far_jaw: Whether to give no weight to the jaw's far half (chin excluded) in faces that are turned by more
-            than 15 degrees, judged by the other landmarks. For landmarks that follow the outline in the picture, as
+        indices: Indices of the given landmarks among the 68, in iBUG order, ``(N,)``; by default all 68.
+        weights: Weights, zero or more, ``(B, N)`` or ``(N,)``; by default all one. Weight 4 corresponds to half the
+            noise; a landmark of weight 0 is ignored.
+        height: Height in pixels of the crop (or image) that the landmarks and the pose refer to.
+        regularisation: Weight of the prior, zero or more. 1 gives the most probable face under ``noise``, infinity the
+            average face; 0 means no prior (needs 2 N equations for 6 + Ks + Ke unknowns).
+        noise: Standard deviation of the landmarks per coordinate in pixels, a number or ``(B,)``; by default
+            :data:`LANDMARK_NOISE` times the face's size (the square root of the area of the bounding box of the average
+            face's 68 landmarks, seen from the front at the fitted scale).
+        ignore_far_jaw: Whether to ignore the far half of the jaw (chin excluded) of faces that are turned by more than
+            15 degrees according to the other landmarks. For landmarks that follow the outline in the picture, as
             those of most detectors do; not for projected 3D landmarks.
-        num_iterations: Most Gauss-Newton steps.
-        tolerance: A face has converged when the next step promises to lower the cost by less than this times
-            ``noise**2``, that is, hardly changes how probable the face is.
-        uncertainty: Whether to compute standard deviations of the answer, too.
+        num_iterations: Maximum number of Gauss-Newton steps.
+        tolerance: Convergence threshold: a face has converged when the predicted decrease of the cost in the next step
+            is below this times ``noise**2``, a negligible change of the face's probability.
+        uncertainty: Whether to compute the standard deviations of the fit.
 
     Returns:
-        The coefficients and how well they fit.
+        The coefficients and the quality of the fit.
 
     Raises:
-        ShapeError: If the shapes do not fit together.
-        ValueRangeError: If values are not finite or out of range, fewer than 4 landmarks have weight, they lie on a
-            line, a face is seen from behind (as with y up), or there is neither a prior nor enough landmarks.
+        ShapeError: If the shapes are inconsistent.
+        ValueRangeError: If values are not finite or out of range, fewer than 4 landmarks have a positive weight, they
+            lie on a line, a face is seen from behind (as with y up), or there are too few landmarks without a prior.
 
     Example:
         >>> result = fit_landmarks(points, load_face_model(), height=image.height)  # doctest: +SKIP
@@ -489,7 +489,7 @@ def fit_landmarks(
     if regularisation == 0:
         _check_determined(filled_weights, model)
 
-    # 1. The average face's pose
+    # 1. Pose of the average face
     average = model.mean[model.landmarks]  # (68, 3)
     box = average[:, :2].amax(dim=0) - average[:, :2].amin(dim=0)
     model_size = box.prod().sqrt()[None]
@@ -516,7 +516,7 @@ def fit_landmarks(
         problem, start, num_iterations, float(tolerance) * sigma.square()
     )
 
-    # 3. Back to pixels and the model's units
+    # 3. Back to pixels and model units
     shape, expression = _in_model_units(state.coefficients, model)
     pose = _assemble_pose(state, frame, model.decode_landmarks(shape, expression).mean(dim=1))
     residual = place(problem, state)[1].norm(dim=1) * frame.size[:, None]  # (B, N)
@@ -536,7 +536,7 @@ def fit_landmarks(
 def _minimise_in_chunks(
     problem: Problem, start: State, num_iterations: int, tolerance: torch.Tensor
 ) -> tuple[State, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """:func:`minimise` for any number of faces in bounded memory; shorter cost histories go on at their last value."""
+    """:func:`minimise` in chunks of bounded memory; shorter cost histories are padded with their last value."""
     solved = [
         minimise(problem.take(faces), start.take(faces), num_iterations, tolerance[faces])
         for faces in torch.arange(len(tolerance), device=tolerance.device).split(_CHUNK)
@@ -549,7 +549,7 @@ def _minimise_in_chunks(
 
 
 def _in_model_units(standard: torch.Tensor, model: MorphableModel) -> tuple[torch.Tensor, torch.Tensor]:
-    """Shape ``(B, Ks)`` and expression ``(B, Ke)`` from values in standard deviations; zero where there are none."""
+    """Shape ``(B, Ks)`` and expression ``(B, Ke)`` from values in standard deviations; missing ones are zero."""
     values = standard.new_zeros(standard.shape[0], model.num_shape + model.num_expression)
     count = standard.shape[1]
     values[:, :count] = standard * model.coefficient_std[:count]
@@ -571,7 +571,7 @@ def _uncertainty(problem: Problem, state: State, sigma: torch.Tensor, model: Mor
 
 
 def _empty(model: MorphableModel, count: int) -> FitResult:
-    """The answer for no faces at all."""
+    """The result for an empty batch."""
     new = model.mean.new_zeros
     return FitResult(
         coefficients=Coefficients(new(0, 3, 4), new(0, model.num_shape), new(0, model.num_expression)),

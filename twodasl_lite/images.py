@@ -1,7 +1,7 @@
-"""Photographs: reading them safely, cutting out the face, and the form in which a network sees them.
+"""Photographs: reading them safely, cropping faces, and preparing them for a network.
 
-A photo is a numpy array ``(H, W, 3)`` of ``uint8``, RGB, row 0 at the top. Boxes and pixels are those of
-:mod:`twodasl_lite.camera`: 0-based, pixel centres at integers, boxes inclusive and free to reach beyond the image.
+A photo is a numpy array ``(H, W, 3)`` of ``uint8``, RGB, row 0 at the top. Boxes and pixels follow
+:mod:`twodasl_lite.camera`: 0-based, pixel centres at integers; boxes are inclusive and may reach beyond the image.
 Explained in chapter 4.
 """
 
@@ -19,31 +19,32 @@ from twodasl_lite.camera import CROP_SIZE
 from twodasl_lite.errors import FileFormatError, InputTypeError, ShapeError, ValueRangeError, check_tensor
 
 IMAGE_CENTRE = 127.5
-"""Grey value that the network sees as zero."""
+"""Grey value that becomes zero in the network's input."""
 IMAGE_RANGE = 128.0
 """Grey values per unit of the network's input; the released weights were trained with these two numbers."""
 BOX_MARGIN = 2**0.5
-"""Side of the crop box over the longer side of the landmarks' box."""
-_ORIENTATION = 0x0112  # the tag of EXIF
+"""Side of the crop box over the longer side of the landmarks' bounding box."""
+_ORIENTATION = 0x0112  # EXIF tag
 MAX_SIDE = 20_000
-"""Longest side of a photo that is read; more is most likely a mistake, and fills the memory."""
+"""Longest allowed side of a photo in pixels; a larger one is most likely a mistake and would fill the memory."""
 
 
 def as_photo(image: np.ndarray, name: str = "image") -> np.ndarray:
-    """Turn any usual array of pixels into ``(H, W, 3)`` RGB ``uint8``.
+    """Convert any common array of pixels to ``(H, W, 3)`` RGB ``uint8``.
 
     Grey pictures get three equal channels; an alpha channel is composited over white; 16-bit values are scaled.
 
     Args:
-        image: ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or ``(H, W, 4)``; ``uint8``, ``uint16``, or floats in [0, 1].
-        name: Name for messages.
+        image: Array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or ``(H, W, 4)`` of ``uint8``, ``uint16``, or floats in
+            [0, 1].
+        name: Name of the argument, for messages.
 
     Returns:
-        A new array, or the same one if it was a photo already.
+        A new array, or the same one if it is a photo already.
 
     Raises:
-        InputTypeError: If it is no array of numbers.
-        ShapeError: If it is empty or has another number of channels.
+        InputTypeError: If the image is not an array of numbers.
+        ShapeError: If the image is empty or has another number of channels.
         ValueRangeError: If floats lie outside [0, 1] or are NaN, or a side is too long.
     """
     if not isinstance(image, np.ndarray) or image.dtype.kind not in "uif":
@@ -53,7 +54,7 @@ def as_photo(image: np.ndarray, name: str = "image") -> np.ndarray:
         raise ShapeError(f"{name}: found shape {image.shape}; expected (H, W) or (H, W, 1, 3 or 4), not empty")
     if max(image.shape[:2]) > MAX_SIDE:
         raise ValueRangeError(
-            f"{name}: found {image.shape[1]}x{image.shape[0]} pixels; expected at most {MAX_SIDE} a side"
+            f"{name}: found {image.shape[1]}x{image.shape[0]} pixels; expected at most {MAX_SIDE} per side"
         )
     if image.dtype.kind == "f":
         if not np.isfinite(image).all() or image.min() < 0 or image.max() > 1:
@@ -76,17 +77,17 @@ def as_photo(image: np.ndarray, name: str = "image") -> np.ndarray:
 def read_photo(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a picture file, upright (EXIF rotation applied).
 
-    Of an animation the first picture is read. Data of 8, 10 or 12 bits that lies in 16-bit files without having been
-    scaled, as scientific cameras write it, is recognised by its largest value, which a photo that was scaled exceeds.
+    Only the first frame of an animation is read. Unscaled data of 8, 10 or 12 bits in 16-bit files, as scientific
+    cameras write it, is recognised by its largest value, which a scaled photo exceeds.
 
     Args:
-        path: JPEG, PNG, WebP, GIF or another format that OpenCV reads; grey, colour, with alpha, 8 or 16 bit.
+        path: File in JPEG, PNG, WebP, GIF or another format that OpenCV reads; grey, colour, with alpha, 8 or 16 bit.
 
     Returns:
         ``(H, W, 3)`` RGB ``uint8``.
 
     Raises:
-        FileFormatError: If the file is missing, empty, damaged, no picture, or of a kind that OpenCV cannot read.
+        FileFormatError: If the file is missing, empty, damaged, not a picture, or of a kind that OpenCV cannot read.
     """
     path, expected = Path(path), "a picture file (JPEG, PNG, ...)"
     if not path.is_file():
@@ -94,7 +95,7 @@ def read_photo(path: str | os.PathLike[str]) -> np.ndarray:
     data = np.fromfile(path, dtype=np.uint8)  # not cv2.imread, which cannot open every path on Windows
     if data.size == 0:
         raise FileFormatError(path, "an empty file", expected)
-    # IMREAD_UNCHANGED keeps alpha but ignores EXIF, so pictures without alpha are read in the way that heeds it.
+    # IMREAD_UNCHANGED keeps alpha but ignores EXIF; pictures without alpha are read again with EXIF applied.
     try:
         image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
         if image is not None and image.ndim == 3 and image.shape[2] == 4:
@@ -113,7 +114,7 @@ def read_photo(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def _unreadable(start: bytes, expected: str) -> tuple[str, str]:
-    """What a file is that OpenCV does not decode, and what to do."""
+    """Found and expected, for a file that OpenCV cannot decode."""
     if start[4:8] == b"ftyp":
         brand = start[8:12]
         if brand in (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"):
@@ -124,11 +125,11 @@ def _unreadable(start: bytes, expected: str) -> tuple[str, str]:
         if brand in (b"avif", b"avis"):
             return "an AVIF picture, which this OpenCV cannot read", f"{expected}: convert it to JPEG or PNG"
         return "a video", expected
-    return "a file that is no picture, or a damaged one", expected
+    return "a file that is not a picture, or a damaged one", expected
 
 
 def _scaled(image: np.ndarray) -> np.ndarray:
-    """16-bit values; those that fill only 8, 10 or 12 bits are stretched over all 16."""
+    """Scale 16-bit data that uses only 8, 10 or 12 bits to the full range."""
     colours = image[..., :3] if image.ndim == 3 else image
     largest = int(colours.max())
     bits = next((bits for bits in (8, 10, 12) if 0 < largest < 2**bits), 16)
@@ -141,7 +142,7 @@ def _scaled(image: np.ndarray) -> np.ndarray:
 
 
 def _exif_orientation(data: bytes) -> int:
-    """EXIF's orientation, 1 to 8, of a PNG or WebP; 1 where there is none."""
+    """EXIF orientation, 1 to 8, of a PNG or WebP; 1 if there is none."""
     block = b""
     if data.startswith(b"\x89PNG"):
         place = 8
@@ -177,7 +178,7 @@ def _exif_orientation(data: bytes) -> int:
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """A stored picture as it is meant to be seen."""
+    """The picture with its EXIF orientation applied."""
     if orientation in (5, 6, 7, 8):
         image = image.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -191,7 +192,7 @@ def write_photo(path: str | os.PathLike[str], image: np.ndarray) -> None:
     """Write a photo as PNG or JPEG (by its suffix), whole or not at all.
 
     Raises:
-        FileFormatError: If the suffix names no known format.
+        FileFormatError: If the suffix is not that of a known format.
     """
     path = Path(path)
     try:
@@ -205,19 +206,19 @@ def write_photo(path: str | os.PathLike[str], image: np.ndarray) -> None:
 
 
 def landmarks_box(points: torch.Tensor) -> torch.Tensor:
-    """The square crop box that the field's benchmarks cut around a face with known landmarks.
+    """The square crop box that common benchmarks use for a face with known landmarks.
 
-    Centred on the landmarks' bounding box, with the square root of 2 times its longer side (3DDFA, Zhu et al. 2016):
-    the face then spans 70 % of the crop.
+    Centred on the landmarks' bounding box, with a side of sqrt(2) times its longer side (3DDFA, Zhu et al. 2016): the
+    face then spans 70 % of the crop.
 
     Args:
-        points: ``(..., N, 2)`` or ``(..., N, 3)`` landmarks in image pixels.
+        points: Landmarks in image pixels, ``(..., N, 2)`` or ``(..., N, 3)``.
 
     Returns:
-        ``(..., 4)`` left, top, right, bottom, rounded to whole pixels.
+        Left, top, right, bottom, rounded to whole pixels, ``(..., 4)``.
 
     Raises:
-        ValueRangeError: If all landmarks are one point.
+        ValueRangeError: If all landmarks are the same point.
     """
     points = check_tensor("points", points, ("...", "N", (2, 3)))[..., :2]
     low, high = points.amin(dim=-2), points.amax(dim=-2)
@@ -229,20 +230,20 @@ def landmarks_box(points: torch.Tensor) -> torch.Tensor:
 
 
 def crop_photo(photo: np.ndarray, box: torch.Tensor, size: int = CROP_SIZE) -> np.ndarray:
-    """Cut a box out of a photo and resize it; what lies outside the photo is black.
+    """Crop a box from a photo and resize it; pixels outside the photo are black.
 
-    Content lands where :func:`twodasl_lite.camera.image_to_crop` says under its ``"exact"`` mapping.
+    Pixels are mapped as in :func:`twodasl_lite.camera.image_to_crop` with its ``"exact"`` mapping.
 
     Args:
-        photo: ``(H, W, 3)``.
-        box: ``(4,)`` left, top, right, bottom in whole pixels, inclusive.
-        size: Side of the result in pixels.
+        photo: Photo, ``(H, W, 3)``.
+        box: Left, top, right, bottom in whole pixels, inclusive, ``(4,)``.
+        size: Side of the crop in pixels.
 
     Returns:
-        ``(size, size, 3)`` ``uint8``.
+        The crop, ``(size, size, 3)`` ``uint8``.
 
     Raises:
-        ValueRangeError: If the box is empty or lies wholly outside the photo.
+        ValueRangeError: If the box is empty or lies entirely outside the photo.
     """
     photo = as_photo(photo, "photo")
     left, top, right, bottom = (int(v) for v in check_tensor("box", box, (4,)).round().tolist())
@@ -265,11 +266,11 @@ def crop_photo(photo: np.ndarray, box: torch.Tensor, size: int = CROP_SIZE) -> n
 
 
 def photo_to_tensor(photo: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
-    """The network's view of a photo: ``(3, H, W)`` RGB, ``(value - 127.5) / 128``.
+    """Convert a photo to the network's input: ``(3, H, W)`` RGB, ``(value - 127.5) / 128``.
 
     Args:
-        photo: ``(H, W, 3)``.
-        device: Where to put it.
+        photo: Photo, ``(H, W, 3)``.
+        device: Device of the result.
     """
     pixels = torch.from_numpy(np.ascontiguousarray(as_photo(photo, "photo"))).to(device)
     return (pixels.permute(2, 0, 1).float() - IMAGE_CENTRE) / IMAGE_RANGE
@@ -279,11 +280,11 @@ def sample_colours(photo: np.ndarray, points: torch.Tensor) -> torch.Tensor:
     """Colours of a photo at sub-pixel positions, bilinearly interpolated.
 
     Args:
-        photo: ``(H, W, 3)``.
-        points: ``(N, 2)`` or ``(N, 3)`` in pixels; positions outside take the nearest pixel's colour.
+        photo: Photo, ``(H, W, 3)``.
+        points: Positions in pixels, ``(N, 2)`` or ``(N, 3)``; those outside take the nearest pixel's colour.
 
     Returns:
-        ``(N, 3)`` sRGB in [0, 1].
+        sRGB colours in [0, 1], ``(N, 3)``.
     """
     points = check_tensor("points", points, ("N", (2, 3)))
     photo = as_photo(photo, "photo")

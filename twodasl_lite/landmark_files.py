@@ -1,8 +1,8 @@
-"""Landmarks as other programs write them: tables, ``.pts``, ``.npy``, ``.mat`` and JSON, 68 or 98 points.
+"""Landmark files of other programs: tables, ``.pts``, ``.npy``, ``.mat`` and JSON, with 68 or 98 points.
 
-Every file is said what it was taken for, because the same numbers can mean different things: whether pixels count from
-0 or from 1, which way y points, and how many points there are. :func:`landmark_mistake` compares points with the photo
-and says which of the usual mistakes they look like.
+The reader reports how it interpreted each file, because the same numbers can mean different things: pixels may count
+from 0 or from 1, y may point up or down, and the number of points varies. :func:`landmark_mistake` compares points with
+the photo and names the common mistake that would explain them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ WFLW_TO_68: tuple[int, ...] = (
     *(68, 69, 71, 72, 73, 75),
     *range(76, 96),  # lips
 )
-"""Which of WFLW's 98 points (Wu et al. 2018) stands for each of the 68; 96 and 97 are the pupils."""
+"""For each of the 68 landmarks, the index of the matching WFLW point (98 points, Wu et al. 2018). WFLW's points 96 and
+97 are the pupils."""
 
 _LARGEST_FILE = 2**22  # bytes
 _NAMES = ("landmarks", "pt3d_68", "pts_2d", "pt2d", "pts", "points", "lmk", "lm68")
@@ -43,12 +44,12 @@ _COUNTS = (NUM_LANDMARKS, NUM_WFLW)
 
 
 class LandmarkFile(NamedTuple):
-    """What a file of landmarks holds.
+    """Content of a landmark file.
 
     Attributes:
-        points: ``(F, 68, 2)`` x, y in 0-based pixels of each of F faces; NaN where a landmark has no coordinates.
-        visible: ``(F, 68)`` boolean.
-        taken_for: What the file was taken for, in words.
+        points: x, y of F faces in 0-based pixels, ``(F, 68, 2)``; NaN where a landmark has no coordinates.
+        visible: Visibility of each landmark, ``(F, 68)`` boolean.
+        taken_for: How the file was interpreted, in words.
     """
 
     points: torch.Tensor
@@ -57,15 +58,15 @@ class LandmarkFile(NamedTuple):
 
 
 def read_landmark_file(path: str | os.PathLike[str]) -> LandmarkFile:
-    """Read the landmarks of one picture, in any of these forms.
+    """Read the landmarks of one picture from a file in any of these formats.
 
-    * a table, ``.csv`` or ``.txt``: cells between commas, semicolons, tabs or blanks; 68 or 98 rows ``x,y``;
-      ``index,x,y``; ``x,y,visible``; ``x,y,z`` (z is left out); or with a first row of names. Lines that begin with
-      ``#`` and empty ones are left out. Pixels count from 0.
-    * ``.pts``: iBUG's, as in 300-W; pixels count from 1.
+    * a table, ``.csv`` or ``.txt``: cells separated by commas, semicolons, tabs or spaces; 68 or 98 rows ``x,y``;
+      ``index,x,y``; ``x,y,visible``; ``x,y,z`` (z is ignored); or with a header row. Empty lines and lines that begin
+      with ``#`` are ignored. Pixels count from 0.
+    * ``.pts``: the format of iBUG, as in 300-W; pixels count from 1.
     * ``.npy``: ``(68, 2)``, ``(68, 3)``, ``(2, 68)``, ``(3, 68)``, ``(136,)`` or several faces ``(F, 68, 2)``, and the
       same with 98. Pixels count from 0.
-    * ``.mat``: the same arrays, named like ``pt3d_68`` or the only one of such a shape. MATLAB's pixels count from 1.
+    * ``.mat``: the same arrays, named like ``pt3d_68`` or the only one of such a shape. Pixels count from 1.
     * ``.json``: lists of such numbers, ``{"landmarks": ...}``, points ``{"x": ..., "y": ...}``, or the
       ``coefficients.json`` that ``twodasl reconstruct`` writes. Pixels count from 0.
 
@@ -73,8 +74,8 @@ def read_landmark_file(path: str | os.PathLike[str]) -> LandmarkFile:
         path: The file.
 
     Raises:
-        FileFormatError: If the file is missing, damaged, holds a pickle, or no 68 or 98 points.
-        MissingDependencyError: For a ``.mat`` file without scipy.
+        FileFormatError: If the file is missing, damaged, holds a pickle, or does not hold 68 or 98 points.
+        MissingDependencyError: If a ``.mat`` file is given and scipy is not installed.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -109,7 +110,7 @@ def _text(path: Path) -> str:
 
 
 def _faces(path: Path, values: np.ndarray, what: str, visible: np.ndarray | None = None) -> LandmarkFile:
-    """Arrange numbers as ``(F, 68, 2)``."""
+    """Arrange the numbers as ``(F, 68, 2)``."""
     shape = values.shape
     expected = "68 or 98 points of x and y"
     if values.dtype.kind not in "uif" or values.ndim not in (1, 2, 3):
@@ -177,7 +178,7 @@ def _is_number(cell: str, separator: str | None) -> bool:
 
 
 def _columns(path: Path, table: np.ndarray, names: list[str] | None) -> LandmarkFile:
-    """Which columns are x and y."""
+    """Find the columns of x, y and visibility."""
     count, width = table.shape
     kind = "a table, pixels counted from 0"
     visible = None
@@ -218,7 +219,7 @@ def _read_pts(path: Path, text: str) -> np.ndarray:
     try:
         values = np.array([[float(cell) for cell in row[:3]] for row in rows])
     except ValueError as error:
-        raise FileFormatError(path, f"a line that is no point ({error})", expected) from error
+        raise FileFormatError(path, f"a line that is not a point ({error})", expected) from error
     if not np.isfinite(values).all():
         raise FileFormatError(path, "NaN or infinity", "finite numbers")
     return values - 1
@@ -244,7 +245,9 @@ def _load_mat(path: Path) -> tuple[str, np.ndarray]:
     ]
     chosen = [name for name in _NAMES if name in fitting] or fitting
     if not chosen or (len(chosen) > 1 and chosen[0] not in _NAMES):
-        raise FileFormatError(path, f"the arrays {', '.join(arrays)[:80]}", "one of 68 or 98 points, such as pt3d_68")
+        raise FileFormatError(
+            path, f"the arrays {', '.join(arrays)[:80]}", "an array of 68 or 98 points, such as pt3d_68"
+        )
     return chosen[0], arrays[chosen[0]].astype(np.float64)
 
 
@@ -266,29 +269,29 @@ def _from_json(path: Path, content: Any) -> np.ndarray:
     try:
         return np.array(content, dtype=np.float64)
     except (ValueError, TypeError) as error:
-        raise FileFormatError(path, "lists that are no table of numbers", expected) from error
+        raise FileFormatError(path, "lists that are not a table of numbers", expected) from error
 
 
-# ----------------------------------------------------------------------------------------------------- what is wrong
+# ---------------------------------------------------------------------------------------------------------- mistakes
 _ODD = 0.1
-"""Mean distance of a face's landmarks from a turned average face, over the face's size. Of 250 faces of AFLW2000-3D the
-oddest has 0.068; landmarks in a random order have 0.3."""
+"""Threshold for the mean distance of a face's landmarks from the average face in its best pose, over the face's size.
+The largest of 250 faces of AFLW2000-3D is 0.068; landmarks in a random order have 0.3."""
 
 
 def landmark_mistake(
     points: torch.Tensor, visible: torch.Tensor, height: int, width: int, model: MorphableModel
 ) -> str | None:
-    """Which mistake landmarks look like that cannot belong to a photo.
+    """Name the likely mistake in landmarks that cannot belong to a photo.
 
     Args:
-        points: ``(68, 2)`` x, y in 0-based pixels.
-        visible: ``(68,)`` which are to be used.
-        height: Of the photo in pixels.
-        width: Likewise.
-        model: A face model, whose average face is compared.
+        points: x, y in 0-based pixels, ``(68, 2)``.
+        visible: Mask of the landmarks to use, ``(68,)``.
+        height: Height of the photo in pixels.
+        width: Width of the photo in pixels.
+        model: Face model whose average face is compared with the landmarks.
 
     Returns:
-        A sentence, or None for landmarks that can be a face of this photo.
+        A sentence, or None if the landmarks can be a face in this photo.
     """
     known = torch.as_tensor(visible).bool() & torch.isfinite(points).all(dim=1)
     if int(known.sum()) < 8:
@@ -296,7 +299,7 @@ def landmark_mistake(
     size = torch.tensor([width, height], dtype=torch.float32)
     used = points[known]
     if bool((used.abs() <= 1.5).all()) and max(width, height) > 16:
-        return "they lie between 0 and 1 like parts of the photo's size; multiply x by its width and y by its height"
+        return "they lie between 0 and 1, like fractions of the photo; multiply x by its width and y by its height"
     inside = ((used > -0.5) & (used < size - 0.5)).all(dim=1).float().mean()
     if inside < 0.5:
         high = used.amax(dim=0)
@@ -315,18 +318,18 @@ def landmark_mistake(
         "they are mirrored: left and right are exchanged, in the picture or in their order": (flip_x, known),
         "x and y are exchanged": (points.flip(1), known),
     }
-    # Of the mistakes that explain the points, the one whose face stands most upright.
+    # Of the mistakes that explain the points, choose the one with the most upright face.
     fitting = {}
     for sentence, (changed, mask) in tries.items():
         if _oddness(changed, mask, model) < _ODD:
             fitting[sentence] = _lean(changed, mask)
     if fitting:
         return min(fitting, key=fitting.__getitem__)
-    return "no turned face has its landmarks so: they may be in another order, or of something else"
+    return "they match a face in no pose: they may be in another order, or of something else"
 
 
 def _oddness(points: torch.Tensor, known: torch.Tensor, model: MorphableModel) -> float:
-    """Mean distance from the average face in the pose that fits best, over the size; infinite for one from behind."""
+    """Mean distance from the average face in its best pose, over the face's size; infinite if seen from behind."""
     average = model.mean.detach().cpu().float()[model.landmarks.cpu()]  # (68, 3)
     filled = torch.where(known[:, None], points, 0).float()
     try:
@@ -343,7 +346,7 @@ def _oddness(points: torch.Tensor, known: torch.Tensor, model: MorphableModel) -
 
 
 def _lean(points: torch.Tensor, known: torch.Tensor) -> float:
-    """How far a face is from standing upright, 0 to pi."""
+    """Angle between a face and the upright direction, 0 to pi."""
     eyes, mouth = points[36:48][known[36:48]], points[48:68][known[48:68]]
     if not len(eyes) or not len(mouth):
         return 0.0
@@ -359,15 +362,15 @@ def check_landmarks(
     model: MorphableModel,
     faces: Sequence[int] | None = None,
 ) -> None:
-    """Refuse landmarks that cannot belong to a photo.
+    """Check that landmarks can belong to a photo.
 
     Raises:
-        ValueRangeError: With the mistake that they look like.
+        ValueRangeError: If they cannot; the message names the likely mistake.
     """
     for k in range(len(landmarks.points)) if faces is None else faces:
         mistake = landmark_mistake(landmarks.points[k], landmarks.visible[k], height, width, model)
         if mistake is not None:
             raise ValueRangeError(
-                f"{os.fspath(path)}: found landmarks that cannot be of this photo: {mistake} "
+                f"{os.fspath(path)}: found landmarks that cannot belong to this photo: {mistake} "
                 f"(taken for {landmarks.taken_for})"
             )

@@ -1,8 +1,8 @@
-"""The 68 landmarks: their order and names, the 18 that the network gets to see, and the map it sees them in.
+"""The 68 landmarks: their order and names, the 18 that the network receives, and the landmark map that encodes them.
 
 The markup is iBUG's (300 Faces in the Wild, Sagonas et al. 2016; it extends CMU's Multi-PIE markup). Points
 are rows ``(x, y)`` or ``(x, y, z)`` in 0-based pixels: x right, y down, pixel centres at integers. *Left* and
-*right* always mean the left and right **of the picture**, not the person's own.
+*right* always mean the left and right **of the picture**, not of the person.
 
 The landmark map is the fourth input channel of the regressor (Tu et al. 2019, section 3.2). Explained in
 chapters 1 and 4.
@@ -51,10 +51,10 @@ LANDMARK_NAMES: tuple[str, ...] = (
     *("inner_corner_left", "inner_upper_lip_left", "inner_upper_lip_middle", "inner_upper_lip_right"),
     *("inner_corner_right", "inner_lower_lip_right", "inner_lower_lip_middle", "inner_lower_lip_left"),
 )
-"""A name per landmark; "left" is the left of the picture."""
+"""Name of each landmark; "left" is the left of the picture."""
 
 NUM_LANDMARKS = len(LANDMARK_NAMES)
-"""68."""
+"""Number of landmarks: 68."""
 
 GROUPS: dict[str, list[int]] = {
     "jaw": list(range(17)),
@@ -67,7 +67,7 @@ GROUPS: dict[str, list[int]] = {
     "outer_lip": list(range(48, 60)),
     "inner_lip": list(range(60, 68)),
 }
-"""Parts of the face to the indices of their landmarks; together every landmark once."""
+"""Part of the face to the indices of its landmarks; every landmark is in exactly one part."""
 
 CLOSED_GROUPS = ("left_eye", "right_eye", "outer_lip", "inner_lip")
 """Groups whose last point is joined to the first."""
@@ -77,7 +77,7 @@ EDGES: tuple[tuple[int, int], ...] = tuple(
     for name, group in GROUPS.items()
     for edge in itertools.pairwise([*group, group[0]] if name in CLOSED_GROUPS else group)
 )
-"""Pairs of landmarks to join with a line when drawing."""
+"""Pairs of landmarks that are joined by a line in drawings."""
 
 
 def _mirror_name(name: str) -> str:
@@ -87,12 +87,12 @@ def _mirror_name(name: str) -> str:
 
 
 MIRROR: torch.Tensor = torch.tensor([LANDMARK_NAMES.index(_mirror_name(name)) for name in LANDMARK_NAMES])
-"""``(68,)`` int64: the index of each landmark's mirror image (its own for those on the midline)."""
+"""Index of each landmark's mirror image, ``(68,)`` int64; landmarks on the midline map to themselves."""
 
 SYMMETRIC_PAIRS: tuple[tuple[int, int], ...] = tuple(
     (left, right) for left, right in enumerate(MIRROR.tolist()) if "left" in LANDMARK_NAMES[left]
 )
-"""(left, right) indices of the landmarks that come in pairs; the others lie on the midline."""
+"""Indices (left, right) of the landmarks that come in pairs; the others lie on the midline."""
 
 SUBSET_18: tuple[tuple[int, ...], ...] = (
     *((17,), (19,), (21,), (22,), (24,), (26,)),
@@ -103,11 +103,11 @@ SUBSET_18: tuple[tuple[int, ...], ...] = (
 the midpoint of two (the middle of each eye and of the mouth)."""
 
 NUM_SUBSET = len(SUBSET_18)
-"""18."""
+"""Number of points in the landmark map: 18."""
 
 _SUBSET_FIRST = torch.tensor([members[0] for members in SUBSET_18])
 _SUBSET_LAST = torch.tensor([members[-1] for members in SUBSET_18])
-# Written out: the mirror images of (37, 40) are (44, 47), not the (43, 46) of the other eye's midpoint.
+# Written out, because the mirror images of (37, 40) are (44, 47), not the (43, 46) of the other eye's midpoint.
 _SUBSET_MIRROR = torch.tensor([5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 14, 13, 12, 17, 16, 15])
 
 SUBSET_21: tuple[tuple[int, ...], ...] = (
@@ -115,23 +115,23 @@ SUBSET_21: tuple[tuple[int, ...], ...] = (
     *((36,), tuple(range(36, 42)), (39,), (42,), tuple(range(42, 48)), (45,)),
     *((2,), (31,), (30,), (35,), (14,), (48,), tuple(range(60, 68)), (54,), (8,)),
 )
-"""AFLW's 21 points in terms of the 68: each is one of them, or the mean of several. (The two ear lobes, 12 and 16, are
-the published benchmark's stand-ins: points of the jaw line.)"""
+"""AFLW's 21 points in terms of the 68: each is one of them, or the mean of several. (For the two ear lobes, 12 and 16,
+points of the jaw line stand in, as in the published benchmark.)"""
 
 NUM_AFLW = len(SUBSET_21)
-"""21."""
+"""Number of AFLW's points: 21."""
 
 _AFLW_MIRROR = torch.tensor([5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 16, 15, 14, 13, 12, 19, 18, 17, 20])
 
 
 def subset_18(points: torch.Tensor) -> torch.Tensor:
-    """The 18 points that the landmark map shows, from all 68; differentiable.
+    """Select the 18 points of the landmark map from all 68; differentiable.
 
     Args:
-        points: ``(..., 68, D)`` landmarks; may hold NaN where a landmark is unknown.
+        points: Landmarks, ``(..., 68, D)``; NaN where a landmark is unknown.
 
     Returns:
-        ``(..., 18, D)`` in the order of :data:`SUBSET_18`. A midpoint is NaN if either end is.
+        Points in the order of :data:`SUBSET_18`, ``(..., 18, D)``. A midpoint is NaN if either end is.
 
     Raises:
         ShapeError: If there are not 68 points.
@@ -142,26 +142,26 @@ def subset_18(points: torch.Tensor) -> torch.Tensor:
 
 
 def subset_18_visible(visible: torch.Tensor) -> torch.Tensor:
-    """Which of the 18 points are visible; a midpoint is if both its ends are.
+    """Visibility of the 18 points; a midpoint is visible if both its ends are.
 
     Args:
-        visible: ``(..., 68)``, boolean or 0/1.
+        visible: Visibility of the 68 landmarks, ``(..., 68)``, boolean or 0/1.
 
     Returns:
-        ``(..., 18)`` boolean.
+        Visibility of the 18 points, ``(..., 18)`` boolean.
     """
     visible = _check_visible(visible, ("...", NUM_LANDMARKS))
     return visible[..., _SUBSET_FIRST.to(visible.device)] & visible[..., _SUBSET_LAST.to(visible.device)]
 
 
 def subset_21(points: torch.Tensor) -> torch.Tensor:
-    """AFLW's 21 points from all 68.
+    """Compute AFLW's 21 points from all 68.
 
     Args:
-        points: ``(..., 68, D)``.
+        points: Landmarks, ``(..., 68, D)``.
 
     Returns:
-        ``(..., 21, D)`` in the order of :data:`SUBSET_21`.
+        Points in the order of :data:`SUBSET_21`, ``(..., 21, D)``.
     """
     points = check_tensor("points", points, ("...", NUM_LANDMARKS, "D"), finite=False)
     return torch.stack([points[..., list(members), :].mean(dim=-2) for members in SUBSET_21], dim=-2)
@@ -171,12 +171,12 @@ def flip_landmarks(points: torch.Tensor, width: float = CROP_SIZE) -> torch.Tens
     """Landmarks of the mirrored picture: x becomes ``width - 1 - x``, and left landmarks become right ones.
 
     A picture flipped with ``image.flip(-1)`` has these landmarks. Flip the visibility of the 68 with
-    ``visible[..., MIRROR]``. Flipping the 18 is exact but for the middles of the eyes, which the published
-    order takes between landmarks that do not mirror each other: they end up about 0.4 % of the face's size
-    beside ``subset_18(flip_landmarks(all_68))``, less than a detector's noise.
+    ``visible[..., MIRROR]``. Flipping the 18 is exact except at the centres of the eyes, which the published
+    order defines by landmarks that do not mirror each other: they differ from ``subset_18(flip_landmarks(all_68))``
+    by about 0.4 % of the face's size, less than a detector's noise.
 
     Args:
-        points: ``(..., N, D)`` pixels, N = 68, 18 or AFLW's 21, D at least 2; what follows x stays as it is.
+        points: Landmarks in pixels, ``(..., N, D)``, N = 68, 18 or AFLW's 21, D at least 2; only x changes.
         width: Width of the picture in pixels.
 
     Returns:
@@ -218,21 +218,21 @@ def landmark_map(
 
     Points that are NaN, infinite or not visible are left out.
 
-    * ``"binary"``, the released code's form: -1 everywhere and +1 at pixel (floor y, floor x). Points outside
-      the crop are dropped. Piecewise constant: no gradient reaches the points.
-    * ``"gaussian"`` (not in the released code): each point leaves a spot ``g = exp(-d^2 / 2 sigma^2)``, d the
-      distance in pixels; spots unite as ``1 - prod(1 - g)``, scaled to [-1, 1]. Smooth in the points; of a
-      point just outside the crop, the tail of its spot is seen.
+    * ``"binary"``, as in the released code: -1 everywhere and +1 at pixel (floor y, floor x). Points outside
+      the crop are dropped. Piecewise constant: the points get no gradient.
+    * ``"gaussian"`` (not in the released code): each point becomes a spot ``g = exp(-d^2 / 2 sigma^2)``, d the
+      distance in pixels; spots combine as ``1 - prod(1 - g)``, scaled to [-1, 1]. Differentiable in the points; the
+      spot of a point just outside the crop reaches into the map.
 
     Args:
-        points: ``(B, N, 2)`` x, y in 0-based pixels of the crop; the network expects :func:`subset_18`.
-        visible: ``(B, N)`` boolean or 0/1; all by default.
+        points: x, y in 0-based pixels of the crop, ``(B, N, 2)``; the network expects :func:`subset_18`.
+        visible: Visibility, ``(B, N)`` boolean or 0/1; by default all are visible.
         size: Side of the map in pixels.
         kind: ``"binary"`` or ``"gaussian"``.
         sigma: Width of the Gaussian spots in pixels.
 
     Returns:
-        ``(B, 1, size, size)`` in [-1, 1], of the points' type and device.
+        Maps ``(B, 1, size, size)`` in [-1, 1], of the points' type and device.
 
     Raises:
         ShapeError: If points or visible have the wrong shape.
@@ -272,13 +272,13 @@ def _binary_map(points: torch.Tensor, present: torch.Tensor, size: int) -> torch
 def _gaussian_map(points: torch.Tensor, present: torch.Tensor, size: int, sigma: float) -> torch.Tensor:
     reach = _GAUSSIAN_REACH * sigma
     present = present & ((points > -reach) & (points < size - 1 + reach)).all(dim=-1)  # (B, N)
-    # Replaced before the exponential, because the gradient of an unused NaN is still NaN.
+    # Replaced before the exponential: even the gradient of an unused NaN is NaN.
     points = torch.where(present[..., None], points, torch.zeros_like(points))
     grid = torch.arange(size, dtype=points.dtype, device=points.device)
     falloff = torch.exp(-((grid - points[..., None]) ** 2) / (2 * sigma**2))  # (B, N, 2, size)
     columns = falloff[..., 0, :] * present[..., None]  # (B, N, W)
     rows = falloff[..., 1, :]  # (B, N, H)
-    # One landmark at a time: torch.prod over (B, N, H, W) costs several times more to differentiate.
+    # One landmark at a time: the backward pass of torch.prod over (B, N, H, W) takes several times longer.
     empty = points.new_ones(points.shape[0], size, size)
     for row, column in zip(rows.unbind(1), columns.unbind(1), strict=True):
         empty = empty * (1 - row[:, :, None] * column[:, None, :])
@@ -287,7 +287,7 @@ def _gaussian_map(points: torch.Tensor, present: torch.Tensor, size: int, sigma:
 
 
 def _check_visible(visible: object, expected: Sequence[int | str]) -> torch.Tensor:
-    """Turn a visibility mask, boolean or 0/1, into a checked boolean tensor."""
+    """Convert a visibility mask, boolean or 0/1, to a boolean tensor and check it."""
     try:
         mask = torch.as_tensor(visible)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -299,7 +299,7 @@ def _check_visible(visible: object, expected: Sequence[int | str]) -> torch.Tens
 
 
 # ---------------------------------------------------------------------------------------------------- drawing
-# OpenCV draws between pixels when coordinates come as integers with this many fractional bits.
+# Number of fractional bits in the coordinates that OpenCV gets, so that it draws at sub-pixel positions.
 _SUBPIXEL_BITS = 4
 _FARTHEST_DRAWN = 1e6
 
@@ -318,9 +318,9 @@ def draw_landmarks(
     """Draw landmarks over a picture.
 
     Args:
-        image: ``(H, W, 3)`` RGB or ``(H, W)`` grey, uint8; it is not changed.
-        points: ``(N, 2)`` or ``(N, 3)`` in 0-based pixels; points that are NaN or infinite are left out.
-        visible: ``(N,)`` boolean or 0/1; points that are not visible are left out, and so are their lines.
+        image: Picture, ``(H, W, 3)`` RGB or ``(H, W)`` grey, uint8; it is not changed.
+        points: Landmarks in 0-based pixels, ``(N, 2)`` or ``(N, 3)``; points that are NaN or infinite are left out.
+        visible: Visibility, ``(N,)`` boolean or 0/1; points that are not visible are left out, with their lines.
         color: RGB of the dots.
         line_color: RGB of the lines.
         radius: Radius of the dots in pixels; by default 1/80 of the landmarks' extent, and at least 1.
@@ -379,8 +379,8 @@ class Landmarks(NamedTuple):
     """Landmarks of one picture.
 
     Attributes:
-        points: ``(N, 2)`` x, y in 0-based pixels; NaN where a landmark has no coordinates.
-        visible: ``(N,)`` boolean.
+        points: x, y in 0-based pixels, ``(N, 2)``; NaN where a landmark has no coordinates.
+        visible: Visibility of each landmark, ``(N,)`` boolean.
     """
 
     points: torch.Tensor
@@ -392,17 +392,17 @@ def read_landmarks(path: str | os.PathLike[str], count: int = NUM_LANDMARKS) -> 
 
     * ``.csv``: columns ``index,name,x,y,visible`` in 0-based pixels; lines starting with ``#`` are comments.
       A point that is not visible may lack coordinates.
-    * ``.pts``: the format of 300-W, whose pixels count from 1; converted. All points count as visible.
+    * ``.pts``: the format of 300-W, whose pixels count from 1; they are converted. All points are visible.
 
     Args:
         path: The file.
-        count: Number of landmarks that it must hold.
+        count: Expected number of landmarks.
 
     Returns:
         Points and visibility.
 
     Raises:
-        FileFormatError: If the file is missing, of another kind, damaged, or has another number of landmarks.
+        FileFormatError: If the file is missing, of another format, damaged, or has another number of landmarks.
     """
     path = Path(path)
     suffix = _check_suffix(path)
@@ -431,16 +431,16 @@ def write_landmarks(
     """Write the landmarks of one picture as ``.csv`` or ``.pts``, see :func:`read_landmarks`.
 
     Args:
-        path: The file, its suffix says which kind; missing folders are made.
-        points: ``(N, 2)`` x, y in 0-based pixels; NaN only where not visible. Rounded to 4 decimals.
-        visible: ``(N,)`` boolean or 0/1; all by default.
-        comments: Lines to put on top (``.csv`` only): origin, licence, who placed the points.
+        path: The file; its suffix selects the format. Missing folders are created.
+        points: x, y in 0-based pixels, ``(N, 2)``; NaN only where not visible. Rounded to 4 decimals.
+        visible: Visibility, ``(N,)`` boolean or 0/1; by default all are visible.
+        comments: Comment lines at the top (``.csv`` only), such as origin, licence and annotator.
 
     Raises:
-        FileFormatError: If the suffix is neither.
+        FileFormatError: If the suffix is another one.
         ShapeError: If points or visible have the wrong shape.
-        ValueRangeError: If a visible point is not finite, or a ``.pts`` file is to hold comments or a hidden
-            point, which that format cannot express.
+        ValueRangeError: If a visible point is not finite, or comments or a hidden point are given for a ``.pts``
+            file, which cannot hold them.
     """
     path = Path(path)
     suffix = _check_suffix(path)

@@ -1,16 +1,15 @@
-"""Nonlinear least squares for many faces at once: where is each, how is it turned, and what does it look like?
+"""Nonlinear least squares for the pose and coefficients of many faces at once.
 
-What is minimised::
+The cost function::
 
     cost = sum_i w_i |f R (mean_i + B_i c) + t - x_i|^2  +  prior * |c|^2,     lower <= c <= upper
 
-over scale f, rotation R, translation t (in the plane) and coefficients c of each face: Gauss-Newton with the analytic
-Jacobian, damped as Levenberg and Marquardt do (Marquardt 1963), and projected onto the bounds (Bertsekas 1982). The
-whole batch moves together, without a loop over faces; faces that have converged are left out of further steps.
+is minimised over scale f, rotation R, translation t (in the plane) and coefficients c of each face: Gauss-Newton with
+the analytic Jacobian, Levenberg-Marquardt damping (Marquardt 1963), and projection onto the bounds (Bertsekas 1982).
+All faces of a batch are solved together, without a loop; faces that have converged are left out of further steps.
 
-The frame is y-up; points are columns here, ``(B, 3, N)``, because coordinates are what the sums run along. Scales of
-about one are assumed: :mod:`twodasl_lite.fitting` moves faces to the origin and makes them of unit size. Explained in
-chapter 4.
+The frame is y-up; points are columns here, ``(B, 3, N)``, because the sums run over the points. Values of about one are
+assumed: :mod:`twodasl_lite.fitting` centres faces at the origin and scales them to unit size. Explained in chapter 4.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from typing import NamedTuple
 import torch
 
 POSE_FREEDOM = 6
-"""Scale, three angles, two shifts."""
+"""Degrees of freedom of a pose: scale, three angles, two shifts."""
 
 _DAMPING_START, _DAMPING_MIN, _DAMPING_MAX = 1e-3, 1e-9, 1e9
 _BOUND_ROUNDS = 4  # solves per step while coefficients run into their bounds
 
 
 class Problem(NamedTuple):
-    """What is minimised, in units in which faces have size one and lie at the origin."""
+    """A least-squares problem in units in which faces have size one and lie at the origin."""
 
     mean: torch.Tensor  # (1 or B, 3, N) the average face
-    basis: torch.Tensor  # (3, N, K) what one standard deviation of each coefficient moves
+    basis: torch.Tensor  # (3, N, K) displacement for one standard deviation of each coefficient
     target: torch.Tensor  # (B, 2, N)
     weights: torch.Tensor  # (B, N)
     prior: torch.Tensor  # (B,) factor of the sum of squared coefficients
@@ -39,7 +38,7 @@ class Problem(NamedTuple):
     upper: torch.Tensor  # (K,)
 
     def take(self, faces: torch.Tensor) -> Problem:
-        """The same problem for some of the faces only."""
+        """The same problem for a subset of the faces."""
         return self._replace(
             mean=self.mean if self.mean.shape[0] == 1 else self.mean[faces],
             target=self.target[faces],
@@ -57,7 +56,7 @@ class State(NamedTuple):
     coefficients: torch.Tensor  # (B, K) in standard deviations
 
     def take(self, faces: torch.Tensor) -> State:
-        """The unknowns of some of the faces only."""
+        """The unknowns of a subset of the faces."""
         return State(*(part[faces] for part in self))
 
 
@@ -70,16 +69,16 @@ def place(problem: Problem, state: State) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def cost_of(problem: Problem, state: State) -> torch.Tensor:
-    """``(B,)``."""
+    """Cost of each face, ``(B,)``."""
     _, residual = place(problem, state)
     data = (problem.weights[:, None] * residual.square()).sum(dim=(1, 2))
     return data + problem.prior * state.coefficients.square().sum(dim=-1)
 
 
 def jacobian_of(problem: Problem, state: State) -> tuple[torch.Tensor, torch.Tensor]:
-    """Derivative of the residuals ``(B, 2N, 6 + K)`` and the residuals ``(B, 2N)``, all x before all y.
+    """Jacobian of the residuals ``(B, 2N, 6 + K)`` and the residuals ``(B, 2N)``, all x before all y.
 
-    The columns: log scale, rotation about the picture's x, y and z axis, shift in x and y, coefficients.
+    The columns are log scale, rotation about the picture's x, y and z axis, shift in x and y, and coefficients.
     """
     placed, residual = place(problem, state)
     x, y, z = placed.unbind(1)  # (B, N) each
@@ -94,9 +93,9 @@ def jacobian_of(problem: Problem, state: State) -> tuple[torch.Tensor, torch.Ten
 
 
 def normal_equations(problem: Problem, state: State) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Half of the Hessian (Gauss-Newton) ``(B, P, P)``, half of the gradient ``(B, P)``, and which may move ``(B, P)``.
+    """Half of the Gauss-Newton Hessian ``(B, P, P)`` and of the gradient ``(B, P)``; mask of free unknowns ``(B, P)``.
 
-    A coefficient at a bound that the gradient would push out stays where it is.
+    A coefficient at a bound is not free if a descent step would push it beyond the bound.
     """
     jacobian, residual = jacobian_of(problem, state)
     root = problem.weights.sqrt().repeat(1, 2)  # (B, 2N)
@@ -114,7 +113,7 @@ def normal_equations(problem: Problem, state: State) -> tuple[torch.Tensor, torc
 
 
 def factorise(hessian: torch.Tensor, free: torch.Tensor, damping: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cholesky factor of the damped Hessian of the free unknowns, and ``(B,)`` whether there is one."""
+    """Cholesky factor of the damped Hessian of the free unknowns, and whether it exists, ``(B,)``."""
     diagonal = hessian.diagonal(dim1=-2, dim2=-1)
     # Relative to each unknown's own diagonal, so that the unknowns' units do not matter (Marquardt 1963).
     least = 8 * torch.finfo(hessian.dtype).eps
@@ -125,10 +124,10 @@ def factorise(hessian: torch.Tensor, free: torch.Tensor, damping: torch.Tensor) 
 
 
 def _step(problem: Problem, state: State, damping: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """One damped Gauss-Newton step ``(B, P)`` within the bounds, and the decrease of the cost it promises ``(B,)``.
+    """One damped Gauss-Newton step ``(B, P)`` within the bounds, and the predicted decrease of the cost ``(B,)``.
 
-    Coefficients that a step would carry over a bound are set down on it and the others solved for again. A face whose
-    equations cannot be solved gets no step and an infinite promise.
+    Coefficients that a step would move beyond a bound are set to the bound, and the others are solved for again. A face
+    whose equations cannot be solved gets a zero step and an infinite predicted decrease.
     """
     hessian, gradient, free = normal_equations(problem, state)
     step = torch.zeros_like(gradient)
@@ -152,15 +151,15 @@ def _step(problem: Problem, state: State, damping: torch.Tensor) -> tuple[torch.
             break
     usable &= step.isfinite().all(dim=-1)
     step = torch.where(usable[:, None], step, torch.zeros_like(step))
-    # A heavily damped step is short although much may be left to gain: undo that in what it promises.
+    # A heavily damped step is short even far from the minimum: correct the predicted decrease for the damping.
     promised = -(gradient * step).sum(dim=-1) * (1 + damping)
     return step, promised.masked_fill(~usable, math.inf)
 
 
 def _turn(vector: torch.Tensor) -> torch.Tensor:
-    """Rotations ``(B, 3, 3)`` about axes ``(B, 3)``, by nearly their lengths in radians (Cayley's form).
+    """Rotations ``(B, 3, 3)`` about axes ``(B, 3)``, approximately by their lengths in radians (Cayley transform).
 
-    Exactly orthogonal for every length, and to first order the rotation by that angle, which is all a step needs.
+    Exactly orthogonal for every length, and equal to the rotation by that angle to first order, which is enough here.
     """
     x, y, z = vector.unbind(-1)
     zero = torch.zeros_like(x)
@@ -185,13 +184,13 @@ def minimise(
     """Levenberg-Marquardt for all faces at once.
 
     Args:
-        problem: What to minimise.
-        state: Where to start.
-        num_iterations: Most steps.
-        tolerance: ``(B,)``; a face is done when a step promises a smaller decrease of the cost.
+        problem: Problem to solve.
+        state: Initial state.
+        num_iterations: Maximum number of steps.
+        tolerance: Predicted decrease of the cost below which a face has converged, ``(B,)``.
 
     Returns:
-        The best state, converged ``(B,)``, iterations ``(B,)``, costs ``(B, 1 + T)``.
+        The best state, convergence ``(B,)``, iterations ``(B,)`` and costs ``(B, 1 + T)``.
     """
     state = State(*(part.clone() for part in state))  # updated in place below
     cost = cost_of(problem, state)
@@ -200,7 +199,7 @@ def minimise(
     converged = torch.zeros_like(cost, dtype=torch.bool)
     iterations = torch.zeros_like(cost, dtype=torch.long)
     eps = torch.finfo(cost.dtype).eps
-    exact = (64 * eps) ** 2 * problem.weights.sum(dim=-1)  # what rounding leaves of residuals of unit size
+    exact = (64 * eps) ** 2 * problem.weights.sum(dim=-1)  # rounding error for residuals of unit size
     for _ in range(num_iterations):
         faces = (~converged).nonzero()[:, 0]
         if faces.numel() == 0:

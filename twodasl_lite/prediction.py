@@ -1,13 +1,13 @@
-"""With a network: from pictures to faces, with a detector's landmarks or without.
+"""Inference: from pictures to faces with a network, with or without a detector's landmarks.
 
 ::
 
-    c1 = G(I, M(x))            where a detector reported landmarks x (Tu et al. 2019, section 3.2)
-    c0 = G(I, M()),            where it did not: an empty map first,
-    c1 = G(I, M(P(D(c0))))     then the network's own landmarks, drawn for a second look
+    c1 = G(I, M(x))            if a detector found landmarks x (Tu et al. 2019, section 3.2)
+    c0 = G(I, M()),            if it did not: first an empty map,
+    c1 = G(I, M(P(D(c0))))     then a map of the landmarks predicted in the first pass
 
-The second form is this project's; it needs a network that saw empty maps in training (``map_dropout``). Explained in
-the chapter "Training 2DASL".
+The second form is this project's; it needs a network trained with empty maps (``map_dropout``). Explained in the
+chapter "Training 2DASL".
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from twodasl_lite.networks import TrainedRegressor
 
 
 class Prediction(NamedTuple):
-    """Faces that a network saw.
+    """Predicted faces.
 
     Attributes:
-        coefficients: ``(B, D)`` raw, the pose as it is read.
-        landmarks: ``(B, 68, 3)`` in crop pixels, 0-based; the depth as the coefficients have it.
-        whitened: ``(B, D)`` the network's own output.
+        coefficients: Raw coefficients, with the pose constrained to its form, ``(B, D)``.
+        landmarks: Landmarks in 0-based crop pixels, ``(B, 68, 3)``; the depth follows the coefficients' convention.
+        whitened: The network's output, ``(B, D)``.
     """
 
     coefficients: torch.Tensor
@@ -61,23 +61,23 @@ def predict(
     """Run a regressor on pictures.
 
     Args:
-        network: Maps ``(B, 4, 120, 120)`` to ``(B, D)``; evaluated in its evaluation mode, and left in its own.
-        whitening: Of its outputs.
-        images: ``(B, 3, 120, 120)`` uint8 RGB, or a batch, whose detected points are then used.
-        detected: ``(B, 18, 2)`` points of a detector in crop pixels; NaN where it reports none. Without them (and for
-            faces of which it reports none) the network draws its own.
-        visible: ``(B, 18)`` which of them are reported; all finite ones by default.
-        model: The face model that the coefficients are of; copied to the network's device if it is elsewhere.
-        kind: Form of the landmark map that the network was trained with.
-        pose: How its 12 pose numbers are read, see :func:`~twodasl_lite.camera.constrain_pose`.
-        looks: How often a face without detected points is looked at: 1 is the empty map alone.
-        batch_size: How many pictures at a time.
+        network: Network from ``(B, 4, 120, 120)`` to ``(B, D)``; runs in evaluation mode, then its mode is restored.
+        whitening: Whitening of the network's outputs.
+        images: Crops, ``(B, 3, 120, 120)`` uint8 RGB, or a batch, whose detected points are then used.
+        detected: A detector's points in crop pixels, ``(B, 18, 2)``; NaN where a point was not found. For faces without
+            any point, the map shows the landmarks predicted in the previous pass.
+        visible: Mask of the points to use, ``(B, 18)``; by default all finite ones.
+        model: The face model of the coefficients; copied to the network's device if it is elsewhere.
+        kind: Kind of landmark map that the network was trained with.
+        pose: Interpretation of the 12 pose numbers, see :func:`~twodasl_lite.camera.constrain_pose`.
+        looks: Number of passes for a face without detected points; 1 uses only the empty map.
+        batch_size: Pictures per batch.
 
     Returns:
-        The faces, on the pictures' device.
+        The predicted faces, on the pictures' device.
 
     Raises:
-        ShapeError: If shapes do not fit together.
+        ShapeError: If the shapes are inconsistent.
         ValueRangeError: If ``looks`` is below 1.
     """
     if isinstance(images, FaceBatch):
@@ -93,7 +93,7 @@ def predict(
     detected = check_tensor("detected", detected, (count, NUM_SUBSET, 2), finite=False).to(parameter)
     known = torch.isfinite(detected).all(dim=-1)  # (B, 18)
     if model.mean.device != parameter.device:
-        model = copy.deepcopy(model).to(parameter.device)  # `to` alone would move the caller's
+        model = copy.deepcopy(model).to(parameter.device)  # `to` alone would move the caller's model
     if visible is not None:
         known = known & torch.as_tensor(visible).to(known.device, torch.bool)
 
@@ -114,10 +114,10 @@ def predict(
 
 
 def _look(network, whitening, images, points, seen, model, kind, pose, looks) -> torch.Tensor:
-    """Whitened coefficients of one batch."""
+    """Predict the whitened coefficients of one batch."""
     pixels = (images.to(points) - IMAGE_CENTRE) / IMAGE_RANGE  # (B, 3, H, W)
     whitened = network(torch.cat([pixels, landmark_map(points, seen, CROP_SIZE, kind)], dim=1)).float()
-    alone = ~seen.any(dim=1)  # faces without a single reported point
+    alone = ~seen.any(dim=1)  # faces without any detected point
     for _ in range(looks - 1):
         if not bool(alone.any()):
             break
@@ -138,19 +138,19 @@ def predict_with(
     looks: int = 2,
     batch_size: int = 256,
 ) -> Prediction:
-    """:func:`predict` with a network from a file, which knows its map and its face model.
+    """:func:`predict` with a network from a file, whose metadata give the kind of map and the face model.
 
     Args:
-        trained: What :func:`~twodasl_lite.networks.load_regressor` returned.
-        images: As for :func:`predict`.
-        detected: As for :func:`predict`.
-        visible: As for :func:`predict`.
-        model: The face model; must be the one of the network's training, if the file says which.
-        looks: As for :func:`predict`.
-        batch_size: As for :func:`predict`.
+        trained: Network returned by :func:`~twodasl_lite.networks.load_regressor`.
+        images: Crops or a batch, as for :func:`predict`.
+        detected: A detector's points, as for :func:`predict`.
+        visible: Mask of the points to use, as for :func:`predict`.
+        model: The face model; must be the one that the network was trained with, if the file names it.
+        looks: Number of passes for a face without detected points.
+        batch_size: Pictures per batch.
 
     Raises:
-        ValueRangeError: If the face model is another one: its coefficients mean other faces.
+        ValueRangeError: If it is another face model, for which the coefficients would mean other faces.
     """
     if "face_model" in trained.metadata:
         check_fingerprint(trained.metadata["face_model"], model)

@@ -1,14 +1,13 @@
-"""Settings in files: TOML tables become frozen dataclasses, and a wrong entry is answered with the choices.
+"""Settings in files: TOML tables become frozen dataclasses; an invalid entry raises an error that lists the choices.
 
-Both kinds of settings of this package, worlds (:mod:`twodasl_lite.data.worlds`) and training runs
-(:mod:`twodasl_lite.training.config`), are dataclasses whose annotations say what a value may be. :func:`from_table`
-reads exactly the annotations that they use: ``bool``, ``int``, ``float``, ``str``, ``Literal``, tuples, optional values
-and nested dataclasses. A validation library such as pydantic does much more, but it is a compiled dependency that
-machines for computing often lack, and a run must not fail there because its configuration cannot be read.
+Both kinds of settings in this package, worlds (:mod:`twodasl_lite.data.worlds`) and training runs
+(:mod:`twodasl_lite.training.config`), are dataclasses whose annotations define the valid values. :func:`from_table`
+supports exactly the annotations that they use: ``bool``, ``int``, ``float``, ``str``, ``Literal``, tuples, optional
+values and nested dataclasses. A validation library such as pydantic does much more, but it is a compiled dependency
+that compute servers often lack, and a run must not fail there because its configuration cannot be read.
 
-Reading is strict where a slip would go unnoticed: ``true`` is no number, ``"3"`` is no number either, and a key that
-does not exist is an error. It is lenient where nothing can go wrong: ``3`` is a valid ``float``, and ``1e4`` a valid
-``int``.
+Reading is strict where a slip would go unnoticed: ``true`` and ``"3"`` are not numbers, and an unknown key is an error.
+It is lenient where nothing can go wrong: ``3`` is a valid ``float``, and ``1e4`` a valid ``int``.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ from twodasl_lite.errors import FileFormatError, TwodaslError, ValueRangeError, 
 
 Settings = TypeVar("Settings")
 
-_LARGEST_EXACT = 2.0**53  # beyond it a float does not tell whole numbers apart
+_LARGEST_EXACT = 2.0**53  # beyond it, a float cannot represent every whole number
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text in quotes"}
 
 
 class SettingsError(ValueRangeError):
-    """Settings that cannot be used; the message names every wrong entry.
+    """Invalid settings; the message names every invalid entry.
 
     Args:
-        problems: A clause for each.
+        problems: One clause per invalid entry.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -52,11 +51,11 @@ def read_toml(path: Path, expected: str = "TOML") -> dict[str, Any]:
     """The tables of a TOML file.
 
     Args:
-        path: The file, which exists.
-        expected: What the file should be, for messages.
+        path: The file; must exist.
+        expected: Description of the expected file, for messages.
 
     Raises:
-        FileFormatError: If it is no UTF-8 text, or no TOML.
+        FileFormatError: If the file is not UTF-8 text or not TOML.
         MissingDependencyError: On Python 3.10 without the package tomli.
     """
     if sys.version_info >= (3, 11):
@@ -72,18 +71,18 @@ def read_toml(path: Path, expected: str = "TOML") -> dict[str, Any]:
 
 
 def from_table(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
-    """A dataclass from nested tables, every entry checked.
+    """Build a dataclass from nested tables and check every entry.
 
     Args:
-        kind: A dataclass. Its ``__post_init__`` may raise a :class:`~twodasl_lite.errors.TwodaslError` whose message
-            begins with the name of the field; the place of the table is put in front of it.
-        values: Name to value; what is not named keeps its default.
+        kind: The dataclass. Its ``__post_init__`` may raise a :class:`~twodasl_lite.errors.TwodaslError` whose message
+            begins with the name of the field; the key of the table is put in front of it.
+        values: Name to value; fields that are not named keep their default.
 
     Returns:
         An instance of ``kind``.
 
     Raises:
-        SettingsError: Naming every unknown key, wrong type and value out of range.
+        SettingsError: If there are unknown keys, wrong types or values out of range; the message names all of them.
 
     Example:
         >>> @dataclasses.dataclass(frozen=True)
@@ -105,7 +104,7 @@ def from_table(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Two nested tables as one; where both have a value, that of ``above`` holds.
+    """Merge two nested tables; where both have a value, that of ``above`` is used.
 
     Example:
         >>> merge({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}})
@@ -119,7 +118,7 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_table(settings: Any) -> dict[str, Any]:
-    """A dataclass as nested tables that JSON can hold; the inverse of :func:`from_table`."""
+    """Convert a dataclass to JSON-serialisable nested tables; the inverse of :func:`from_table`."""
     return json.loads(json.dumps(dataclasses.asdict(settings)))
 
 
@@ -129,7 +128,7 @@ _WRONG = object()
 
 @lru_cache
 def _hints(kind: type) -> dict[str, Any]:
-    """Name to annotation of the fields of a dataclass."""
+    """Name to annotation, for the fields of a dataclass."""
     known = typing.get_type_hints(kind)
     return {entry.name: known[entry.name] for entry in dataclasses.fields(kind)}
 
@@ -154,13 +153,13 @@ def _table(kind: type, values: Any, place: str, problems: list[str]) -> Any:
         return kind(**known)
     except TwodaslError as error:
         problems.append(f"{place}.{error}" if place else str(error))
-    except TypeError as error:  # a field without a default was left out
+    except TypeError as error:  # a field without a default is missing
         problems.append(f"{place}: {error}" if place else str(error))
     return _WRONG
 
 
 def _value(hint: Any, value: Any, place: str, problems: list[str]) -> Any:
-    """A value as its annotation wants it, or ``_WRONG`` with the reason added to the problems."""
+    """The value converted to its annotated type, or ``_WRONG``, with the reason added to ``problems``."""
     origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint):
         return _table(hint, value, place, problems)
@@ -184,7 +183,7 @@ def _value(hint: Any, value: Any, place: str, problems: list[str]) -> Any:
 
 
 def _plain(kind: type, value: Any) -> Any:
-    """A bool, whole number, number or text; ``_WRONG`` if the value is none."""
+    """The value as a bool, int, float or str; ``_WRONG`` if it is none of them."""
     if isinstance(value, bool) or kind is bool:
         return value if isinstance(value, bool) and kind is bool else _WRONG
     if kind is int and isinstance(value, float) and value.is_integer() and abs(value) <= _LARGEST_EXACT:
@@ -217,7 +216,7 @@ def _optional(kinds: tuple[Any, ...], value: Any, place: str, problems: list[str
     return _value(kind, value, place, problems)
 
 
-# ------------------------------------------------------------------------------------------------------- its words
+# -------------------------------------------------------------------------------------------------------- messages
 def _mismatch(place: str, value: Any, expected: str) -> str:
     found = "a table" if isinstance(value, Mapping) else repr(value)
     return f"{place}: found {found}; expected {expected}" if place else f"found {found}; expected {expected}"
@@ -231,5 +230,5 @@ def _guess(word: Any, choices: Sequence[str] | Mapping[str, Any], *, quoted: boo
 
 
 def _list(words: Sequence[str]) -> str:
-    """``"'a', 'b' or 'c'"``."""
+    """Join words as in ``"'a', 'b' or 'c'"``."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

@@ -1,8 +1,8 @@
-"""Colours for a mesh from the photo that it was fitted to: of its vertices, or as a picture (a texture).
+"""Colours for a mesh from the photo that it was fitted to: per vertex, or as a texture.
 
-What the camera saw is read off the photo; what it did not see is taken from the other half of the face, and where that
-is hidden too, from the model's average colours, brought to the skin tone of the rest. The light of the photo is in
-these colours: they are no albedo. Explained in the chapter "What it is good for".
+Visible parts take their colours from the photo, hidden parts from the other half of the face; where that is hidden too,
+they take the model's average colours, matched to the skin tone of the rest. These colours include the light of the
+photo: they are not an albedo. Explained in the chapter "What it is good for".
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from twodasl_lite.render import rasterize, vertex_normals, visible_vertices
 from twodasl_lite.unwrap import Unwrapped
 
 GRAZING = 0.25
-"""Cosine between normal and line of sight below which a vertex's colour is not trusted: it may be the background's."""
+"""Cosine between normal and line of sight below which a vertex's colour is not used: it may be the background's."""
 _FACE = (
     "face",
     "eyeball",
     "iris",
     "pupil",
-)  # regions begin so: no neck and scalp, of which landmarks tell nothing
-_NO_SKIN = ("eyeball", "iris", "pupil", "teeth")  # keep the model's colours where the photo shows none
+)  # beginnings of region names; without neck and scalp, which landmarks do not determine
+_NO_SKIN = ("eyeball", "iris", "pupil", "teeth")  # keep the model's colours where the photo does not show them
 _HOLES = ("nostril",)
-_SIDE = 512  # pixels of the picture that decides what is seen
+_SIDE = 512  # pixels of the picture that determines visibility
 _CHUNK = 1024
-_RAMP = 0.35  # above GRAZING, the cosine from which on a colour is fully trusted
-_FEATHER = 4  # rings of triangles over which trust falls off
-_MIRROR_FROM = 0.3  # trust below which a mirror image is not used
+_RAMP = 0.35  # increase of the cosine above GRAZING at which a colour gets full weight
+_FEATHER = 4  # rings of triangles over which weights fall off
+_MIRROR_FROM = 0.3  # weight below which a mirror image is not used
 _LEAST_SIDE = 16
 
 TEXTURE_SIDE = 1024
-"""Side of a texture in pixels."""
+"""Default side of a texture in pixels."""
 
 
 def face_triangles(model: MorphableModel) -> torch.Tensor:
-    """The triangles ``(T, 3)`` of the face proper; all where the model names no regions."""
+    """The triangles ``(T, 3)`` of the face proper; all triangles if the model has no region ``face``."""
     if "face" not in model.regions:
         return model.triangles
     kept = torch.zeros(model.num_vertices, dtype=torch.bool, device=model.triangles.device)
@@ -52,16 +52,16 @@ def face_triangles(model: MorphableModel) -> torch.Tensor:
 
 
 def seen_vertices(vertices: torch.Tensor, triangles: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Which vertices of a face a photo shows well: in it, not hidden, and not seen at a grazing angle.
+    """Find the vertices that a photo shows well: inside the photo, not occluded, not at a grazing angle.
 
     Args:
-        vertices: ``(V, 3)`` in pixels of the photo.
-        triangles: ``(T, 3)``.
-        height: Of the photo.
-        width: Likewise.
+        vertices: Vertices in pixels of the photo, ``(V, 3)``.
+        triangles: Triangles of the mesh, ``(T, 3)``.
+        height: Height of the photo in pixels.
+        width: Width of the photo in pixels.
 
     Returns:
-        ``(V,)`` booleans.
+        Mask of the visible vertices, ``(V,)`` boolean.
     """
     vertices = check_tensor("vertices", vertices, ("V", 3))
     x, y = vertices[:, 0], vertices[:, 1]
@@ -71,14 +71,14 @@ def seen_vertices(vertices: torch.Tensor, triangles: torch.Tensor, height: int, 
 
 
 def mirrored_vertices(model: MorphableModel, wanted: torch.Tensor) -> torch.Tensor:
-    """The vertex nearest to the mirror image of each of some vertices, on the average face.
+    """For each given vertex, find the vertex nearest to its mirror image on the average face.
 
     Args:
         model: The face model.
-        wanted: ``(N,)`` vertex indices.
+        wanted: Vertex indices, ``(N,)``.
 
     Returns:
-        ``(N,)`` vertex indices.
+        Indices of the mirrored vertices, ``(N,)``.
     """
     places = model.mean * model.mean.new_tensor([-1.0, 1.0, 1.0])
     return torch.cat(
@@ -87,19 +87,19 @@ def mirrored_vertices(model: MorphableModel, wanted: torch.Tensor) -> torch.Tens
 
 
 def seen_weights(vertices: torch.Tensor, triangles: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """How far a photo's colours are to be trusted, vertex by vertex: 0 where :func:`seen_vertices` says no.
+    """Weights of a photo's colours, vertex by vertex: 0 where :func:`seen_vertices` is false.
 
-    The weights rise with the angle at which the surface is seen, and fall off towards what is not seen, so that colours
-    from elsewhere begin without a seam.
+    The weights increase the more directly the surface faces the camera, and fall off towards hidden parts, so that the
+    colours blend without a seam.
 
     Args:
-        vertices: ``(V, 3)`` in pixels of the photo.
-        triangles: ``(T, 3)``.
-        height: Of the photo.
-        width: Likewise.
+        vertices: Vertices in pixels of the photo, ``(V, 3)``.
+        triangles: Triangles of the mesh, ``(T, 3)``.
+        height: Height of the photo in pixels.
+        width: Width of the photo in pixels.
 
     Returns:
-        ``(V,)`` from 0 to 1.
+        Weights from 0 to 1, ``(V,)``.
     """
     seen = seen_vertices(vertices, triangles, height, width)
     facing = vertex_normals(vertices, triangles)[:, 2]
@@ -114,7 +114,7 @@ def seen_weights(vertices: torch.Tensor, triangles: torch.Tensor, height: int, w
 
 
 class _Sources(NamedTuple):
-    """Where colours come from: how far the photo is trusted ``(V,)``, at the mirror image ``(V,)``, else ``(V, 3)``."""
+    """Sources of colour: weights of the photo and its mirror image, mirrored vertices ``(V,)``, average ``(V, 3)``."""
 
     own: torch.Tensor
     mirrored: torch.Tensor
@@ -125,7 +125,7 @@ class _Sources(NamedTuple):
 def _sources(
     photo: np.ndarray, vertices: torch.Tensor, model: MorphableModel, wanted: torch.Tensor | None = None
 ) -> _Sources:
-    """Of all vertices; mirror images of the wanted ones alone, which take their time."""
+    """Sources for all vertices; mirror images, which are slow to find, only for the wanted ones."""
     weights = seen_weights(vertices, model.triangles, *photo.shape[:2])
     skin = model.regions.get("face")
     shown = weights > 0
@@ -142,7 +142,7 @@ def _sources(
         for name, index in model.regions.items():
             if name.startswith(_NO_SKIN):
                 average = average.index_copy(0, index, albedo[index])
-            elif name.startswith(_HOLES):  # dark inside; their rims, which the photo shows as badly, are not
+            elif name.startswith(_HOLES):  # the model is dark inside; their rims, as badly seen, are not
                 average = average.index_copy(0, index, tone.expand(len(index), 3))
     other = torch.arange(model.num_vertices, device=vertices.device)
     needed = (weights < 1).nonzero()[:, 0] if wanted is None else wanted[weights[wanted] < 1]
@@ -152,7 +152,7 @@ def _sources(
 
 
 def _mixed(own: torch.Tensor, mirrored: torch.Tensor, average: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Colours ``(N, 3)`` of three sources: weights ``(N, 2)`` of the photo and of its mirror image."""
+    """Blend colours ``(N, 3)`` of three sources with weights ``(N, 2)`` of the photo and of its mirror image."""
     first, second = (_smooth(weights[:, column, None]) for column in (0, 1))
     return first * own + (1 - first) * (second * mirrored + (1 - second) * average)
 
@@ -165,12 +165,12 @@ def photo_colours(photo: np.ndarray, vertices: torch.Tensor, model: MorphableMod
     """Vertex colours of a face from its photo.
 
     Args:
-        photo: ``(H, W, 3)`` uint8 RGB.
-        vertices: ``(V, 3)`` of the face in pixels of the photo.
+        photo: Photo, ``(H, W, 3)`` uint8 RGB.
+        vertices: Vertices of the face in pixels of the photo, ``(V, 3)``.
         model: The face model.
 
     Returns:
-        ``(V, 3)`` sRGB in [0, 1].
+        sRGB colours in [0, 1], ``(V, 3)``.
 
     Raises:
         ValueRangeError: If the photo shows nothing of the face.
@@ -185,21 +185,21 @@ def photo_colours(photo: np.ndarray, vertices: torch.Tensor, model: MorphableMod
 def photo_texture(
     photo: np.ndarray, vertices: torch.Tensor, model: MorphableModel, unwrapped: Unwrapped, side: int = TEXTURE_SIDE
 ) -> np.ndarray:
-    """A picture of a face's surface, laid out flat, from its photo.
+    """Texture of a face, unwrapped to a flat picture, from its photo.
 
-    Sharper than :func:`photo_colours`, because every pixel of the picture looks up its own place in the photo, and at
-    the mirror image of that where the photo does not show it.
+    Sharper than :func:`photo_colours`, because every pixel of the texture looks up its own position in the photo, or
+    that of its mirror image where it is hidden.
 
     Args:
-        photo: ``(H, W, 3)`` uint8 RGB.
-        vertices: ``(V, 3)`` of the face in pixels of the photo.
+        photo: Photo, ``(H, W, 3)`` uint8 RGB.
+        vertices: Vertices of the face in pixels of the photo, ``(V, 3)``.
         model: The face model.
-        unwrapped: Its layout, from :func:`twodasl_lite.unwrap.unwrap`.
-        side: Of the picture in pixels.
+        unwrapped: UV layout of the model, from :func:`twodasl_lite.unwrap.unwrap`.
+        side: Side of the texture in pixels.
 
     Returns:
-        ``(side, side, 3)`` uint8 RGB, row 0 at the top: the place (u, v) is at column ``u side``, row ``(1 - v) side``.
-        Pixels beyond the pieces hold the colours of the nearest, so that nothing shows through at a seam.
+        Texture ``(side, side, 3)`` uint8 RGB, row 0 at the top: (u, v) is at column ``u side``, row ``(1 - v) side``.
+        Pixels outside the pieces take the nearest piece's colour, so that seams do not show.
 
     Raises:
         ValueRangeError: If the photo shows nothing of the face, or the side is below 16.
@@ -226,7 +226,7 @@ def photo_texture(
     picture = np.zeros((side, side, 3), np.uint8)
     mask = covered.cpu().numpy()
     picture[mask] = (colours * 255).round().to(torch.uint8).cpu().numpy()
-    # Outside the pieces: the nearest pixel that is in one.
+    # Outside the pieces: the colour of the nearest pixel inside one.
     _, labels = cv2.distanceTransformWithLabels(
         (~mask).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
@@ -236,7 +236,7 @@ def photo_texture(
 
 
 def _no_finer(photo: np.ndarray, vertices: torch.Tensor, side: int) -> tuple[np.ndarray, torch.Tensor]:
-    """Photo and vertices shrunk where the face is larger than its texture: one look per pixel would miss the others."""
+    """Shrink photo and vertices if the face is larger than its texture; one sample per pixel would alias."""
     extent = float((vertices.amax(dim=0) - vertices.amin(dim=0))[:2].max())
     factor = side / max(extent, 1.0)
     if factor >= 1:

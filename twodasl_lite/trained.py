@@ -1,9 +1,9 @@
-"""What comes trained with the package: small regressors with their cards, logs of runs, tables of ablations.
+"""Packaged results of training: small regressors with their model cards, logs of runs, tables of ablations.
 
-``"own-photos"`` (:data:`DEFAULT`) is the one to use: a long run on drawn pictures as wide as photographs. The others
-are for comparison: the first seed of the CPU-sized ablation, one network for each of the rows ``"labelled"``,
-``"+landmarks_2d"`` and ``"all"`` (:data:`twodasl_lite.training.ablation.ROWS`). A card beside each says how it was
-made, how good it is and what it is not for. Explained in chapters 14 and 16.
+Use ``"own-photos"`` (:data:`DEFAULT`), from a long run on synthetic pictures as varied as photographs. The others are
+for comparison: the first seed of the CPU-sized ablation, one network for each of the rows ``"labelled"``,
+``"+landmarks_2d"`` and ``"all"`` (:data:`twodasl_lite.training.ablation.ROWS`). A card for each describes how it was
+trained, how accurate it is and what not to use it for. Explained in chapters 14 and 16.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from twodasl_lite.networks import TrainedRegressor, load_regressor
 from twodasl_lite.training.log import read_log
 
 DEFAULT = "own-photos"
-"""The network for pictures of one's own."""
+"""Name of the network for your own photos."""
 
 ASSETS = Path(str(resources.files("twodasl_lite"))) / "assets"
-"""Where the files are: ``networks/lite-NAME.safetensors`` and ``.md``, ``results/lite-NAME.log.jsonl``,
+"""Folder of the files ``networks/lite-NAME.safetensors`` and ``.md``, ``results/lite-NAME.log.jsonl``,
 ``results/ablation_SIZE.json``."""
 
 _NETWORK, _CARD = ("networks", "lite-", ".safetensors"), ("networks", "lite-", ".md")
@@ -37,7 +37,7 @@ def _names(kind: tuple[str, str, str]) -> list[str]:
 
 
 def _find(argument: str, name: str, kind: tuple[str, str, str]) -> Path:
-    """The file of that name."""
+    """Path of the asset with this name."""
     names = _names(kind)
     if name not in names:
         choices = f"one of {', '.join(names)}" if names else f"a file in {ASSETS / kind[0]}, where there is none"
@@ -47,32 +47,32 @@ def _find(argument: str, name: str, kind: tuple[str, str, str]) -> Path:
 
 
 def trained_names() -> list[str]:
-    """Names of the networks that come along."""
+    """Names of the packaged networks."""
     return _names(_NETWORK)
 
 
 def model_card(name: str = DEFAULT) -> str:
-    """How a network was made, how good it is and what it is not for, as Markdown.
+    """Model card as Markdown: how a network was trained, how accurate it is and what not to use it for.
 
     Raises:
-        ValueRangeError: If there is none of that name; the message has the choices.
+        ValueRangeError: If the name is unknown; the message lists the choices.
     """
     return _find("name", name, _CARD).read_text(encoding="utf-8")
 
 
 def trained_regressor(name: str = DEFAULT, device: torch.device | str = "cpu") -> TrainedRegressor:
-    """A network that comes along, ready for :func:`twodasl_lite.prediction.predict_with`.
+    """Load a packaged network for :func:`twodasl_lite.prediction.predict_with`.
 
     Args:
-        name: :data:`DEFAULT`, or a row of the ablation: which losses trained it.
-        device: Where network and whitening are to be.
+        name: :data:`DEFAULT`, or a row of the ablation, which names the losses that trained it.
+        device: Device of network and whitening.
 
     Returns:
-        Network (in evaluation mode), whitening, metadata: the configuration of its run, and its card as ``"card"``.
+        Network (in evaluation mode), whitening and metadata: the configuration of its run, and its card as ``"card"``.
 
     Raises:
-        ValueRangeError: If there is none of that name; the message has the choices.
-        MissingDependencyError: Without the package safetensors.
+        ValueRangeError: If the name is unknown; the message lists the choices.
+        MissingDependencyError: If safetensors is not installed.
         FileFormatError: If its file is damaged.
     """
     path = _find("name", name, _NETWORK)
@@ -81,25 +81,25 @@ def trained_regressor(name: str = DEFAULT, device: torch.device | str = "cpu") -
 
 
 def trained_log(name: str = DEFAULT) -> list[dict[str, Any]]:
-    """Rows of the log of a run, as :func:`twodasl_lite.training.log.read_log` gives them.
+    """Rows of the log of a run, as :func:`twodasl_lite.training.log.read_log` returns them.
 
     Args:
         name: :data:`DEFAULT`, or a row of the ablation.
 
     Raises:
-        ValueRangeError: If there is none of that name; the message has the choices.
+        ValueRangeError: If the name is unknown; the message lists the choices.
     """
     return read_log(_find("name", name, _LOG))
 
 
 def ablation_table(size: str = "cpu") -> dict[str, Any]:
-    """The table of an ablation, as :func:`twodasl_lite.training.ablation.ablate` made it.
+    """The table of an ablation, as written by :func:`twodasl_lite.training.ablation.ablate`.
 
     Args:
-        size: Of its runs: ``"cpu"`` or ``"gpu"``.
+        size: Size of its runs: ``"cpu"`` or ``"gpu"``.
 
     Raises:
-        ValueRangeError: If there is none of that size; the message has the choices.
+        ValueRangeError: If there is no table of this size; the message lists the choices.
         FileFormatError: If its file is damaged.
     """
     path = _find("size", size, _TABLE)

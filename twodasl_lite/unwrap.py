@@ -1,9 +1,9 @@
-"""A face's surface laid out flat, so that a picture can be its texture.
+"""UV unwrapping: a face's surface laid out flat, so that a picture can be its texture.
 
-Seen from a point inside the head, each point of the surface has a longitude and a latitude: these two are its place in
-the picture. Where several layers lie behind one another (the eyeball behind the lid, the inside of the mouth), the
-outermost keeps its place, and what lies behind goes into pieces of its own below it. The layout is made from the
-average face, so it is the same for every face of a model. Explained in the chapter "What it is good for".
+Seen from a point inside the head, each point of the surface has a longitude and a latitude: these are its coordinates
+in the picture. Where several layers overlap (the eyeball behind the lid, the inside of the mouth), the outermost keeps
+its place, and the layers behind become separate pieces below it. The layout is computed from the average face, so it is
+the same for every face of a model. Explained in the chapter "What it is good for".
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from twodasl_lite.errors import ValueRangeError
 from twodasl_lite.morphable import MorphableModel
 from twodasl_lite.render import rasterize
 
-_SIDE = 512  # pixels of the pictures that find what lies behind what
+_SIDE = 512  # pixels of the renderings that determine which layer lies behind which
 _POLE = 1.48  # radians of latitude: 85 degrees
-_LAYERS = 8  # of a surface at most; what is deeper shares the place of another piece
+_LAYERS = 8  # maximum number of layers; deeper triangles overlap those of another piece
 _GAP = 0.006  # between pieces, over the side of the picture
-_INNER = 0.5  # scale of pieces that something hides from the front
+_INNER = 0.5  # scale of pieces that are hidden from the front
 _REACH = 100.0  # depths are scaled to this
 
 
 class Unwrapped(NamedTuple):
-    """Where each corner of a mesh lies in its texture.
+    """Texture coordinates of each corner of a mesh.
 
-    A vertex on a seam has several places, so places have numbers of their own.
+    A vertex on a seam has several places in the texture, so places have their own indices.
 
     Attributes:
-        places: ``(N, 2)`` in [0, 1]: u to the right, v **up**, (0, 0) the lower left corner of the picture, as in OBJ.
-        vertices: ``(N,)`` the vertex of each place.
-        corners: ``(T, 3)`` for each triangle the places of its corners.
-        triangles: ``(T, 3)`` the triangles themselves, indices of vertices; the same as ``vertices[corners]``.
+        places: Texture coordinates in [0, 1], ``(N, 2)``: u to the right, v **up**, (0, 0) the lower left corner of the
+            picture, as in OBJ.
+        vertices: Index of each place's vertex, ``(N,)``.
+        corners: Indices of the places of each triangle's corners, ``(T, 3)``.
+        triangles: Indices of the vertices of each triangle, ``(T, 3)``; equal to ``vertices[corners]``.
     """
 
     places: torch.Tensor
@@ -44,21 +45,21 @@ class Unwrapped(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """Triangles that lie side by side: ``(T,)`` numbers, ``(T, 3, 2)`` places of their corners in mm or so."""
+    """Adjacent triangles: indices ``(T,)``, and places of their corners ``(T, 3, 2)``, roughly in model units."""
 
     triangles: torch.Tensor
     places: torch.Tensor
 
 
 def unwrap(model: MorphableModel, triangles: torch.Tensor | None = None) -> Unwrapped:
-    """Lay a model's average face out flat.
+    """Unwrap a model's average face.
 
     Args:
         model: The face model.
-        triangles: ``(T, 3)`` of it; all by default.
+        triangles: Triangles to unwrap, ``(T, 3)``; by default all.
 
     Returns:
-        Places in a square picture; no two triangles share any, up to a pixel of one 512 wide.
+        Places in a square picture; no two triangles overlap, up to one pixel at a width of 512.
 
     Raises:
         ValueRangeError: If there are no triangles.
@@ -68,7 +69,7 @@ def unwrap(model: MorphableModel, triangles: torch.Tensor | None = None) -> Unwr
         raise ValueRangeError("triangles: found none; expected one or more")
     mean = model.mean.detach().cpu().double()
     angles, distance = _directions(mean, mean[model.landmarks.cpu()])
-    # The seam runs down the back: a triangle that crosses it has its left corners moved to the right of the others.
+    # The seam runs down the back: the left corners of a triangle across it are moved to the right of its others.
     corners = _without_poles(angles[triangles])  # (T, 3, 2)
     across = corners[..., 0].amax(dim=1) - corners[..., 0].amin(dim=1) > math.pi
     corners[..., 0] += 2 * math.pi * (across[:, None] & (corners[..., 0] < 0))
@@ -81,7 +82,7 @@ def unwrap(model: MorphableModel, triangles: torch.Tensor | None = None) -> Unwr
 def _directions(mean: torch.Tensor, landmarks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Longitude and latitude ``(V, 2)`` of vertices seen from inside the head, and their distance ``(V,)``."""
     low, high = landmarks.amin(dim=0), landmarks.amax(dim=0)
-    # Between the ends of the jaw, where these are (else at the deepest landmark), halfway between brows and chin.
+    # In x and y the centre of the landmarks' bounding box, in z the deepest landmark.
     inside = torch.stack([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]])
     away = mean - inside
     across = torch.hypot(away[:, 0], away[:, 2])
@@ -90,7 +91,7 @@ def _directions(mean: torch.Tensor, landmarks: torch.Tensor) -> tuple[torch.Tens
 
 
 def _without_poles(corners: torch.Tensor) -> torch.Tensor:
-    """Places ``(T, 3, 2)`` where corners at a pole, which have no longitude, take the mean of the triangle's others."""
+    """Places ``(T, 3, 2)`` in which corners at a pole, whose longitude is undefined, take the mean of the others."""
     polar = corners[..., 1].abs() > _POLE
     u = corners[..., 0]
     reference = torch.where(polar, -math.inf, u).amax(dim=1, keepdim=True)
@@ -102,11 +103,11 @@ def _without_poles(corners: torch.Tensor) -> torch.Tensor:
 
 
 def _layers(flat: torch.Tensor, distance: torch.Tensor) -> list[torch.Tensor]:
-    """Numbers of triangles, layer by layer, the outermost first; within a layer none covers another.
+    """Indices of triangles, layer by layer, the outermost first; within a layer none covers another.
 
     Args:
-        flat: ``(T, 3, 2)`` places of corners.
-        distance: ``(T, 3)`` of the corners from the middle of the head.
+        flat: Places of the corners, ``(T, 3, 2)``.
+        distance: Distance of the corners from the centre of the head, ``(T, 3)``.
     """
     low, high = flat.amin(dim=(0, 1)), flat.amax(dim=(0, 1))
     pixels = (flat - low) * ((_SIDE - 2) / float((high - low).max())) + 0.5
@@ -117,7 +118,7 @@ def _layers(flat: torch.Tensor, distance: torch.Tensor) -> list[torch.Tensor]:
     for number in range(_LAYERS):
         if not len(left):
             break
-        # What faces the middle of the head lies behind something; it has no place in the first layer.
+        # Triangles that face the centre of the head lie behind others and do not belong in the first layer.
         kept = left[outwards[left]] if number == 0 and bool(outwards[left].any()) else left
         while number < _LAYERS - 1:
             behind = _covered(pixels[kept], depth[kept])
@@ -132,9 +133,9 @@ def _layers(flat: torch.Tensor, distance: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _covered(pixels: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
-    """Which triangles are to go behind, ``(T,)``: those that another one hides at a pixel, and that hide none.
+    """Mask ``(T,)`` of triangles that belong to a deeper layer: another hides them at a pixel, and they hide none.
 
-    Where triangles cross, so that each hides some other, the half of them that is farther goes.
+    Where triangles intersect, so that each of them hides another, the half closer to the centre is selected.
     """
     count = len(pixels)
     corners = torch.cat([pixels, depth[..., None]], dim=-1).reshape(1, 3 * count, 3)
@@ -152,7 +153,7 @@ def _covered(pixels: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
 
 
 def _parts(layers: list[torch.Tensor], triangles: torch.Tensor, flat: torch.Tensor) -> list[_Piece]:
-    """The first layer in one piece, the others in as many as hang together."""
+    """The first layer as one piece, the others split into connected pieces."""
     pieces = [_Piece(layers[0], flat[layers[0]])]
     for layer in layers[1:]:
         group = _connected(triangles[layer], flat[layer])
@@ -163,7 +164,7 @@ def _parts(layers: list[torch.Tensor], triangles: torch.Tensor, flat: torch.Tens
 
 
 def _connected(triangles: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
-    """A number for each triangle ``(T,)``, the same for those that share vertices at the same place."""
+    """A label for each triangle ``(T,)``, the same for those that share vertices at the same place."""
     key = torch.cat([triangles.double().reshape(-1, 1), flat.reshape(-1, 2)], dim=1)
     _, corner = torch.unique(key, dim=0, return_inverse=True)
     corner = corner.reshape(-1, 3)
@@ -178,7 +179,7 @@ def _connected(triangles: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
 
 
 def _arranged(pieces: list[_Piece], triangles: torch.Tensor) -> Unwrapped:
-    """Put pieces on shelves: the first on top, over the whole width, the others below, the tallest first."""
+    """Pack the pieces in rows: the first on top, over the full width, the others below, the tallest first."""
     boxes = [(piece.places.amin(dim=(0, 1)), piece.places.amax(dim=(0, 1))) for piece in pieces]
     sizes = [(high - low).tolist() for low, high in boxes]
     width = max(size[0] for size in sizes)
@@ -197,7 +198,7 @@ def _arranged(pieces: list[_Piece], triangles: torch.Tensor) -> Unwrapped:
     for (members, places), (low, high), (left, top) in zip(pieces, boxes, corner, strict=True):
         right, down = places[..., 0] - low[0] + left, high[1] - places[..., 1] + top
         where = _GAP + scale * torch.stack([right, height - down], dim=-1)  # (t, 3, 2)
-        # Corners of one piece at the same vertex and place are one.
+        # Corners of one piece with the same vertex and place are merged.
         key = torch.cat([triangles[members].double().reshape(-1, 1), where.reshape(-1, 2)], dim=1)
         unique, index = torch.unique(key, dim=0, return_inverse=True)
         owner.append(unique[:, 0].long())

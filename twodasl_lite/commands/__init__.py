@@ -1,1 +1,1 @@
-"""The subcommands of ``twodasl``, one module each; the table is in :mod:`twodasl_lite.cli`."""
+"""The subcommands of ``twodasl``, one module each; :mod:`twodasl_lite.cli` holds their table."""

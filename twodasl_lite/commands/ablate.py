@@ -7,17 +7,23 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the subcommand takes."""
-    parser.add_argument("--size", choices=["cpu", "gpu"], default="cpu", help="minutes a run on a CPU, or on a GPU")
-    parser.add_argument("--rows", nargs="+", metavar="ROW", help="which rows (default: all)")
-    parser.add_argument("--sweep", metavar="NAME", help="rows in many settings: a packaged sweep or .toml file")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="default: 0 1 2")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where the runs go (default: runs/ablation-SIZE)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for twodasl train, in all")
-    parser.add_argument("--device", help="cpu or cuda (default: a GPU where there is one)")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of each run on the CPU")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time (default: 1)")
-    parser.add_argument("--table-only", action="store_true", help="compare the runs that are there")
+    """Add the arguments of this subcommand."""
+    parser.add_argument("--size", choices=["cpu", "gpu"], default="cpu", help="runs of minutes each, on a CPU or a GPU")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="rows to train (default: all)")
+    parser.add_argument(
+        "--sweep", metavar="NAME", help="train the rows under several settings: a packaged sweep or .toml file"
+    )
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="random seeds (default: 0 1 2)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the runs (default: runs/ablation-SIZE)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="as in twodasl train, for all runs"
+    )
+    parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of each run")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="number of parallel runs (default: 1)")
+    parser.add_argument("--table-only", action="store_true", help="train nothing, only compare the runs in the folder")
     parser.set_defaults(run=_ablate)
 
 
@@ -47,7 +53,7 @@ def _ablate(options: argparse.Namespace) -> None:
         print(f"\nwritten: {folder / 'table.json'}")
         return
     if options.rows:
-        raise ValueRangeError(f"--rows: found {' '.join(options.rows)}; expected none, the sweep names its rows")
+        raise ValueRangeError(f"--rows: found {' '.join(options.rows)}; expected none: the sweep lists its rows")
     sweep = load_sweep(options.sweep)
     folder = options.out or Path("runs") / f"sweep-{Path(options.sweep).stem}"
     print_sweep(run_sweep(folder, sweep, **how))

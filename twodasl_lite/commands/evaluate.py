@@ -1,4 +1,4 @@
-"""``twodasl evaluate``: measure predictions, or a trained network, on a test set."""
+"""``twodasl evaluate``: evaluate predictions, or a trained network, on a test set."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ _BASEL_FILE = "bfm_68_landmarks.npz"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the subcommand takes."""
+    """Add the arguments of this subcommand."""
     parser.add_argument(
         "--dataset", choices=DATASETS, default=DATASETS[0],
-        help="the 2,000 faces of the benchmark (default: aflw2000), or the 40 whose meshes were released with 2DASL",
+        help="the 2,000 faces of AFLW2000-3D (default: aflw2000), or the 40 whose meshes were released with 2DASL",
     )  # fmt: skip
     parser.add_argument(
         "--root", type=Path, required=True, metavar="PLACE",
@@ -59,29 +59,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--predictions", type=Path, metavar="FILE",
-        help=".npz with names, or .npy of whitened coefficients (default: those released with 2DASL)",
+        help=".npz with names, or .npy of whitened coefficients (default: the predictions released with 2DASL)",
     )  # fmt: skip
     what.add_argument("--checkpoint", type=Path, metavar="FILE", help="a trained network (.safetensors)")
-    parser.add_argument("--names", type=Path, metavar="FILE", help="the list of pictures that belongs to an .npy")
+    parser.add_argument(
+        "--names", type=Path, metavar="FILE", help="list of the pictures that the rows of an .npy belong to"
+    )
     parser.add_argument(
         "--mapping", choices=MAPPINGS, default=MAPPINGS[0],
-        help="from the crop back to the photo: right, or as the published scripts do (default: exact)",
+        help="how crop coordinates are mapped to the photo: exactly, or as in the published scripts (default: exact)",
     )  # fmt: skip
     parser.add_argument(
         "--face-model", type=Path, metavar="FILE",
-        help="the model that the coefficients are of (default: that of the clone, or of the package for a checkpoint)",
+        help="face model of the coefficients (default: the clone's; for a checkpoint, the package's)",
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write report, tables, errors, curve and worst cases")
-    parser.add_argument("--worst", type=int, default=12, metavar="N", help="worst cases on the sheet (default: 12)")
-    parser.add_argument("--resamples", type=int, default=RESAMPLES, metavar="N", help="of the confidence intervals")
-    parser.add_argument("--seed", type=int, default=0, help="of the intervals and the jitter (default: 0)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for the report, tables, errors, error curve and worst cases"
+    )
+    parser.add_argument(
+        "--worst", type=int, default=12, metavar="N", help="number of worst cases to draw (default: 12)"
+    )
+    parser.add_argument("--resamples", type=int, default=RESAMPLES, metavar="N", help="number of bootstrap resamples")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the confidence intervals and the jitter (default: 0)"
+    )
     group = parser.add_argument_group("with --checkpoint")
     group.add_argument(
         "--jitter", type=float, default=0.0, metavar="PART",
-        help="shift and resize each crop box by up to this part of its side, as a face detector's would be",
+        help="shift and resize each crop box by up to this fraction of its side, to imitate a face detector",
     )  # fmt: skip
     group.add_argument(
-        "--no-detector", action="store_true", help="do not show the network the detector's landmarks: empty map first"
+        "--no-detector", action="store_true", help="start with an empty map instead of the detector's landmarks"
     )
     group.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.set_defaults(run=_run)
@@ -124,9 +132,11 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _run_meshes(options: argparse.Namespace) -> None:
-    """The 40 faces of the release: landmarks always, dense errors and shape with a face model."""
+    """Evaluate the 40 released faces: their landmarks and, with a face model, dense vertices and shape."""
     if options.predictions or options.checkpoint or options.names:
-        raise InputTypeError("--predictions, --checkpoint, --names: not for release-meshes, which are the answers")
+        raise InputTypeError(
+            "--predictions, --checkpoint, --names: not for release-meshes, which are predictions themselves"
+        )
     faces = read_release_meshes(options.root)
     model = None if options.face_model is None else read_face_model(options.face_model)
     errors = faces.measure(model)
@@ -147,9 +157,9 @@ def _run_meshes(options: argparse.Namespace) -> None:
     table = "\n".join(rows)
     print(f"{table}\n\nin brackets: 95 % intervals over pictures")
     if model is None:
-        print("note: no dense errors and no shape: they need --face-model FILE", file=sys.stderr)
+        print("note: dense and shape errors need --face-model FILE", file=sys.stderr)
     else:
-        print(f"dense truth: annotations cut to {model.num_shape} + {model.num_expression} coefficients")
+        print(f"dense ground truth: annotations cut to {model.num_shape} + {model.num_expression} coefficients")
     _print_problems(faces.problems)
     if options.out is not None:
         report = {"names": list(faces.names), "problems": list(faces.problems), "results": content}
@@ -201,10 +211,10 @@ def _from_checkpoint(options: argparse.Namespace, dataset: AFLW2000) -> tuple[Pr
 
 
 def _face_model(options: argparse.Namespace, dataset: AFLW2000) -> tuple[MorphableModel, Whitening | None]:
-    """The face model of coefficients, with its whitening where there is one.
+    """The face model of the coefficients, and its whitening if there is one.
 
-    A file in the package's own format, as ``twodasl models convert`` writes it; else the Basel Face Model: given, of
-    the clone, or beside an archive of annotations.
+    Either a file in the package's own format, as ``twodasl models convert`` writes it, or the Basel Face Model: the
+    given file, the clone's, or the one beside an archive of annotations.
     """
     path = options.face_model or dataset.face_model_path()
     if path is None and (dataset.root.parent / _BASEL_FILE).is_file():
@@ -227,7 +237,7 @@ def _face_model(options: argparse.Namespace, dataset: AFLW2000) -> tuple[Morphab
 
 
 def _has_array(path: Path, name: str) -> bool:
-    """Whether an ``.npz`` has an array of that name."""
+    """Whether an ``.npz`` contains an array of this name."""
     try:
         with zipfile.ZipFile(path) as content:
             return f"{name}.npy" in content.namelist()
@@ -238,16 +248,16 @@ def _has_array(path: Path, name: str) -> bool:
 # -------------------------------------------------------------------------------------------------------------- output
 def _print(report: Report, problems: Sequence[str]) -> None:
     total = len(report.names) + len(report.missing)
-    print(f"AFLW2000-3D, {report.mapping} mapping: {len(report.names)} of {total} faces answered")
+    print(f"AFLW2000-3D, {report.mapping} mapping: {len(report.names)} of {total} faces predicted")
     print(f"predictions: {report.source or 'unnamed'}")
     if report.missing:
-        print(f"without an answer: {_some(report.missing)}")
+        print(f"without a prediction: {_some(report.missing)}")
     counts = ", ".join(map(str, report.tables[MAIN].counts))
     print(f"\n{report.markdown()}\n\nfaces per bin: {counts}; in brackets: 95 % intervals over pictures")
     errors = report.with_failures()
     print(
         f"{MAIN}: area under the error curve to {100 * LIMIT:g} % {auc(errors):.4f}, "
-        f"failures (above it, or no answer) {100 * failure_rate(errors):.2f} %"
+        f"failures (above it, or no prediction) {100 * failure_rate(errors):.2f} %"
     )
     _print_problems(problems)
 
@@ -260,7 +270,7 @@ def _print_problems(problems: Sequence[str]) -> None:
 
 
 def _draw(report: Report, dataset: AFLW2000, folder: Path, worst: int) -> list[Path]:
-    """The error curve, and the worst cases if there are photos; a picture that cannot be drawn is said, not fatal."""
+    """Draw the error curve and, if there are photos, the worst cases; a missing library is reported, not fatal."""
     files = []
     try:
         files.append(_draw_curve(report, folder / "ced.png"))

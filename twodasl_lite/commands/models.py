@@ -1,4 +1,4 @@
-"""``twodasl models``: list the readable formats, look into a file, convert it, fetch the free model."""
+"""``twodasl models``: list the readable formats, inspect or convert a file, download the free models."""
 
 from __future__ import annotations
 
@@ -24,70 +24,80 @@ from twodasl_lite.morphable.readers.parts import MILLIMETRES
 _NAME_WIDTH, _LINE_WIDTH = 11, 110
 ICT_FILE = "ict-face-model-light.npz"
 _OPTIONS = ("landmarks", "units", "expressions", "vertices", "triangles", "whitening", "jaw")
-"""Options of the readers; which of them applies depends on the format."""
+"""Options of the readers; each format accepts some of them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the subcommand takes."""
+    """Add the arguments of this subcommand."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    action = actions.add_parser("list", help="the formats that can be read")
+    action = actions.add_parser("list", help="list the readable formats")
     action.set_defaults(run=_list)
 
-    action = actions.add_parser("info", help="what a file holds")
+    action = actions.add_parser("info", help="print what a file contains")
     action.add_argument("file", type=Path, help="a face model: file or folder")
     action.add_argument("--license", action="store_true", help="print the whole licence")
     _add_reader_options(action)
     action.set_defaults(run=_info)
 
-    action = actions.add_parser("convert", help="read any format, write the package's own")
+    action = actions.add_parser("convert", help="convert a file of any format to the package's own")
     action.add_argument("source", type=Path, help="a face model: file or folder")
     action.add_argument("out", type=Path, help="the .npz to write")
     action.add_argument("--shape", type=int, metavar="N", help="keep N shape components")
     action.add_argument("--expression", type=int, metavar="N", help="keep N expression components")
     action.add_argument(
-        "--save-whitening", type=Path, metavar="FILE", help="also write 3DDFA's whitening, for the same unit"
+        "--save-whitening", type=Path, metavar="FILE", help="also write 3DDFA's whitening, in the same unit"
     )
     action.add_argument(
-        "--without", action="append", default=[], metavar="WORD", help="leave out regions named so; may be repeated"
+        "--without",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="drop the regions with WORD in their name; repeatable",
     )
-    action.add_argument("--colours", action="store_true", help="colours of the book's face, for a model without any")
-    action.add_argument("--force", action="store_true", help="overwrite")
+    action.add_argument("--colours", action="store_true", help="give a model without colours those of the book's face")
+    action.add_argument("--force", action="store_true", help="overwrite existing files")
     _add_reader_options(action)
     action.set_defaults(run=_convert)
 
-    action = actions.add_parser("get", help="fetch a free model from its public repository")
+    action = actions.add_parser("get", help="download a free model from its public repository")
     action.add_argument(
         "model", choices=["ict", "yunet"],
-        help="ict: the face model ICT Face Model Light (MIT); yunet: OpenCV's face detector (MIT, 0.2 MB), with which "
-        "twodasl reconstruct finds faces by itself",
+        help="ict: the face model ICT Face Model Light (MIT); yunet: OpenCV's face detector (MIT, 0.2 MB), which "
+        "twodasl reconstruct uses to find faces",
     )  # fmt: skip
-    action.add_argument("--out", type=Path, metavar="FILE", help="the file to write (default: in the cache)")
+    action.add_argument("--out", type=Path, metavar="FILE", help="the file to write (default: one in the cache)")
     action.add_argument(
         "--source", metavar="PLACE",
-        help="a copy; ict: of the repository, a folder or anything git can fetch from; yunet: a file or an address",
+        help="where to get it instead; ict: a folder or anything git can fetch from; yunet: a file or a URL",
     )  # fmt: skip
-    action.add_argument("--jaw", choices=JAWS, default=JAWS[0], help="ict: which of the published jaw lines")
-    action.add_argument("--force", action="store_true", help="fetch again")
+    action.add_argument("--jaw", choices=JAWS, default=JAWS[0], help="ict: choice of the published jaw lines")
+    action.add_argument("--force", action="store_true", help="download again")
     action.set_defaults(run=_get)
 
 
 def _add_reader_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("reading")
-    group.add_argument("--kind", choices=[entry.kind for entry in FORMATS], help="the format (default: recognised)")
-    group.add_argument("--landmarks", metavar="FILE", help="the 68 landmarks: indices, or eos' or FLAME's file")
+    group.add_argument(
+        "--kind", choices=[entry.kind for entry in FORMATS], help="the format (default: recognised from the file)"
+    )
+    group.add_argument(
+        "--landmarks", metavar="FILE", help="the 68 landmarks: vertex indices, or the file of eos or FLAME"
+    )
     group.add_argument("--units", choices=list(MILLIMETRES), help="unit of length of the result (default: mm)")
     group.add_argument(
-        "--expressions", metavar="FILE", help="bfm2009, model-shape, surrey: the expressions; bfm2009: none"
+        "--expressions",
+        metavar="FILE",
+        help="bfm2009, model-shape, surrey: file of the expressions; bfm2009 also: none",
     )
-    group.add_argument("--vertices", choices=VERTICES, help="bfm2009: which vertices")
-    group.add_argument("--triangles", metavar="FILE", help="3ddfa, 3ddfa-v2: the triangles")
-    group.add_argument("--whitening", metavar="FILE", help="3ddfa-v2: the deviations of the coefficients")
-    group.add_argument("--jaw", choices=JAWS, help="ict, ict-npz: which of the published jaw lines")
+    group.add_argument("--vertices", choices=VERTICES, help="bfm2009: choice of vertices")
+    group.add_argument("--triangles", metavar="FILE", help="3ddfa, 3ddfa-v2: file of the triangles")
+    group.add_argument("--whitening", metavar="FILE", help="3ddfa-v2: file of the coefficients' standard deviations")
+    group.add_argument("--jaw", choices=JAWS, help="ict, ict-npz: choice of the published jaw lines")
 
 
 def _read(path: Path, options: argparse.Namespace) -> tuple[str, MorphableModel]:
-    """The kind of a file and the model in it."""
+    """The format of a file, and the model in it."""
     entry = format_of(options.kind) if options.kind else recognise(path)
     given = {name: getattr(options, name) for name in _OPTIONS if getattr(options, name) is not None}
     unused = sorted(set(given) - set(entry.options))
@@ -101,7 +111,7 @@ def _read(path: Path, options: argparse.Namespace) -> tuple[str, MorphableModel]
 
 
 def _describe(model: MorphableModel) -> str:
-    """A model in lines of name and value."""
+    """A description of the model, one name and value per line."""
     size = (model.mean.amax(dim=0) - model.mean.amin(dim=0)).tolist()
     colours = "none" if model.albedo_mean is None else f"mean and {model.albedo_basis.shape[-1]} components"
     names = ", ".join(model.expression_names)
@@ -130,11 +140,11 @@ def _spread(std) -> str:
     if not std.numel():
         return ""
     low, high = float(std.min()), float(std.max())
-    return ", deviation " + (f"{low:g}" if low == high else f"{low:.4g} to {high:.4g}")
+    return ", std " + (f"{low:g}" if low == high else f"{low:.4g} to {high:.4g}")
 
 
 def _list(_: argparse.Namespace) -> None:
-    rows = [("kind", "model", "give it", "licence", "needs")]
+    rows = [("kind", "model", "files", "licence", "needs")]
     for entry in FORMATS:
         mark = "*" if entry.checked.startswith(LAYOUT_ONLY) else ""
         rows.append((entry.kind + mark, entry.title, entry.files, entry.license, entry.needs))
@@ -142,11 +152,11 @@ def _list(_: argparse.Namespace) -> None:
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print(
-        f"\n* {LAYOUT_ONLY}: these readers have seen files in the published layout, but not the licensed file itself."
+        f"\n* {LAYOUT_ONLY}: these readers were tested on files in the published layout, but not on the licensed file."
     )
-    print('What is needed comes with: pip install "twodasl_lite[models]"')
-    print("The free one is fetched with: twodasl models get ict")
-    print("A face detector is fetched with: twodasl models get yunet")
+    print('To install what the readers need: pip install "twodasl_lite[models]"')
+    print("To download the free model: twodasl models get ict")
+    print("To download a face detector: twodasl models get yunet")
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -181,11 +191,11 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _without(model: MorphableModel, words: list[str]) -> MorphableModel:
-    """The model without the regions whose names contain one of the words."""
+    """The model without those regions whose names contain one of the words."""
     for word in words:
         if not any(word in name for name in model.regions):
             regions = ", ".join(model.regions) or "none"
-            raise ValueRangeError(f"--without: found {word!r}; expected a word of the regions' names ({regions})")
+            raise ValueRangeError(f"--without: found {word!r}; expected a part of a region's name ({regions})")
     keep = torch.ones(model.num_vertices, dtype=torch.bool)
     for name, index in model.regions.items():
         if any(word in name for word in words):
@@ -197,12 +207,12 @@ def _check_output(path: Path, force: bool) -> None:
     if path.suffix != ".npz":
         raise ValueRangeError(f"{path}: found the suffix {path.suffix!r}; expected .npz")
     if path.exists() and not force:
-        raise TwodaslError(f"{path} is there already; --force overwrites it")
+        raise TwodaslError(f"{path} exists already; --force overwrites it")
 
 
 def _say_how_to_use(path: Path) -> None:
     print(f"\nwritten: {path}")
-    print(f"To read the whole book with it, set the environment variable:  {MODEL_VARIABLE}={path.resolve()}")
+    print(f"To use it in the whole book, set the environment variable:  {MODEL_VARIABLE}={path.resolve()}")
 
 
 def _get_yunet(options: argparse.Namespace) -> None:
@@ -210,7 +220,7 @@ def _get_yunet(options: argparse.Namespace) -> None:
 
     out = options.out or yunet_path()
     if out.exists() and not options.force:
-        print(f"there already: {out}")
+        print(f"exists already: {out}")
         return
     fetch_yunet(options.source, out, ProgressBar("downloading"))
     print(f"written: {out}")

@@ -1,4 +1,4 @@
-"""``twodasl pack``: photographs to learn from and to be measured on, in one file."""
+"""``twodasl pack``: pack training and test photographs into one file."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from twodasl_lite.data.packed import QUALITY, pack_photos
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the subcommand takes."""
+    """Add the arguments of this subcommand."""
     parser.epilog = (
-        "The file goes where a clone does: --set data.unlabelled.path=FILE of twodasl train, --root FILE of twodasl "
-        "evaluate. The photographs are for research alone; the file is not to be passed on."
+        "Use the file in place of a clone: twodasl train --set data.unlabelled.path=FILE, twodasl evaluate --root "
+        "FILE. The photographs are licensed for research only; do not redistribute the file."
     )
     parser.add_argument("clone", type=Path, help="a clone of XgTu/2DASL")
-    parser.add_argument("out", type=Path, metavar="FILE", help="where the pack goes")
-    parser.add_argument("--quality", type=int, default=QUALITY, metavar="Q", help=f"of WebP (default: {QUALITY})")
-    parser.add_argument("--original", action="store_true", help="keep the pictures' own JPEG files")
+    parser.add_argument("out", type=Path, metavar="FILE", help="the file to write")
+    parser.add_argument("--quality", type=int, default=QUALITY, metavar="Q", help=f"WebP quality (default: {QUALITY})")
+    parser.add_argument("--original", action="store_true", help="keep the original JPEG files")
     parser.set_defaults(run=_run)
 
 
@@ -27,4 +27,4 @@ def _run(options: argparse.Namespace) -> None:
     pack = pack_photos(options.clone, options.out, quality=quality, progress=ProgressBar("reading"))
     size = pack.path.stat().st_size / 1e6
     left = f"{len(pack.duplicates)} copies of test pictures were left out"
-    print(f"{pack.path}: {size:.1f} MB, {len(pack)} crops to learn from and the test set; {left}")
+    print(f"{pack.path}: {size:.1f} MB, {len(pack)} training crops and the test set; {left}")

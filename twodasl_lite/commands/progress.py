@@ -1,4 +1,4 @@
-"""A progress bar for a terminal; nothing where the output goes to a file."""
+"""A progress bar on a terminal; nothing is drawn when the output goes to a file."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _WIDTH = 30
 
 
 class ProgressBar:
-    """A bar; call it with how much is done and how much there is.
+    """A progress bar; call it with the amount done and the total.
 
     Args:
-        label: What is being done.
-        stream: Where to draw; the standard error by default. Nothing is drawn unless it is a terminal.
+        label: Name of the task.
+        stream: Stream to draw on; standard error by default. Nothing is drawn unless it is a terminal.
     """
 
     def __init__(self, label: str, stream: TextIO | None = None) -> None:
@@ -22,7 +22,7 @@ class ProgressBar:
         self.shown = -1
 
     def __call__(self, done: int, total: int) -> None:
-        """Draw the bar, if a percent more is done."""
+        """Redraw the bar when the percentage has changed."""
         percent = 100 * done // max(total, 1)
         if percent == self.shown or not self.stream.isatty():
             return

@@ -1,4 +1,4 @@
-"""``twodasl reconstruct``: faces from your own photos, folders of photos and videos."""
+"""``twodasl reconstruct``: reconstruct faces from your own photos, folders of photos and videos."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ from twodasl_lite.viz.viewer import face_viewer_html
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
-_PHONES = (".heic", ".heif")  # OpenCV cannot read them; read_photo says what to do
+_PHONES = (".heic", ".heif")  # OpenCV cannot read them; read_photo explains what to do
 _FORMAT, _VERSION = "twodasl_lite.reconstruction", 1
 _MANIFEST, _MANIFEST_FORMAT = "files.json", "twodasl_lite.files"
 _DEFAULT_FPS = 25.0
-_OPACITY = 0.6  # of the surface over the photo
-_CLOSE, _FAR = 0.02, 0.2  # mean distance of an answer from given landmarks, over the face's size
+_OPACITY = 0.6  # of the surface drawn over the photo
+_CLOSE, _FAR = 0.02, 0.2  # mean distance of the prediction from the given landmarks, over the face's size
 _TERMINATED = 143
 CONVENTIONS = {
     "angles": "degrees; rotation = Rx(pitch) Ry(yaw) Rz(roll), which maps the face's axes (x to the right of the "
@@ -71,57 +71,62 @@ CONVENTIONS = {
     "translation": "pixels from (1, 1) at the lower left pixel of the photo, x right, y up; z is a convention, as weak "
     "perspective sees no depth",
 }
-"""What the numbers of ``pose.json`` mean."""
+"""Meaning of the numbers in ``pose.json``."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the subcommand takes."""
+    """Add the arguments of this subcommand."""
     parser.description = (
-        "Faces from your own photos and videos. With nothing but PHOTO, the face detector of `twodasl models get "
-        "yunet` finds the faces; without it, the network searches the picture itself, which is slow and finds less."
+        "Reconstruct faces from your own photos and videos. By default, the face detector of `twodasl models get "
+        "yunet` finds the faces; without it, the network searches the picture, which is slower and misses more faces."
     )
     parser.add_argument("photo", type=Path, nargs="+", metavar="PHOTO", help="a picture, a folder of them, or a video")
-    parser.add_argument("--out", type=Path, default=Path("reconstructed"), metavar="DIR", help="default: reconstructed")
-    where = parser.add_argument_group("where the faces are (at most one of these; default: they are looked for)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("reconstructed"), metavar="DIR", help="results (default: reconstructed)"
+    )
+    where = parser.add_argument_group("where the faces are (at most one of these; default: the faces are searched for)")
     where.add_argument(
         "--box", type=float, nargs=4, action="append", metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"),
-        help="around a face, from the brows to the chin and from ear to ear, in pixels of the upright photo (of a "
-        "video: of its first frame); need not be exact; once for each face",
+        help="rough box around a face, from the brows to the chin and from ear to ear, in pixels of the upright photo "
+        "(for a video: of its first frame); repeat it for each face",
     )  # fmt: skip
     where.add_argument(
         "--landmarks", type=Path, action="append", metavar="FILE",
-        help=f"68 or 98 landmarks ({', '.join(SUFFIXES)}), once for each face; or a folder with one file per "
-        "picture, named like it",
+        help=f"file of 68 or 98 landmarks ({', '.join(SUFFIXES)}), repeat it for each face; or a folder with one file "
+        "per picture, of the same name",
     )  # fmt: skip
     where.add_argument("--detector", type=Path, metavar="FILE", help="a copy of OpenCV's YuNet (.onnx)")
-    where.add_argument("--whole", action="store_true", help="each picture is a face cut out already")
+    where.add_argument("--whole", action="store_true", help="each picture is already a face crop")
     parser.add_argument(
-        "--min-score", type=float, default=MIN_SCORE, metavar="S", help=f"of the detector (default: {MIN_SCORE:g})"
+        "--min-score",
+        type=float,
+        default=MIN_SCORE,
+        metavar="S",
+        help=f"lowest score of a face, 0 to 1 (default: {MIN_SCORE:g})",
     )
     parser.add_argument(
         "--refine", action="store_true",
-        help="with --landmarks: fit the network's answer to all of them (it sees 18 and leaves some distance)",
+        help="with --landmarks: fit the prediction to all of them (the network sees only 18 and matches them roughly)",
     )  # fmt: skip
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="a trained network (default: the packaged one)")
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="a trained network (default: the one that comes along)"
+        "--face-model", type=Path, metavar="FILE", help="face model of the network (default: the packaged one)"
     )
     parser.add_argument(
-        "--face-model", type=Path, metavar="FILE", help="that the network was trained with (default: the package's)"
-    )
-    parser.add_argument(
-        "--mesh", choices=[*(suffix[1:] for suffix in FORMATS), "none"], help="kind of the mesh file (default: obj)"
+        "--mesh", choices=[*(suffix[1:] for suffix in FORMATS), "none"], help="format of the mesh file (default: obj)"
     )
     parser.add_argument(
         "--texture", action="store_true",
-        help="write the photo's colours as a picture beside the mesh, with UVs (obj or glb), instead of a colour for "
-        "each vertex",
+        help="write the photo's colours as a texture with UVs (obj or glb) instead of vertex colours",
     )  # fmt: skip
     parser.add_argument(
         "--smoothing", type=float, default=0.5, metavar="S",
-        help="of a video: the part of the old in the new while a face rests, less while it moves; 0 to below 1 "
+        help="for a video: weight of the previous frame while a face rests, lower while it moves; at least 0, below 1 "
         "(default: 0.5)",
     )  # fmt: skip
-    parser.add_argument("--frames", action="store_true", help="write a video's frames as pictures, not as a video")
+    parser.add_argument(
+        "--frames", action="store_true", help="for a video: write the frames as pictures, not as a video"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.set_defaults(run=_run)
 
@@ -134,7 +139,9 @@ def _run(options: argparse.Namespace) -> None:
     if options.refine and not options.landmarks:
         raise InputTypeError("--refine: found without --landmarks; expected the landmarks that it fits")
     if options.texture and options.mesh not in (None, "obj", "glb"):
-        raise InputTypeError(f"--texture: found with --mesh {options.mesh}; expected obj or glb, which hold a picture")
+        raise InputTypeError(
+            f"--texture: found with --mesh {options.mesh}; expected obj or glb, which support textures"
+        )
     if not 0 <= options.smoothing < 1:
         raise ValueRangeError(f"--smoothing: found {options.smoothing}; expected 0 or more and below 1")
     files, skipped = _files(options.photo)
@@ -170,7 +177,7 @@ def _reconstruct_all(options: argparse.Namespace, files: list[Path]) -> None:
 
 @contextmanager
 def _cleaning_up() -> Iterator[None]:
-    """End in an orderly way, with what is half written removed, when the system asks for an end."""
+    """On SIGTERM, exit in an orderly way and remove partial files."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -182,7 +189,7 @@ def _cleaning_up() -> Iterator[None]:
 
 
 def _files(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Pictures and videos, those of folders in the order of their names; and what is left out of folders, and why."""
+    """Pictures and videos, in a folder sorted by name; and one line for each file of a folder that is skipped."""
     files: list[Path] = []
     skipped: list[str] = []
     for place in places:
@@ -208,16 +215,16 @@ def _files(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 def _why_not(path: Path) -> str:
     if path.is_symlink() and not path.exists():
-        return "a link to nothing"
+        return "a broken link"
     if path.is_dir():
-        return "a folder; name it to have it done"
+        return "a folder; pass it by name to include it"
     if path.suffix.lower() in _PHONES:
         return "a HEIC picture, which OpenCV cannot read; export it as JPEG"
-    return "no kind of picture or video that is read"
+    return "not a supported picture or video"
 
 
 def result_names(files: Sequence[Path]) -> dict[Path, str]:
-    """Names of the folders of results: that of ``me.jpg`` is ``me``; where several would be one, their kinds stay."""
+    """Names of the result folders: ``me`` for ``me.jpg``; if several files share a name, the suffix is kept."""
     stems = [file.stem.casefold() for file in files]
     names = [
         file.stem if stems.count(stem) == 1 else f"{file.stem}-{file.suffix[1:]}"
@@ -235,10 +242,10 @@ def result_names(files: Sequence[Path]) -> dict[Path, str]:
 
 
 class _Problems:
-    """Keeps count of files that failed, and says why, without ending the run.
+    """Counts the files that failed and reports why, without ending the run.
 
     Args:
-        several: Whether there are several files: then each problem is said when it comes up.
+        several: Whether there are several files; if so, each problem is printed when it occurs.
     """
 
     def __init__(self, several: bool) -> None:
@@ -248,7 +255,7 @@ class _Problems:
     def of(self, file: Path) -> Iterator[None]:
         try:
             yield
-        except MissingDependencyError:  # would fail for every other file, too
+        except MissingDependencyError:  # every other file would fail, too
             raise
         except (TwodaslError, OSError, MemoryError) as error:
             text = str(error) or type(error).__name__
@@ -259,11 +266,11 @@ class _Problems:
 
 
 class _Work:
-    """What is loaded once."""
+    """One run of the command: everything that is loaded once and used for every file."""
 
     def __init__(self, options: argparse.Namespace, names: dict[Path, str]) -> None:
         self.options, self._names = options, names
-        self._layout: Unwrapped | None = None  # of textures, made at the first need
+        self._layout: Unwrapped | None = None  # of textures, made when first needed
         device = options.device
         if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
             raise ValueRangeError(f"--device: found {device!r}; expected cpu, or cuda on a machine that has it")
@@ -274,8 +281,8 @@ class _Work:
             self.searches = self.detector is None
         if self.searches:
             print(
-                "note: no face detector; the network searches the picture, which is slow and finds less.\n"
-                "      For a detector (0.2 MB, once), type:  twodasl models get yunet",
+                "note: no face detector; the network searches the picture, which is slower and misses more faces.\n"
+                "      To download a detector (0.2 MB, once), type:  twodasl models get yunet",
                 file=sys.stderr,
             )
         self.trained, self.network_name = _network(options)
@@ -284,19 +291,19 @@ class _Work:
         self.model: MorphableModel = model.with_layout(layout).to(torch.float32)
 
     def place_of(self, file: Path) -> Path:
-        """The folder of a file's results."""
+        """The folder for a file's results."""
         return self.options.out / self._names[file]
 
     # ------------------------------------------------------------------------------------------------------ where
     def landmarks(self, file: Path, photo: np.ndarray) -> LandmarkFile:
-        """The landmarks that were given for a file, if they can be of it."""
+        """The landmarks given for a file, after checking that they can belong to it."""
         paths = self.options.landmarks
         if paths[0].is_dir():
             paths = [paths[0] / f"{file.stem}{suffix}" for suffix in SUFFIXES]
             paths = [path for path in paths if path.is_file()][:1]
             if not paths:
                 wanted = f"{file.stem}{' or '.join(SUFFIXES)}"
-                raise FileFormatError(self.options.landmarks[0], f"no landmarks of {file.name}", wanted)
+                raise FileFormatError(self.options.landmarks[0], f"no landmarks for {file.name}", wanted)
         read = []
         for path in paths:
             found = read_landmark_file(path)
@@ -337,7 +344,7 @@ class _Work:
                     faces[number - 1] = refine(faces[number - 1], points, visible, self.model)
                     words += f", {_distance(faces[number - 1], points, visible):.1%} after refining"
                 elif before > _FAR:
-                    words += ", which is far: see whether they are of this photo"
+                    words += ", which is far: check that they belong to this photo"
                 elif before > _CLOSE:
                     words += "; --refine fits them more closely"
                 if self.options.photo == [file] or before > _FAR:
@@ -346,7 +353,7 @@ class _Work:
 
     # ----------------------------------------------------------------------------------------------------- a photo
     def photo(self, file: Path) -> None:
-        """Reconstruct one picture and write everything about it, all or nothing."""
+        """Reconstruct one picture and write all its results, or none."""
         photo = read_photo(file)
         faces = self.faces(file, photo)
         if not faces:
@@ -364,7 +371,7 @@ class _Work:
 
     def _how_to_help(self) -> str:
         if self.searches:
-            return "; expected one of which the network is sure. Try: twodasl models get yunet, or give a --box"
+            return "; expected one that the network is sure of. Try: twodasl models get yunet, or give a --box"
         return f"; expected one with a score of {self.options.min_score:g} (--min-score), or give a --box"
 
     def _write(self, folder: Path, file: Path, photo: np.ndarray, faces: list[Reconstruction]) -> None:
@@ -390,7 +397,7 @@ class _Work:
         self._write_viewer(folder / "viewer.html", file, photo, faces)
 
     def _write_viewer(self, path: Path, file: Path, photo: np.ndarray, faces: list[Reconstruction]) -> None:
-        """A page that shows the photo and its faces, to turn; it needs no other file and no network."""
+        """Write an interactive page with the photo and its faces; it works offline and needs no other file."""
         try:
             page = face_viewer_html(photo, [face.coefficients for face in faces], self.model, title=file.stem)
         except ValueRangeError as error:
@@ -419,14 +426,14 @@ class _Work:
         try:
             export_mesh(path, surface, self.model.triangles, colours, units=self.model.units)
         except MissingDependencyError as error:
-            if self.options.mesh:  # asked for by name
+            if self.options.mesh:  # requested explicitly
                 raise
             print(f"note: no mesh: {error}", file=sys.stderr)
             self.options.mesh = "none"
 
     # ----------------------------------------------------------------------------------------------------- a video
     def video(self, file: Path) -> None:
-        """Follow the faces of a video and write it with them drawn over it, all or nothing."""
+        """Track the faces of a video and write the video with the faces drawn over it, all or nothing."""
         frames, total, fps = _open_video(file)
         bar = ProgressBar(file.name)
         tracker, lines, rows, numbers, shown = None, [], [], set(), 0
@@ -483,7 +490,7 @@ class _Work:
 
     def _draw(self, frame: np.ndarray, tracks: list[Track]) -> np.ndarray:
         faces = [track.face.vertices for track in tracks]
-        # The video keeps the size of its frames.
+        # The output video has the size of the input frames.
         return overlay_picture(frame, faces, self.model, opacity=_OPACITY, largest=max(frame.shape), smallest=1)
 
     # ------------------------------------------------------------------------------------------------- as numbers
@@ -529,7 +536,7 @@ def _pose(face: Reconstruction) -> dict[str, object]:
 
 
 def _distance(face: Reconstruction, points: torch.Tensor, visible: torch.Tensor) -> float:
-    """Mean distance of a face's landmarks from given ones, over the root of the area of their box."""
+    """Mean distance of a face's landmarks from the given ones, over the square root of the area of their box."""
     known = visible & torch.isfinite(points).all(dim=1)
     used = points[known]
     size = (used.amax(dim=0) - used.amin(dim=0)).prod().sqrt().clamp(min=1e-6)
@@ -542,18 +549,18 @@ def depth_map(
     """The depth of all faces of a photo on one scale.
 
     Args:
-        photo: ``(H, W, 3)``.
-        faces: Vertices ``(V, 3)`` of each face in pixels of the photo.
+        photo: The photo, ``(H, W, 3)``.
+        faces: Vertices of each face, ``(V, 3)``, in pixels of the photo.
         model: The face model.
 
     Returns:
-        ``(h, w)`` uint16, 0 where there is no face; and what the values mean.
+        ``(h, w)`` uint16, 0 where there is no face; and the meaning of the values.
     """
     canvas, triangles = Canvas(photo, LARGEST), face_triangles(model)
     height, width = canvas.photo.shape[:2]
     stretch = float(canvas.stretch.mean())
     depth = np.full((height, width), np.nan, np.float32)
-    for window, vertices, rows, columns in face_windows(canvas, faces):  # small ones first: a large one is nearer
+    for window, vertices, rows, columns in face_windows(canvas, faces):  # small faces first: a large one is nearer
         fragments = rasterize(vertices, triangles, rows, columns, cull="back")
         covered = fragments.covered[0].numpy()
         depth[window][covered] = fragments.depth[0].numpy()[covered] / stretch
@@ -573,7 +580,7 @@ def depth_map(
 
 
 def write_depth(path: Path, depth: np.ndarray) -> None:
-    """Write ``(h, w)`` uint16 as PNG, whole or not at all."""
+    """Write a ``(h, w)`` uint16 depth map as PNG, whole or not at all."""
     done, data = cv2.imencode(".png", depth)
     if not done:
         raise OSError(f"{path.name}: OpenCV could not write it")
@@ -586,7 +593,7 @@ def _network(options: argparse.Namespace) -> tuple[TrainedRegressor, str]:
         return load_regressor(options.checkpoint, options.device), options.checkpoint.name
     from twodasl_lite.trained import trained_regressor
 
-    return trained_regressor(device=options.device), "the one that comes with twodasl_lite"
+    return trained_regressor(device=options.device), "the one packaged with twodasl_lite"
 
 
 def _note_border(file: Path, number: int, face: Reconstruction) -> None:
@@ -607,14 +614,14 @@ def _write_json(path: Path, content: object) -> None:
 # --------------------------------------------------------------------------------------------- folders and videos
 @contextmanager
 def _whole_folder(place: Path) -> Iterator[Path]:
-    """A folder to write in whose files move to their place when all are there; those of an earlier run go, no others.
+    """A temporary folder whose files move to ``place`` when all are written; they replace only an earlier run's files.
 
     Raises:
         FileFormatError: If a file would replace one that no earlier run wrote.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.exists() and not place.is_dir():
-        raise FileFormatError(place, "a file", "a folder, or nothing yet")
+        raise FileFormatError(place, "a file", "a folder, or nothing")
     _remove_leftovers(place)
     temporary = place.parent / f".{place.name}.{os.getpid()}.part"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -637,7 +644,7 @@ def _whole_folder(place: Path) -> Iterator[Path]:
 
 
 def _written_before(place: Path) -> set[str]:
-    """Names of the files that an earlier run wrote."""
+    """Names of the files written by an earlier run."""
     try:
         content = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
         if content["format"] != _MANIFEST_FORMAT:
@@ -648,7 +655,7 @@ def _written_before(place: Path) -> set[str]:
 
 
 def _remove_leftovers(place: Path) -> None:
-    """Remove what runs left that were killed while they wrote to a place."""
+    """Remove the partial files of runs that were killed while writing to ``place``."""
     for part in place.parent.glob(f".{glob.escape(place.name)}.*.part"):
         number = part.name.removeprefix(f".{place.name}.").removesuffix(".part")
         if number.isdecimal() and not _runs(int(number)):
@@ -656,7 +663,7 @@ def _remove_leftovers(place: Path) -> None:
 
 
 def _runs(process: int) -> bool:
-    """Whether a process with this number runs; where that cannot be told, yes."""
+    """Whether a process with this id is running; true if that cannot be determined."""
     if os.name != "posix":
         return True
     try:
@@ -669,13 +676,13 @@ def _runs(process: int) -> bool:
 
 
 def _open_video(file: Path) -> tuple[Iterator[tuple[np.ndarray, float]], int, float]:
-    """RGB frames with their times in seconds, their number (0 if unknown) and how many a second."""
+    """RGB frames with their times in seconds, the number of frames (0 if unknown) and the frame rate."""
     expected = "a video that OpenCV reads"
     if not file.is_file():
         raise FileFormatError(file, "no such file", expected)
     capture = cv2.VideoCapture(os.fspath(file))
     if not capture.isOpened():
-        raise FileFormatError(file, "a file that is no video, or one of an unknown kind", expected)
+        raise FileFormatError(file, "a file that is not a video, or one of an unknown kind", expected)
     fps = float(capture.get(cv2.CAP_PROP_FPS))
     fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else _DEFAULT_FPS
     total = capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -687,7 +694,7 @@ def _open_video(file: Path) -> tuple[Iterator[tuple[np.ndarray, float]], int, fl
                 done, frame = capture.read()
                 if not done:
                     return
-                seconds = float(capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000  # its own, where the rate varies
+                seconds = float(capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000  # the frame's own time: the rate may vary
                 known = math.isfinite(seconds) and (seconds > 0 or index == 0)
                 yield np.ascontiguousarray(as_photo(frame)[..., ::-1]), seconds if known else index / fps
                 index += 1
@@ -698,7 +705,7 @@ def _open_video(file: Path) -> tuple[Iterator[tuple[np.ndarray, float]], int, fl
 
 
 class _Video:
-    """Frames that become a video."""
+    """Writes frames to a video."""
 
     def __init__(self, path: Path, fps: float) -> None:
         self.path, self.fps, self._writer = path, fps, None
@@ -717,7 +724,7 @@ class _Video:
 
 
 class _Frames:
-    """Frames that become pictures."""
+    """Writes frames as pictures."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._count = folder, 0

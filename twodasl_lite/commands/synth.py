@@ -1,4 +1,4 @@
-"""``twodasl synth``: write a set of synthetic pictures, finish one, or check one."""
+"""``twodasl synth``: generate a synthetic dataset, resume one, or check one."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from twodasl_lite.settings import SettingsError, from_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the subcommand takes."""
+    """Add the arguments of this subcommand."""
     parser.epilog = (
-        "The same command goes on where an earlier one was interrupted. For a folder that has a set already, --out "
-        "alone is enough. On several machines give each --part 1/N, 2/N, ... and put the folders together."
+        "Repeat an interrupted command to resume it. If the folder already contains a dataset, --out alone is enough. "
+        "On several machines, give each one --part 1/N, 2/N, ... and merge the folders."
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the set")
-    parser.add_argument("--world", help=f"{', '.join(world_names())}, or a .toml file")
-    parser.add_argument("--count", type=_whole(1), metavar="N", help="pictures in the set")
-    parser.add_argument("--seed", type=_whole(0), metavar="N", help="of all randomness (default: 0)")
-    parser.add_argument("--shard-size", type=_whole(1), metavar="N", help=f"pictures a file (default: {SHARD_SIZE})")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the dataset")
+    parser.add_argument("--world", help=f"settings to draw from: {', '.join(world_names())}, or a .toml file")
+    parser.add_argument("--count", type=_whole(1), metavar="N", help="number of pictures")
+    parser.add_argument("--seed", type=_whole(0), metavar="N", help="random seed (default: 0)")
+    parser.add_argument("--shard-size", type=_whole(1), metavar="N", help=f"pictures per file (default: {SHARD_SIZE})")
     parser.add_argument(
-        "--truth", action=argparse.BooleanOptionalAction, help="keep the answers (default: as the world says)"
+        "--truth", action=argparse.BooleanOptionalAction, help="store the ground truth (default: as in the world)"
     )
     parser.add_argument(
-        "--workers", type=_whole(1), metavar="N", help="processes (default: one a CPU core; on a GPU, one)"
+        "--workers", type=_whole(1), metavar="N", help="processes (default: one per CPU core; on a GPU, one)"
     )
-    parser.add_argument("--device", metavar="NAME", help="where to draw: cpu, cuda (default: cpu)")
-    parser.add_argument("--part", type=_part, default=(1, 1), metavar="I/N", help="make the I-th of N parts only")
-    parser.add_argument("--check", action="store_true", help="compare all checksums, make damaged files again")
+    parser.add_argument("--device", metavar="NAME", help="device that renders: cpu or cuda (default: cpu)")
+    parser.add_argument("--part", type=_part, default=(1, 1), metavar="I/N", help="generate only part I of N")
+    parser.add_argument("--check", action="store_true", help="verify all checksums and regenerate damaged files")
     parser.set_defaults(run=_run)
 
 
@@ -60,7 +60,7 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def _world_of(folder: Path, settings: Mapping[str, object]) -> World:
-    """A world from the settings that a manifest kept."""
+    """The world described by the settings in a manifest."""
     try:
         return from_table(World, settings)
     except SettingsError as error:
@@ -76,7 +76,7 @@ def _run(options: argparse.Namespace) -> None:
     missing = [name for name in ("world", "count") if getattr(options, name) is None]
     if present is None and missing:
         raise ValueRangeError(
-            f"{folder}: found no set to go on with; expected --{' and --'.join(missing)} to begin one"
+            f"{folder}: found no dataset to resume; expected --{' and --'.join(missing)} to begin one"
         )
 
     def chosen(name: str, kept: object, default: object = None) -> object:
@@ -94,7 +94,7 @@ def _run(options: argparse.Namespace) -> None:
             device=chosen("device", source.get("device"), "cpu"),
         )
     except KeyError as error:
-        raise FileFormatError(folder / MANIFEST, f"no {error} in the recipe", "a set of twodasl synth") from error
+        raise FileFormatError(folder / MANIFEST, f"no {error} in the recipe", "a dataset of twodasl synth") from error
     count = chosen("count", present.count if present else None)
     shard_size = chosen("shard_size", present.shard_size if present else None, SHARD_SIZE)
     workers = options.workers or ((os.cpu_count() or 1) if faces.device == "cpu" else 1)

@@ -1,7 +1,7 @@
-"""``twodasl train``: train a regressor, or go on with a run.
+"""``twodasl train``: train a regressor, or resume a run.
 
-The exit status tells a run that is finished (0) from one that was stopped in time or by SIGTERM (3), so that a shell
-can go on with it: ``while twodasl train lite-cpu --resume --minutes 9; [ $? -eq 3 ]; do :; done``.
+The exit status distinguishes a finished run (0) from one stopped by ``--minutes`` or SIGTERM (3), so that a shell can
+resume it: ``while twodasl train lite-cpu --resume --minutes 9; [ $? -eq 3 ]; do :; done``.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from twodasl_lite.cli import PAUSED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the subcommand takes."""
+    """Add the arguments of this subcommand."""
     parser.epilog = (
-        f"Exit status: 0 the run is finished; {PAUSED} it was stopped, by --minutes or by SIGTERM, also while its "
-        "pictures are drawn, and goes on with --resume; 1 something is wrong; 130 interrupted. In pieces of nine "
+        f"Exit status: 0 finished; {PAUSED} stopped by --minutes or SIGTERM, in training or while its pictures are "
+        "generated: continue with --resume; 1 invalid input; 130 interrupted. To train in pieces of nine "
         f"minutes: while twodasl train CONFIG --resume --minutes 9; [ $? -eq {PAUSED} ]; do :; done"
     )
-    parser.add_argument("config", nargs="?", help="a TOML file, or the name of one that comes along (see --list)")
+    parser.add_argument("config", nargs="?", help="a TOML file, or the name of a packaged one (see --list)")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change a value, for instance stages.0.steps=100 or network.name=resnet18; may be repeated",
+        help="override a value, for instance stages.0.steps=100 or network.name=resnet18; repeatable",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/NAME)")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, or begin")
-    parser.add_argument("--device", help="cpu or cuda (default: a GPU where there is one)")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads on the CPU (default: PyTorch's choice)")
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint, or start a new run")
+    parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's choice)")
     parser.add_argument(
         "--minutes",
         type=_minutes,
         default=math.inf,
         metavar="M",
-        help="stop so long after the start of this command, with a checkpoint; go on with --resume",
+        help="write a checkpoint and stop after M minutes; continue with --resume",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    parser.add_argument("--list", action="store_true", help="the configurations that come along")
-    parser.add_argument("--show", action="store_true", help="print the configuration as it would be, and stop")
+    parser.add_argument("--list", action="store_true", help="list the packaged configurations")
+    parser.add_argument("--show", action="store_true", help="print the resulting configuration and exit")
     parser.set_defaults(run=_train)
 
 
@@ -86,11 +86,11 @@ def _train(options: argparse.Namespace) -> int:
         started=options.started,
         progress=not options.quiet,
     )
-    state = "finished" if result.finished else "paused; --resume goes on"
+    state = "finished" if result.finished else "paused; --resume continues it"
     if result.preparing:
-        state = f"paused before training ({result.preparing}); --resume goes on"
+        state = f"paused before training ({result.preparing}); --resume continues it"
     of = f"step {result.step}" if config.run.minutes else f"step {result.step} of {config.steps}"
     print(f"{result.folder}: {of}, {state}")
     if math.isfinite(result.best):
-        print(f"balanced NME on the validation pictures, best: {100 * result.best:.2f} %")
+        print(f"best balanced NME on the validation pictures: {100 * result.best:.2f} %")
     return 0 if result.finished else PAUSED

@@ -1,4 +1,4 @@
-"""How good is an answer: errors of single faces, by yaw bin, over a test set, and how sure that is.
+"""Evaluation: errors of individual faces, by yaw bin and over a test set, with confidence intervals.
 
 * :mod:`~twodasl_lite.evaluation.landmark_errors`: the normalised mean error of landmarks or vertices, in 2D and 3D.
 * :mod:`~twodasl_lite.evaluation.reconstruction`: the error of the shape alone, after a rigid alignment.

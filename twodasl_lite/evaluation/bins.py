@@ -1,7 +1,7 @@
-"""Yaw bins and the balanced mean: a test set is mostly frontal, and a method must not hide behind that.
+"""Yaw bins and the balanced mean, which prevents the many frontal faces of a test set from dominating the error.
 
-The bins of the field (Zhu et al. 2016): absolute yaw in [0, 30], (30, 60] and above 60 degrees, the few faces beyond 90
-included. The *balanced* error is the mean of the three bins' means; the plain mean weighs each picture the same.
+The usual bins (Zhu et al. 2016) are absolute yaw in [0, 30], (30, 60] and above 60 degrees, including the few faces
+beyond 90. The *balanced* error is the mean of the three bins' means; the plain mean weights every picture equally.
 Explained in chapter 15.
 """
 
@@ -12,19 +12,19 @@ import torch
 from twodasl_lite.errors import ShapeError, check_tensor
 
 YAW_EDGES = (30.0, 60.0)
-"""Upper ends, inclusive, of all bins but the last, in degrees."""
+"""Inclusive upper ends of all bins except the last, in degrees."""
 BIN_NAMES = ("[0, 30]", "(30, 60]", "> 60")
 NUM_BINS = len(BIN_NAMES)
 
 
 def yaw_bins(yaw_degrees: torch.Tensor) -> torch.Tensor:
-    """The bin of each face.
+    """Index of each face's bin.
 
     Args:
-        yaw_degrees: ``(N,)`` signed yaws in degrees.
+        yaw_degrees: Signed yaws in degrees, ``(N,)``.
 
     Returns:
-        ``(N,)`` int64: 0, 1 or 2.
+        Indices 0, 1 or 2, ``(N,)`` int64.
 
     Example:
         >>> yaw_bins(torch.tensor([0.0, -30.0, 30.1, -60.0, 61.0, -95.0]))
@@ -39,11 +39,11 @@ def bin_means(errors: torch.Tensor, bins: torch.Tensor) -> torch.Tensor:
     """Mean of the errors in each bin.
 
     Args:
-        errors: ``(N,)``, or ``(R, N)`` for R runs at once.
-        bins: ``(N,)`` of :func:`yaw_bins`.
+        errors: Errors ``(N,)``, or ``(R, N)`` for R runs at once.
+        bins: Bins from :func:`yaw_bins`, ``(N,)``.
 
     Returns:
-        ``(3,)`` or ``(R, 3)``; NaN for a bin without a face.
+        Means ``(3,)`` or ``(R, 3)``; NaN for a bin without a face.
     """
     errors = check_tensor("errors", errors, ("...", "N"))
     if errors.shape[-1:] != bins.shape:
@@ -53,14 +53,14 @@ def bin_means(errors: torch.Tensor, bins: torch.Tensor) -> torch.Tensor:
 
 
 def balanced_mean(errors: torch.Tensor, yaw_degrees: torch.Tensor) -> torch.Tensor:
-    """Mean of the bins' means: the number that papers call the mean NME on AFLW2000-3D.
+    """Mean of the bins' means, which papers report as the mean NME on AFLW2000-3D.
 
     Args:
-        errors: ``(N,)``, or ``(R, N)`` for R runs at once.
-        yaw_degrees: ``(N,)``.
+        errors: Errors ``(N,)``, or ``(R, N)`` for R runs at once.
+        yaw_degrees: Signed yaws in degrees, ``(N,)``.
 
     Returns:
-        A scalar, or ``(R,)``; NaN if a bin has no face.
+        Balanced mean, a scalar or ``(R,)``; NaN if a bin has no face.
 
     Example:
         >>> balanced_mean(torch.tensor([1.0, 3.0, 4.0, 8.0]), torch.tensor([0.0, 10.0, -45.0, 80.0]))

@@ -1,6 +1,6 @@
-"""The cumulative error distribution (CED) and the numbers read off it. Explained in chapter 15.
+"""The cumulative error distribution (CED), the area under it, and the failure rate. Explained in chapter 15.
 
-A face without an answer (NaN) never comes below an error: it counts as a failure.
+A face without a prediction (NaN) counts as a failure at any limit.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import torch
 from twodasl_lite.errors import ValueRangeError, check_tensor
 
 LIMIT = 0.10
-"""Error at which the curve ends and beyond which a face has failed: a tenth of the face."""
+"""Error at which the curve ends and above which a face is a failure: a tenth of the face size."""
 
 
 class Curve(NamedTuple):
     """A cumulative error distribution.
 
     Attributes:
-        errors: ``(K,)`` errors, as fractions.
-        fractions: ``(K,)`` part of the faces with at most that error, 0 to 1.
+        errors: Errors as fractions of the face size, ``(K,)``.
+        fractions: Fraction of the faces with at most that error, 0 to 1, ``(K,)``.
     """
 
     errors: torch.Tensor
@@ -31,9 +31,9 @@ def ced(errors: torch.Tensor, limit: float = LIMIT, num: int = 201) -> Curve:
     """Fraction of the faces whose error is at most e, for e from 0 to ``limit``.
 
     Args:
-        errors: ``(N,)``; NaN for a face without an answer.
-        limit: The last error.
-        num: Number of points of the curve, evenly spaced.
+        errors: Errors ``(N,)``; NaN for a face without a prediction.
+        limit: Error at which the curve ends.
+        num: Number of evenly spaced points of the curve.
 
     Returns:
         The curve.
@@ -51,24 +51,24 @@ def ced(errors: torch.Tensor, limit: float = LIMIT, num: int = 201) -> Curve:
 
 
 def auc(errors: torch.Tensor, limit: float = LIMIT) -> float:
-    """Area under the curve from 0 to ``limit``, over ``limit``: 1 if every error is zero, 0 if all are beyond.
+    """Area under the curve from 0 to ``limit``, over ``limit``: 1 if every error is zero, 0 if all exceed the limit.
 
-    It is the integral of the step curve itself, ``mean(max(0, 1 - e / limit))``, not of samples of it.
+    It is the exact integral of the step curve, ``mean(max(0, 1 - e / limit))``, not of samples of it.
 
     Args:
-        errors: ``(N,)``; NaN for a face without an answer.
-        limit: The last error.
+        errors: Errors ``(N,)``; NaN for a face without a prediction.
+        limit: Error at which the curve ends.
     """
     errors = _checked(errors, limit)
     return float((1 - errors / limit).clamp(min=0).nan_to_num(nan=0.0).mean())
 
 
 def failure_rate(errors: torch.Tensor, limit: float = LIMIT) -> float:
-    """Part of the faces with an error above ``limit``, or without an answer.
+    """Fraction of the faces with an error above ``limit`` or without a prediction.
 
     Args:
-        errors: ``(N,)``; NaN for a face without an answer.
-        limit: The largest error that is no failure.
+        errors: Errors ``(N,)``; NaN for a face without a prediction.
+        limit: Largest error that is not a failure.
     """
     errors = _checked(errors, limit)
     return float((~(errors <= limit)).to(errors.dtype).mean())

@@ -1,12 +1,12 @@
-"""How sure is a number? Intervals for errors and for differences of errors, by resampling. Explained in chapter 15.
+"""Confidence intervals for errors and for differences of errors, by resampling. Explained in chapter 15.
 
-Two things vary: which *pictures* happen to be in the test set, and the *seed* that a network was trained with.
+Two things vary: the *pictures* in the test set, and the *seed* that a network was trained with.
 
-* Pictures are resampled with replacement (Efron 1979), each yaw bin on its own, so that every resample has the bins'
-  sizes.
-* Seeds are few (three, five), and resampling three values says little: their part is Student's t distribution with
-  S - 1 degrees of freedom, of the spread between the runs' own means. Each draw of a resampled mean gets one draw of
-  it added. With one run there is no such part, and the interval speaks of that one network.
+* Pictures are resampled with replacement (Efron 1979), separately in each yaw bin, so that every resample has the same
+  bin sizes.
+* Seeds are few (three, five), and resampling three values says little. Instead, each resampled mean gets a random
+  offset from Student's t distribution with S - 1 degrees of freedom, scaled by the spread between the runs' means. With
+  one run there is no offset, and the interval holds only for that network.
 
 Everything is seeded: the same numbers give the same interval.
 """
@@ -43,10 +43,10 @@ class Difference(NamedTuple):
     """Errors of one method minus those of another on the same pictures.
 
     Attributes:
-        value: Mean difference; below zero if the first has the smaller error.
-        low: Lower end of its interval.
-        high: Upper end.
-        relative: The difference as a part of the second method's error.
+        value: Mean difference; below zero if the first method has the smaller error.
+        low: Lower end of its confidence interval.
+        high: Upper end of its confidence interval.
+        relative: Difference as a fraction of the second method's error.
     """
 
     value: float
@@ -56,12 +56,12 @@ class Difference(NamedTuple):
 
     @property
     def separate(self) -> bool:
-        """Whether the interval leaves out zero."""
+        """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
 
 def _runs(name: str, errors: torch.Tensor) -> np.ndarray:
-    """``(S, N)`` float64: a row per seed."""
+    """Errors ``(S, N)`` in float64, one row per seed."""
     errors = check_tensor(name, errors, ("...", "N"))
     if errors.ndim > 2 or errors.numel() == 0:
         raise ShapeError(f"{name}: found shape {tuple(errors.shape)}; expected (N) or (seeds, N), not empty")
@@ -69,7 +69,7 @@ def _runs(name: str, errors: torch.Tensor) -> np.ndarray:
 
 
 def _groups(yaw: torch.Tensor | None, num: int) -> list[np.ndarray]:
-    """Indices of the faces of each bin; all in one without yaws."""
+    """Indices of the faces in each bin; one bin for all if there are no yaws."""
     if yaw is None:
         return [np.arange(num)]
     bins = yaw_bins(yaw).cpu().numpy()
@@ -79,7 +79,7 @@ def _groups(yaw: torch.Tensor | None, num: int) -> list[np.ndarray]:
 
 
 def _resampled_means(runs: np.ndarray, groups: list[np.ndarray], resamples: int, seed: int) -> np.ndarray:
-    """``(resamples, S, bins)``: the mean of each run in each bin, for every resample of the pictures."""
+    """Mean of each run in each bin for every resample of the pictures, ``(resamples, S, bins)``."""
     generator = np.random.default_rng(seed)
     means = np.full((resamples, len(runs), len(groups)), np.nan)
     for k, group in enumerate(groups):
@@ -94,7 +94,7 @@ def _resampled_means(runs: np.ndarray, groups: list[np.ndarray], resamples: int,
 
 
 def _weights(groups: list[np.ndarray], statistic: Statistic) -> np.ndarray:
-    """How much each bin's mean counts."""
+    """Weight of each bin's mean."""
     sizes = np.array([len(group) for group in groups], dtype=np.float64)
     if statistic not in STATISTICS:
         raise ValueRangeError(f"statistic: found {statistic!r}; expected one of {', '.join(STATISTICS)}")
@@ -102,7 +102,7 @@ def _weights(groups: list[np.ndarray], statistic: Statistic) -> np.ndarray:
 
 
 def _weighted(means: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Sum over bins, without those that do not count (an empty bin's mean is NaN)."""
+    """Weighted sum over bins, without those of weight zero (an empty bin's mean is NaN)."""
     return means[..., weights > 0] @ weights[weights > 0]
 
 
@@ -117,12 +117,12 @@ def _with_seeds(drawn: np.ndarray, per_run: np.ndarray, seed: int) -> np.ndarray
     """Add the spread between runs to the draws of the mean over runs.
 
     Args:
-        drawn: ``(R, S)`` the statistic of each run under each resample.
-        per_run: ``(S,)`` the statistic of each run on all pictures.
-        seed: Seed.
+        drawn: Statistic of each run under each resample, ``(R, S)``.
+        per_run: Statistic of each run on all pictures, ``(S,)``.
+        seed: Random seed.
 
     Returns:
-        ``(R,)`` draws of the mean over all runs there could be.
+        Draws of the mean over all possible runs, ``(R,)``.
     """
     total, num = drawn.mean(axis=1), len(per_run)
     if num < 2:
@@ -147,18 +147,18 @@ def bootstrap_interval(
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> Interval:
-    """Interval of the mean or balanced error.
+    """Confidence interval of the mean or balanced error.
 
     Args:
-        errors: ``(N,)``, or ``(S, N)`` for S networks trained with different seeds, on the same pictures.
-        yaw: ``(N,)`` degrees; without, there is one bin and both statistics are the plain mean.
+        errors: Errors ``(N,)``, or ``(S, N)`` for S networks trained with different seeds, on the same pictures.
+        yaw: Yaws in degrees, ``(N,)``; without them there is one bin, and both statistics are the plain mean.
         statistic: ``"balanced"`` or ``"mean"``.
         resamples: Number of resamples, at least 100.
-        confidence: For instance 0.95.
+        confidence: Confidence level, for instance 0.95.
         seed: Seed of the resampling.
 
     Returns:
-        The interval, in the unit of the errors; NaN if a bin that counts is empty.
+        The interval, in the unit of the errors; NaN if a bin that contributes is empty.
 
     Raises:
         ShapeError: If the numbers of faces differ.
@@ -173,7 +173,7 @@ def bootstrap_interval(
 
 
 def _statistics(runs: np.ndarray, groups: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
-    """``(S,)``: the statistic of each run on all pictures."""
+    """Statistic of each run on all pictures, ``(S,)``."""
     means = [runs[:, group].mean(axis=1) if len(group) else np.full(len(runs), np.nan) for group in groups]
     return _weighted(np.stack(means, axis=-1), weights)
 
@@ -186,14 +186,14 @@ def table_intervals(
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> dict[str, Interval | list[Interval]]:
-    """Intervals of all entries of a table at once, from the same resamples.
+    """Confidence intervals of all entries of a table, from the same resamples.
 
     Args:
-        errors: ``(N,)`` or ``(S, N)``.
-        yaw: ``(N,)`` degrees.
+        errors: Errors ``(N,)`` or ``(S, N)``.
+        yaw: Yaws in degrees, ``(N,)``.
         resamples: Number of resamples.
-        confidence: For instance 0.95.
-        seed: Seed.
+        confidence: Confidence level, for instance 0.95.
+        seed: Seed of the resampling.
 
     Returns:
         ``{"bins": [one per bin], "balanced": ..., "mean": ...}``.
@@ -223,22 +223,23 @@ def paired_difference(
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> Difference:
-    """By how much one method is better than another, measured picture by picture.
+    """Difference in error between two methods, measured picture by picture.
 
-    Both see the same pictures, so what makes a picture hard cancels: the interval of the difference is much narrower
-    than two separate intervals suggest. Runs are paired too: row s of both must have been trained with the same seed.
+    Both are tested on the same pictures, so the difficulty of a picture cancels: the interval of the difference is much
+    narrower than two separate intervals suggest. Runs are paired, too: row s of both must have been trained with the
+    same seed.
 
     Args:
-        first: ``(N,)`` or ``(S, N)`` errors.
+        first: Errors ``(N,)`` or ``(S, N)``.
         second: Errors of the same shape, on the same pictures (and seeds).
-        yaw: ``(N,)`` degrees; without, there is one bin.
+        yaw: Yaws in degrees, ``(N,)``; without them there is one bin.
         statistic: ``"balanced"`` or ``"mean"``.
         resamples: Number of resamples, at least 100.
-        confidence: For instance 0.95.
+        confidence: Confidence level, for instance 0.95.
         seed: Seed of the resampling.
 
     Returns:
-        The difference ``first - second``, with its interval over pictures and seeds.
+        The difference ``first - second``, with its confidence interval over pictures and seeds.
 
     Raises:
         ShapeError: If the shapes differ.

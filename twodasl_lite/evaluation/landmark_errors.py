@@ -1,11 +1,11 @@
-"""The normalised mean error (NME): how far the points are off, in sizes of the face.
+"""The normalised mean error (NME): the mean distance of points from the ground truth, over the face size.
 
 ::
 
     NME = mean_i |x^_i - x_i| / sqrt(w h)
 
-with the width w and the height h of the box around the *true* points (Zhu et al. 2016, section 5.2; Tu et al. 2019,
-section 4). Errors are fractions here; times 100 they are the per cent that papers print. Explained in chapter 15.
+with w and h the width and height of the box around the *true* points (Zhu et al. 2016, section 5.2; Tu et al. 2019,
+section 4). Errors are fractions here; multiplied by 100, they are the per cent in papers. Explained in chapter 15.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ DEPTHS: tuple[Depth, ...] = ("min", "mean", "as_is")
 
 
 def bounding_box(points: torch.Tensor, visible: torch.Tensor | None = None) -> torch.Tensor:
-    """The box around points, in the plane.
+    """The bounding box of points in x and y.
 
     Args:
-        points: ``(N, P, 2)`` or ``(N, P, 3)``; a depth is not used.
-        visible: ``(N, P)`` booleans: which points count; all by default.
+        points: Points ``(N, P, 2)`` or ``(N, P, 3)``; the depth is ignored.
+        visible: Mask of the points to use, ``(N, P)`` boolean; by default all.
 
     Returns:
-        ``(N, 4)`` left, top, right, bottom, through the outermost points.
+        Left, top, right, bottom, through the outermost points, ``(N, 4)``.
 
     Raises:
-        ValueRangeError: If a face has no visible point, or a point that counts is not finite.
+        ValueRangeError: If a face has no visible point, or a visible point is not finite.
     """
     points = check_tensor("points", points, ("N", "P", (2, 3)), finite=visible is None)[..., :2]
     if visible is None:
@@ -44,13 +44,13 @@ def bounding_box(points: torch.Tensor, visible: torch.Tensor | None = None) -> t
 
 
 def box_size(box: torch.Tensor) -> torch.Tensor:
-    """What errors are divided by: ``sqrt(w h)`` of each box.
+    """The size by which errors are divided, ``sqrt(w h)`` of each box.
 
     Args:
-        box: ``(N, 4)`` left, top, right, bottom.
+        box: Left, top, right, bottom, ``(N, 4)``.
 
     Returns:
-        ``(N,)``, above zero.
+        Sizes ``(N,)``, above zero.
 
     Raises:
         ValueRangeError: If a box has no area.
@@ -72,21 +72,21 @@ def box_size(box: torch.Tensor) -> torch.Tensor:
 def point_distances(
     predicted: torch.Tensor, target: torch.Tensor, *, depth: Depth = "min", visible: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """How far each point is off.
+    """Distance of each predicted point from the true one.
 
     Args:
-        predicted: ``(N, P, 2)`` or ``(N, P, 3)``.
+        predicted: Predicted points, ``(N, P, 2)`` or ``(N, P, 3)``.
         target: True points of the same shape.
-        depth: What happens to the depths first, which no picture fixes: from both sets, ``"min"`` subtracts the
-            smallest (as the published scripts do), ``"mean"`` the mean, ``"as_is"`` nothing.
-        visible: ``(N, P)`` booleans: which points count; all by default.
+        depth: Alignment of the depths, which no picture determines: from both sets, ``"min"`` subtracts the smallest
+            (as the published scripts do), ``"mean"`` the mean, ``"as_is"`` nothing.
+        visible: Mask of the points to use, ``(N, P)`` boolean; by default all.
 
     Returns:
-        ``(N, P)`` in the unit of the points; zero where a point does not count.
+        Distances ``(N, P)`` in the unit of the points; zero where a point is not visible.
 
     Raises:
         ShapeError: If the two sets differ in shape.
-        ValueRangeError: If a point that counts is not finite.
+        ValueRangeError: If a visible point is not finite.
     """
     if depth not in DEPTHS:
         raise ValueRangeError(f"depth: found {depth!r}; expected one of {', '.join(DEPTHS)}")
@@ -115,23 +115,23 @@ def nme(
 ) -> torch.Tensor:
     """Normalised mean error of each face.
 
-    With two coordinates this is the NME of the published tables; with three the smallest depth is subtracted from both
-    sets first (``depth``), and the box is still that of x and y. Dense errors are the same over all vertices; the
-    published scripts then give ``box`` from the 68 landmarks.
+    With two coordinates this is the NME of the published tables; with three, the smallest depth is first subtracted
+    from both sets (``depth``), and the box is still that of x and y. Dense errors are the same over all vertices; for
+    them, the published scripts take ``box`` from the 68 landmarks.
 
     Args:
-        predicted: ``(N, P, 2)`` or ``(N, P, 3)``, in any pixels, those of ``target``.
+        predicted: Predicted points, ``(N, P, 2)`` or ``(N, P, 3)``, in the same pixels as ``target``.
         target: Ground truth of the same shape.
-        box: ``(N, 4)`` left, top, right, bottom to normalise with; the one around ``target`` by default.
-        depth: See :func:`point_distances`.
-        visible: ``(N, P)`` booleans: points that count, in the mean and in the box; all by default.
+        box: Left, top, right, bottom of the box for the normalisation, ``(N, 4)``; by default that of ``target``.
+        depth: Alignment of the depths, see :func:`point_distances`.
+        visible: Mask of the points to use, in the mean and in the box, ``(N, P)`` boolean; by default all.
 
     Returns:
-        ``(N,)`` fractions; times 100 for per cent.
+        Errors ``(N,)`` as fractions; multiply by 100 for per cent.
 
     Raises:
         ShapeError: If the two sets differ in shape.
-        ValueRangeError: If a box has no area, a face no visible point, or a point that counts is not finite.
+        ValueRangeError: If a box has no area, a face has no visible point, or a visible point is not finite.
 
     Example:
         >>> truth = torch.tensor([[[0.0, 0.0], [4.0, 9.0]]])
@@ -147,7 +147,7 @@ def nme(
 
 
 def _check_visible(visible: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Booleans that fit the points; at least one per face, and none on a point that is not finite."""
+    """Check that the mask matches the points, has a point in each face, and selects only finite points."""
     visible = torch.as_tensor(visible, device=points.device)
     if visible.dtype != torch.bool:
         raise InputTypeError(f"visible: found {visible.dtype}; expected booleans")
@@ -161,7 +161,7 @@ def _check_visible(visible: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
 
 
 def _shift_depth(points: torch.Tensor, depth: Depth, visible: torch.Tensor | None) -> torch.Tensor:
-    """Points whose depth starts at zero, or is zero in the mean, over those that count."""
+    """Shift depths so that the smallest, or the mean, of the visible points is zero."""
     z = points[..., 2]
     if depth == "min":
         origin = (z if visible is None else z.masked_fill(~visible, torch.inf)).amin(dim=1)

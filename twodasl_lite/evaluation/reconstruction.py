@@ -1,9 +1,9 @@
-"""Reconstruction error: the shapes alone, after one has been laid upon the other.
+"""Reconstruction error: the error of the shape alone, after a rigid alignment.
 
-Iterative closest points (Besl and McKay 1992): pair each true point with the closest predicted one, turn the predicted
-shape so that the pairs come together, repeat. Rotation and translation only: a face of the wrong size stays wrong.
-What is reported is the distance of each vertex to *its own* counterpart (index to index), as the release of Tu et al.
-(2019) does; pairs by closeness only steer the alignment. Explained in chapter 15.
+Iterative closest points (Besl and McKay 1992): pair each true point with the closest predicted one, move the predicted
+shape to bring the pairs together, and repeat. Rotation and translation only: a face of the wrong size stays wrong. The
+error is the distance of each vertex to *its own* counterpart (index to index), as in the release of Tu et al. (2019);
+the closest pairs are used only for the alignment. Explained in chapter 15.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from twodasl_lite.errors import ShapeError, ValueRangeError, check_tensor
 from twodasl_lite.evaluation.landmark_errors import bounding_box, box_size
 
 EVERY = 50
-"""The release compares every 50th vertex, 1,065 of 53,215."""
+"""Stride of the compared vertices: the release uses every 50th, 1,065 of 53,215."""
 Anchor = Literal["centroid", "matched"]
 ANCHORS: tuple[Anchor, ...] = ("centroid", "matched")
 
-_FACES_AT_ONCE = 8  # pair tables of 1,065 x 1,065 are 9 MB a face
+_FACES_AT_ONCE = 8  # distance matrices of 1,065 x 1,065 take 9 MB per face
 
 
 class Alignment(NamedTuple):
-    """How :func:`icp` moved the predicted shapes: ``aligned = predicted @ rotation.T + translation``.
+    """Result of :func:`icp`: ``aligned = predicted @ rotation.T + translation``.
 
     Attributes:
-        points: ``(N, P, 3)`` the aligned shapes.
-        rotation: ``(N, 3, 3)``.
-        translation: ``(N, 3)``.
-        steps: ``(N,)`` steps taken.
+        points: Aligned shapes, ``(N, P, 3)``.
+        rotation: Rotations, ``(N, 3, 3)``.
+        translation: Translations, ``(N, 3)``.
+        steps: Number of steps, ``(N,)``.
     """
 
     points: torch.Tensor
@@ -40,14 +40,14 @@ class Alignment(NamedTuple):
 
 
 def rigid_rotation(points: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """The rotation that brings paired points closest in the sum of squares, about the centroids (Kabsch 1976).
+    """The rotation about the centroids that minimises the squared distances of paired points (Kabsch 1976).
 
     Args:
-        points: ``(..., P, 3)``.
-        target: ``(..., P, 3)``, their partners.
+        points: Points to rotate, ``(..., P, 3)``.
+        target: Their partners, ``(..., P, 3)``.
 
     Returns:
-        ``(..., 3, 3)`` R, to be used as ``points @ R.T``; always a rotation, never a reflection.
+        R ``(..., 3, 3)``, applied as ``points @ R.T``; always a rotation, never a reflection.
     """
     points = check_tensor("points", points, ("...", "P", 3))
     target = check_tensor("target", target, ("...", "P", 3), dtype=points.dtype)
@@ -68,16 +68,16 @@ def icp(
     max_steps: int = 100,
     anchor: Anchor = "centroid",
 ) -> Alignment:
-    """Lay each predicted shape upon its target.
+    """Align each predicted shape with its target.
 
     Args:
-        predicted: ``(N, P, 3)``.
-        target: ``(N, Q, 3)``; the order of the points does not matter here.
-        tolerance: Stop when the mean squared distance of the pairs changes by less, in squared units of the points
-            (the release's 0.01 square pixels for faces of about 150).
-        max_steps: Most steps.
-        anchor: ``"centroid"``: the two centroids stay together, as in the release. ``"matched"``: the centroids of
-            the pairs do, which is what minimises their distance; better if one shape is cut off.
+        predicted: Predicted points, ``(N, P, 3)``.
+        target: True points, ``(N, Q, 3)``; their order does not matter here.
+        tolerance: Change of the mean squared distance of the pairs below which to stop, in squared units of the points
+            (in the release, 0.01 square pixels for faces of about 150).
+        max_steps: Maximum number of steps.
+        anchor: ``"centroid"`` aligns the two centroids, as in the release; ``"matched"`` aligns the centroids of the
+            pairs, which minimises their distance and is better if one shape is cut off.
 
     Returns:
         The alignment.
@@ -99,7 +99,7 @@ def icp(
 
 
 def _icp(source: torch.Tensor, target: torch.Tensor, tolerance: float, max_steps: int, anchor: Anchor) -> Alignment:
-    """One batch of faces that moves together; those that have converged stay where they are."""
+    """Align one batch of faces; converged ones are not moved any further."""
     num = source.shape[0]
     rotation = torch.eye(3, dtype=source.dtype, device=source.device).repeat(num, 1, 1)
     translation = target.mean(dim=1) - source.mean(dim=1)
@@ -141,15 +141,15 @@ def reconstruction_error(
     """Mean distance of the vertices after a rigid alignment, over the size of the face (Tu et al. 2019, section 4.3).
 
     Args:
-        predicted: ``(N, V, 3)`` vertices.
-        target: ``(N, V, 3)``, vertex for vertex the same points of the face.
-        every: Use vertices 0, every, 2 every, ...
-        box: ``(N, 4)`` to normalise with; the one around *all* target vertices by default.
-        tolerance: See :func:`icp`.
-        anchor: See :func:`icp`.
+        predicted: Predicted vertices, ``(N, V, 3)``.
+        target: True vertices in correspondence with them, ``(N, V, 3)``.
+        every: Stride of the vertices to use: 0, every, 2 every, ...
+        box: Box for the normalisation, ``(N, 4)``; by default that of *all* target vertices.
+        tolerance: Convergence threshold, see :func:`icp`.
+        anchor: Anchor of the alignment, see :func:`icp`.
 
     Returns:
-        ``(N,)`` fractions.
+        Errors ``(N,)`` as fractions.
 
     Raises:
         ShapeError: If the shapes differ.

@@ -1,4 +1,4 @@
-"""Errors by yaw bin as a table: numbers, JSON and Markdown. Explained in chapter 15."""
+"""Tables of errors by yaw bin, as numbers, JSON and Markdown. Explained in chapter 15."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ COLUMNS = (*BIN_NAMES, "balanced", "mean")
 
 @dataclass(frozen=True)
 class Table:
-    """The errors of one method on one test set; fractions, as they came in.
+    """The errors of one method on one test set, in the unit of the input (fractions).
 
     Attributes:
         bins: Mean error of each yaw bin; NaN for an empty one.
-        balanced: Mean of the bins; NaN if one is empty.
-        mean: Mean over all faces.
-        counts: Faces in each bin.
-        runs: Networks (seeds) that were averaged.
-        bin_intervals: Interval of each bin's mean.
-        balanced_interval: Interval of the balanced error.
-        mean_interval: Interval of the mean.
-        confidence: Level of the intervals.
+        balanced: Mean of the bins' means; NaN if one is empty.
+        mean: Mean error over all faces.
+        counts: Number of faces in each bin.
+        runs: Number of averaged networks (seeds).
+        bin_intervals: Confidence interval of each bin's mean.
+        balanced_interval: Confidence interval of the balanced error.
+        mean_interval: Confidence interval of the mean.
+        confidence: Confidence level of the intervals.
     """
 
     bins: tuple[float, ...]
@@ -51,13 +51,13 @@ class Table:
         return (*self.bins, self.balanced, self.mean)
 
     def intervals(self) -> tuple[Interval, ...] | None:
-        """Their intervals, in the same order; None if they were not asked for."""
+        """Confidence intervals of the entries, in the same order; None if they were not computed."""
         if self.bin_intervals is None:
             return None
         return (*self.bin_intervals, self.balanced_interval, self.mean_interval)
 
     def to_dict(self) -> dict[str, object]:
-        """Plain numbers for JSON: fractions; None where a bin is empty."""
+        """JSON-serialisable numbers, as fractions; None where a bin is empty."""
 
         def plain(value: float) -> float | None:
             return None if math.isnan(value) else value
@@ -89,22 +89,22 @@ def summarise(
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> Table:
-    """Errors by yaw bin, balanced and mean, with bootstrap intervals.
+    """Summarise errors by yaw bin, balanced and mean, with bootstrap intervals.
 
     Args:
-        errors: ``(N,)``, or ``(S, N)`` for S networks trained with different seeds on the same pictures.
-        yaw: ``(N,)`` degrees.
+        errors: Errors ``(N,)``, or ``(S, N)`` for S networks trained with different seeds on the same pictures.
+        yaw: Yaws in degrees, ``(N,)``.
         intervals: Whether to compute intervals (0.1 s for 2,000 faces).
-        resamples: See :func:`~twodasl_lite.evaluation.intervals.bootstrap_interval`.
-        confidence: Level of the intervals.
+        resamples: Number of resamples, see :func:`~twodasl_lite.evaluation.intervals.bootstrap_interval`.
+        confidence: Confidence level of the intervals.
         seed: Seed of the resampling.
 
     Returns:
         The table.
 
     Raises:
-        ShapeError: If the numbers of faces differ or there is none.
-        ValueRangeError: If an error or a yaw is not finite: what to do with a missing answer is yours to decide.
+        ShapeError: If the numbers of faces differ or there is no face.
+        ValueRangeError: If an error or a yaw is not finite; the caller decides how to treat missing predictions.
 
     Example:
         >>> table = summarise(torch.tensor([0.02, 0.04, 0.04, 0.06]), torch.tensor([0.0, 10.0, -45.0, 80.0]))
@@ -137,15 +137,15 @@ def summarise(
 
 
 def markdown(tables: Mapping[str, Table], digits: int = 3, *, intervals: bool = True) -> str:
-    """Several tables as one in Markdown, in per cent; intervals, where there are any, in brackets.
+    """Format several tables as one in Markdown, in per cent, with intervals, if any, in brackets.
 
     Args:
-        tables: Name of the row to table.
-        digits: Digits after the point.
-        intervals: Whether to print the intervals of the balanced error.
+        tables: Name of each row to its table.
+        digits: Number of decimal places.
+        intervals: Whether to include the intervals of the balanced error.
 
     Returns:
-        Lines of Markdown.
+        The table in Markdown.
 
     Example:
         >>> print(Table((0.02, 0.03, 0.04), 0.03, 0.025, (10, 5, 2)).markdown("a network", digits=1))

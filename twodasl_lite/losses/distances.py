@@ -1,7 +1,7 @@
-"""Distances between points in units of the face's size, with hidden points left out.
+"""Distances between points in units of the face's size; hidden points are ignored.
 
-Points are in pixels of any resolution: doubling the resolution doubles the distances and the face's size alike. Norms,
-masks and units are this project's choice; the paper (Tu et al. 2019, section 3.3) does not fix them. Explained in
+Points are in pixels of any resolution: doubling the resolution doubles both the distances and the face's size. Norms,
+masks and units are this project's choice; the paper (Tu et al. 2019, section 3.3) does not specify them. Explained in
 chapter 10.
 """
 
@@ -19,14 +19,14 @@ Distance = Literal["squared", "huber"]
 DISTANCES: tuple[Distance, ...] = ("squared", "huber")
 
 HUBER_DELTA = 0.05
-"""Where the Huber distance turns from a parabola to a line, in face sizes: twice a good detector's mean error."""
+"""Distance at which the Huber distance becomes linear, in face sizes: twice a good detector's mean error."""
 
 FACE_SIZE_FLOOR = 0.1 * CROP_SIZE
-"""Smallest face size in pixels: one or two visible landmarks span a box of hardly any area."""
+"""Smallest face size in pixels: the box around one or two visible landmarks has almost no area."""
 
 
 def wide(tensor: torch.Tensor) -> torch.Tensor:
-    """At least single precision: half precision cannot hold the square of a small distance."""
+    """Convert to at least single precision: half precision cannot represent the square of a small distance."""
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
@@ -34,10 +34,10 @@ def centre_depth(points: torch.Tensor) -> torch.Tensor:
     """Shift each set of points so that its mean depth is zero, because absolute depth cannot be observed.
 
     Args:
-        points: ``(..., N, 3)``.
+        points: Points ``(..., N, 3)``.
 
     Returns:
-        Points of the same shape; x and y as they were.
+        Points of the same shape; x and y are unchanged.
     """
     points = check_tensor("points", points, ("...", "N", 3), finite=False)
     depth = points[..., 2:]
@@ -45,17 +45,17 @@ def centre_depth(points: torch.Tensor) -> torch.Tensor:
 
 
 def present_points(points: torch.Tensor, visible: torch.Tensor | None) -> torch.Tensor:
-    """Which points count: those that are visible and have coordinates.
+    """Mask of the points that are visible and have coordinates.
 
     Args:
-        points: ``(B, N, D)``, NaN where unknown.
-        visible: ``(B, N)``, boolean or 0/1; all by default.
+        points: Points ``(B, N, D)``, NaN where unknown.
+        visible: Visibility, ``(B, N)``, boolean or 0/1; by default all are visible.
 
     Returns:
-        ``(B, N)`` boolean.
+        Mask ``(B, N)``, boolean.
 
     Raises:
-        InputTypeError: If ``visible`` is no tensor.
+        InputTypeError: If ``visible`` is not a tensor.
         ShapeError: If it has another shape.
     """
     present = torch.isfinite(points).all(dim=-1)  # (B, N)
@@ -73,15 +73,15 @@ def face_size(
 ) -> torch.Tensor:
     """Size of a face, ``sqrt(w h)`` of the box around its visible landmarks: the unit of every distance.
 
-    A constant for the gradient: otherwise a network could lower its loss by drawing a larger face.
+    It is detached from the graph: otherwise a network could lower its loss by predicting a larger face.
 
     Args:
-        points: ``(B, N, 2)`` or ``(B, N, 3)`` in pixels, NaN where unknown.
-        visible: ``(B, N)``, boolean or 0/1; all by default.
+        points: Landmarks in pixels, ``(B, N, 2)`` or ``(B, N, 3)``, NaN where unknown.
+        visible: Visibility, ``(B, N)``, boolean or 0/1; by default all are visible.
         floor: Smallest size in pixels; also the size of a face without a visible landmark.
 
     Returns:
-        ``(B,)`` in pixels, without gradient.
+        Face sizes ``(B,)`` in pixels, without gradient.
     """
     points = check_tensor("points", points, ("B", "N", (2, 3)), finite=False).detach()
     present = present_points(points, visible)[..., None]  # (B, N, 1)
@@ -93,7 +93,7 @@ def face_size(
 
 
 class PointDistance(nn.Module):
-    """Mean distance per sample between two sets of points, over those that count.
+    """Mean distance per sample between two sets of points, over the visible ones.
 
     ::
 
@@ -101,13 +101,13 @@ class PointDistance(nn.Module):
         rho(d) = d^2                            squared
         rho(d) = d^2 up to delta, then the line 2 delta d - delta^2         huber
 
-    The Huber distance equals the square near zero and grows linearly beyond ``delta``: the pull of a landmark that is
-    far off stays bounded.
+    The Huber distance equals the square near zero and grows linearly beyond ``delta``, so that the gradient of an
+    outlier stays bounded.
 
     Args:
         distance: ``"squared"`` or ``"huber"``.
-        delta: Distance at which Huber's line begins, in face sizes.
-        floor: Smallest face size in pixels; scale it when the crop is not of 120 pixels.
+        delta: Distance at which the Huber distance becomes linear, in face sizes.
+        floor: Smallest face size in pixels; scale it for crops other than 120 x 120 pixels.
 
     Raises:
         ValueRangeError: If an argument is out of range.
@@ -125,11 +125,11 @@ class PointDistance(nn.Module):
         self.distance, self.delta, self.floor = distance, float(delta), float(floor)
 
     def extra_repr(self) -> str:
-        """The settings."""
+        """The settings as text."""
         return f"distance={self.distance!r}" + (f", delta={self.delta}" if self.distance == "huber" else "")
 
     def rho(self, squared: torch.Tensor) -> torch.Tensor:
-        """What a squared distance, in squared face sizes, costs."""
+        """Loss of a squared distance, in squared face sizes."""
         if self.distance == "squared":
             return squared
         edge = self.delta**2
@@ -139,9 +139,9 @@ class PointDistance(nn.Module):
     def between(
         self, predicted: torch.Tensor, target: torch.Tensor, visible: torch.Tensor | None, size: torch.Tensor
     ) -> torch.Tensor:
-        """The loss of ``(B, N, D)`` points in units of ``size`` ``(B,)``: ``(B,)``, zero where nothing counts."""
+        """The loss ``(B,)`` of ``(B, N, D)`` points in units of ``size`` ``(B,)``; zero if no point is visible."""
         present = present_points(target, visible)  # (B, N)
-        # Replaced before any arithmetic, because the gradient of an unused NaN is still NaN.
+        # Replaced before any arithmetic: even the gradient of an unused NaN is NaN.
         difference = torch.where(present[..., None], predicted - target, torch.zeros_like(predicted))
         squared = (difference / size[:, None, None]).square().sum(dim=-1)  # (B, N)
         return self.rho(squared).sum(dim=-1) / present.sum(dim=-1).clamp(min=1)
@@ -150,10 +150,10 @@ class PointDistance(nn.Module):
 def check_pair(
     names: tuple[str, str], predicted: torch.Tensor, target: torch.Tensor, expected: tuple[int | str, ...]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two tensors of one shape, in at least single precision.
+    """Check that two tensors have the same shape, and convert them to at least single precision.
 
     Raises:
-        ShapeError: If a shape does not fit ``expected`` or the two differ.
+        ShapeError: If a shape does not match ``expected`` or the two differ.
     """
     first = wide(check_tensor(names[0], predicted, expected, finite=False))
     second = wide(check_tensor(names[1], target, expected, finite=False, dtype=first.dtype))

@@ -1,4 +1,4 @@
-"""What the losses on labelled pictures share: whitened vectors in, raw differences out.
+"""Shared code of the losses on labelled pictures: from whitened vectors to raw differences.
 
 Explained in chapter 9.
 """
@@ -17,7 +17,7 @@ from twodasl_lite.losses.moments import VertexMoments
 from twodasl_lite.morphable.model import MorphableModel
 
 DEPTH_ENTRY = CoefficientLayout().names.index("pose[2,3]")
-"""Position in the vector of the translation's depth, which no picture determines: 11."""
+"""Index of the translation's depth in the vector, which no picture determines: 11."""
 
 
 def without_depth(values: torch.Tensor) -> torch.Tensor:
@@ -30,10 +30,10 @@ def without_depth(values: torch.Tensor) -> torch.Tensor:
 def check_vectors(
     predicted: torch.Tensor, target: torch.Tensor, size: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two batches of whitened vectors ``(B, D)`` in at least single precision.
+    """Check two batches of whitened vectors ``(B, D)``, and convert them to at least single precision.
 
     Raises:
-        ShapeError: If the shapes differ, or D is not ``size`` (without one: not even a pose).
+        ShapeError: If the shapes differ, or D is not ``size`` (if not given: less than a pose).
     """
     predicted, target = check_pair(("predicted", "target"), predicted, target, ("B", "D" if size is None else size))
     if predicted.shape[-1] < POSE_SIZE:
@@ -42,11 +42,11 @@ def check_vectors(
 
 
 class Step(NamedTuple):
-    """From the true to the predicted coefficients, raw.
+    """Difference from the true to the predicted coefficients, raw.
 
     Attributes:
-        target: The truth.
-        change: Predicted minus true; exact zeros where both agree.
+        target: True coefficients.
+        change: Predicted minus true coefficients; exact zeros where both agree.
     """
 
     target: Coefficients
@@ -54,12 +54,12 @@ class Step(NamedTuple):
 
 
 class LabelledLoss(nn.Module):
-    """Base of the losses that look at vertices: holds the whitening and the moments of the face model.
+    """Base class of the losses on vertices: holds the whitening and the moments of the face model.
 
     Args:
         model: The face model.
-        whitening: Mean and deviation of each coefficient.
-        vertices: Vertices that count: ``(N,)`` indices, the name of one of the model's regions, or all.
+        whitening: Mean and standard deviation of each coefficient.
+        vertices: Vertices to use: indices ``(N,)``, the name of one of the model's regions, or by default all.
 
     Raises:
         ShapeError: If whitening and model differ in the number of coefficients.
@@ -77,25 +77,25 @@ class LabelledLoss(nn.Module):
         self.register_buffer("std", whitening.std.to(model.mean), persistent=False)
 
     def extra_repr(self) -> str:
-        """One line about the vertices."""
+        """Numbers of vertices and coefficients, as text."""
         return f"{self.moments.count:,} vertices, {self.layout.size} coefficients"
 
     def step(self, predicted: torch.Tensor, target: torch.Tensor) -> Step:
-        """Checked raw coefficients of whitened ``(B, D)`` vectors."""
+        """Check whitened vectors ``(B, D)``, and convert them to raw coefficients and differences."""
         predicted, target = check_vectors(predicted, target, self.layout.size)
         predicted, target = predicted.to(self.std), target.to(self.std)
-        change = (predicted - target) * self.std  # not the difference of raw vectors: that loses digits
+        change = (predicted - target) * self.std  # the difference of raw vectors would lose digits
         return Step(
             Coefficients.unpack(target * self.std + self.mean, self.layout), Coefficients.unpack(change, self.layout)
         )
 
 
 def linear_part(pose: torch.Tensor) -> torch.Tensor:
-    """``(..., 3, 3)``, f R of a pose ``(..., 3, 4)``."""
+    """The matrix f R ``(..., 3, 3)`` of a pose ``(..., 3, 4)``."""
     return pose[..., : POSE_SHAPE[1] - 1]
 
 
 def component_weights(face: Coefficients, first: float) -> torch.Tensor:
-    """``(B, 1 + K)``: ``first`` (1 for a face, 0 for a difference of faces), shape and expression coefficients."""
+    """Vectors ``(B, 1 + K)`` of ``first`` (1 for a face, 0 for a difference), shape and expression coefficients."""
     head = torch.full_like(face.pose[..., 0, :1], first)
     return torch.cat([head, face.shape, face.expression], dim=-1)

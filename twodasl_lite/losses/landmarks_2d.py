@@ -1,4 +1,4 @@
-"""2D landmark consistency: the decoded face should have its landmarks where the detector saw them.
+"""2D landmark consistency: the landmarks of the decoded face should be where the detector found them.
 
 Tu et al. 2019, section 3.3; norm, mask and unit are this project's choice. Explained in chapter 10.
 """
@@ -18,11 +18,11 @@ class LandmarkConsistency2D(PointDistance):
         X1 = D(G(I, M(x))),  x1 = P(X1)
         loss = sum_i m_i rho(|x1_i - x_i| / s) / sum_i m_i,    s = sqrt(w h) of the box around the visible x
 
-    with rho a square or Huber's distance. A face without a visible landmark contributes zero.
+    with rho the squared or the Huber distance. A face without a visible landmark contributes zero.
 
     Args:
-        distance: ``"squared"`` or ``"huber"``, the latter for detectors that are sometimes far off.
-        delta: Distance at which Huber's line begins, in face sizes.
+        distance: ``"squared"``, or ``"huber"`` for detectors with outliers.
+        delta: Distance at which the Huber distance becomes linear, in face sizes.
         floor: Smallest face size in pixels.
 
     Example:
@@ -34,18 +34,18 @@ class LandmarkConsistency2D(PointDistance):
     def forward(
         self, predicted: torch.Tensor, target: torch.Tensor, visible: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Mean distance of the landmarks that count.
+        """Mean distance of the visible landmarks.
 
         Args:
-            predicted: ``(B, N, 2)`` landmarks of the decoded face, x1, in pixels.
-            target: ``(B, N, 2)`` detected landmarks, x; may be NaN, such points do not count.
-            visible: ``(B, N)``, boolean or 0/1; all by default.
+            predicted: Landmarks of the decoded face, x1, in pixels, ``(B, N, 2)``.
+            target: Detected landmarks, x, ``(B, N, 2)``; points that are NaN are ignored.
+            visible: Visibility, ``(B, N)``, boolean or 0/1; by default all are visible.
 
         Returns:
-            ``(B,)`` in squared face sizes.
+            Loss ``(B,)`` in squared face sizes.
 
         Raises:
-            ShapeError: If the shapes do not fit.
+            ShapeError: If the shapes do not match.
         """
         predicted, target = check_pair(("predicted", "target"), predicted, target, ("B", "N", 2))
         size = face_size(target, visible, self.floor)

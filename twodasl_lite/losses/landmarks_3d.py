@@ -1,4 +1,4 @@
-"""3D landmark consistency: a second look, with the network's own landmarks as input, should see the same 3D face.
+"""3D landmark consistency: a second pass, with the predicted landmarks as input, should give the same 3D face.
 
 Tu et al. 2019, section 3.3; norm and unit are this project's choice. Explained in chapter 11.
 """
@@ -18,12 +18,12 @@ class LandmarkConsistency3D(PointDistance):
         X1 = D(G(I, M(x))),  X2 = D(G(I, M(P(X1))))
         loss = mean_i rho(|X2_i - X1_i| / s),    s = sqrt(w h) of the box around X1
 
-    after both mean depths are set to zero, since the depth of a face cannot be observed. Gradients reach both passes;
-    detach X1 to pull only the second.
+    after both mean depths are set to zero, because the depth of a face cannot be observed. Gradients reach both passes;
+    detach X1 to train only the second.
 
     Args:
         distance: ``"squared"`` or ``"huber"``.
-        delta: Distance at which Huber's line begins, in face sizes.
+        delta: Distance at which the Huber distance becomes linear, in face sizes.
         floor: Smallest face size in pixels.
     """
 
@@ -31,17 +31,17 @@ class LandmarkConsistency3D(PointDistance):
         """Mean distance of all landmarks: decoded faces have no hidden ones.
 
         Args:
-            second: ``(B, 68, 3)`` landmarks of the second pass, X2, in pixels.
-            first: ``(B, 68, 3)`` landmarks of the first, X1.
+            second: Landmarks of the second pass, X2, in pixels, ``(B, 68, 3)``.
+            first: Landmarks of the first pass, X1, in pixels, ``(B, 68, 3)``.
 
         Returns:
-            ``(B,)`` in squared face sizes.
+            Loss ``(B,)`` in squared face sizes.
 
         Raises:
-            ShapeError: If the shapes do not fit.
+            ShapeError: If the shapes do not match.
         """
         second, first = check_pair(("second", "first"), second, first, ("B", "N", 3))
         size = face_size(first, None, self.floor)
-        difference = centre_depth(second - first)  # NaN stays NaN: no point may be left out here
+        difference = centre_depth(second - first)  # NaN stays NaN: no point may be ignored here
         squared = (difference / size[:, None, None]).square().sum(dim=-1)  # (B, N)
         return self.rho(squared).mean(dim=-1)

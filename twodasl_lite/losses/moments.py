@@ -1,9 +1,9 @@
-"""Sums over all vertices of a face model in closed form, without decoding a vertex.
+"""Sums over all vertices of a face model in closed form, without decoding them.
 
 The face is linear in ``a = (1, shape, expression)``: coordinate j of vertex i is ``S_ij = sum_k Phi_ijk a_k``, where
-k = 0 is the mean face. A sum of squares over vertices of anything linear in S is therefore a quadratic form whose
-matrix holds inner products of the basis with itself. The matrices are computed once; after that the number of vertices
-does not matter. Explained in chapter 9.
+k = 0 is the mean face. The sum over vertices of the square of anything linear in S is therefore a quadratic form, whose
+matrix holds inner products of the basis with itself. The matrices are computed once; after that, the cost does not
+depend on the number of vertices. Explained in chapter 9.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from twodasl_lite.morphable.model import MorphableModel
 
 
 def _selected(model: MorphableModel, vertices: torch.Tensor | str | None) -> torch.Tensor:
-    """``(N, 3, 1 + K)``: mean and components of the chosen vertices, in double precision."""
+    """Mean and components of the selected vertices, ``(N, 3, 1 + K)``, in double precision."""
     everything = torch.cat([model.mean[..., None], model.basis], dim=-1).detach()
     if isinstance(vertices, str):
         if vertices not in model.regions:
@@ -37,7 +37,7 @@ def _selected(model: MorphableModel, vertices: torch.Tensor | str | None) -> tor
 
 
 def _root(gram: torch.Tensor) -> torch.Tensor:
-    """``L`` with ``L L^T = gram`` for a positive semidefinite matrix (or a batch), where Cholesky may fail."""
+    """``L`` with ``L L^T = gram`` for a positive semidefinite matrix (or a batch), for which Cholesky may fail."""
     values, vectors = torch.linalg.eigh(gram)
     return vectors * values.clamp(min=0).sqrt()[..., None, :]
 
@@ -47,13 +47,13 @@ class VertexMoments(nn.Module):
 
     Args:
         model: The face model.
-        vertices: Vertices that count: ``(N,)`` indices, the name of one of the model's regions, or all.
+        vertices: Vertices to use: indices ``(N,)``, the name of one of the model's regions, or by default all.
 
     Attributes:
-        count: Number of vertices that count, N.
+        count: Number of selected vertices, N.
 
     Raises:
-        ValueRangeError: If an index or a name is not the model's.
+        ValueRangeError: If the model has no such vertex or region.
     """
 
     centroid: torch.Tensor
@@ -78,24 +78,24 @@ class VertexMoments(nn.Module):
             self.register_buffer(name, value.to(model.mean.dtype), persistent=False)
 
     def coordinate_norms(self, weights: torch.Tensor) -> torch.Tensor:
-        """Length of each coordinate as a vector over all vertices, ``sqrt(sum_i S_ij^2)``.
+        """Norm of each coordinate as a vector over all vertices, ``sqrt(sum_i S_ij^2)``.
 
         Args:
-            weights: ``(B, 1 + K)``: 1, then shape and expression coefficients.
+            weights: 1, then shape and expression coefficients, ``(B, 1 + K)``.
 
         Returns:
-            ``(B, 3)`` in the model's unit.
+            Norms ``(B, 3)`` in the model's unit.
         """
         return torch.einsum("bk,jkl->bjl", weights, self.coordinate_root).norm(dim=-1)
 
     def component_norms(self, linear: torch.Tensor) -> torch.Tensor:
-        """How far one unit of each coefficient moves all vertices: the Frobenius norms of ``A_k M^T``.
+        """Displacement of all vertices per unit of each coefficient: the Frobenius norms of ``A_k M^T``.
 
         Args:
-            linear: ``(B, 3, 3)`` the linear part M of the pose.
+            linear: Linear part M of the pose, ``(B, 3, 3)``.
 
         Returns:
-            ``(B, K)`` in pixels per unit of the coefficient.
+            Norms ``(B, K)`` in pixels per unit of the coefficient.
         """
         square = linear.transpose(-1, -2) @ linear  # (B, 3, 3)
         return torch.einsum("bij,kij->bk", square, self.component_gram).clamp(min=0).sqrt()
@@ -104,14 +104,14 @@ class VertexMoments(nn.Module):
         """Mean over vertices of ``|Q Phi_i + t|^2``, a vector field that is linear in the basis.
 
         Args:
-            tensor: ``(B, 3, 3, 1 + K)`` Q: from (coordinate, component) to a displacement, row by row.
-            shift: ``(B, 3)`` t.
-            depth: Whether the mean displacement in depth counts; otherwise depths are centred first.
+            tensor: Linear map Q from (coordinate, component) to a displacement, row by row, ``(B, 3, 3, 1 + K)``.
+            shift: Translation t, ``(B, 3)``.
+            depth: Whether to include the mean displacement in depth; otherwise depths are centred first.
 
         Returns:
-            ``(B,)``.
+            Mean squares ``(B,)``.
         """
-        spread = tensor.flatten(2) @ self.spread_root  # (B, 3, 3 (1 + K)): as if there were so few vertices
+        spread = tensor.flatten(2) @ self.spread_root  # (B, 3, 3 (1 + K)): as if there were only that many vertices
         middle = torch.einsum("brjk,jk->br", tensor, self.centroid) + shift  # (B, 3)
         if not depth:
             middle = middle[:, :2]

@@ -1,4 +1,4 @@
-"""Parameter distance cost: every whitened coefficient counts the same.
+"""Parameter distance cost: every whitened coefficient has the same weight.
 
 Zhu et al. 2016, section 3.4. Explained in chapter 9.
 """
@@ -16,7 +16,7 @@ class PDC(nn.Module):
 
     ::
 
-        loss = |c^ - c|^2    on whitened coefficients, all but the translation's depth
+        loss = |c^ - c|^2    on whitened coefficients, without the translation's depth
 
     Example:
         >>> PDC()(torch.ones(1, 62), torch.zeros(1, 62))
@@ -27,14 +27,14 @@ class PDC(nn.Module):
         """Squared distance of the coefficients.
 
         Args:
-            predicted: ``(B, D)`` whitened coefficients, as a network gives them.
-            target: ``(B, D)`` the true ones, whitened.
+            predicted: Predicted whitened coefficients, ``(B, D)``.
+            target: True whitened coefficients, ``(B, D)``.
 
         Returns:
-            ``(B,)`` without unit.
+            Loss ``(B,)``, dimensionless.
 
         Raises:
-            ShapeError: If the shapes do not fit.
+            ShapeError: If the shapes do not match.
         """
         predicted, target = check_vectors(predicted, target)
         return without_depth(predicted - target).square().sum(dim=-1)

@@ -1,4 +1,4 @@
-"""The self-critic: a second network learns to tell real pairs of coefficients and landmarks from predicted ones.
+"""The self-critic: a second network learns to distinguish real pairs of coefficients and landmarks from predicted ones.
 
 Real pairs ``(c, x)`` come from labelled pictures, predicted ones ``(G(I, M(x)), x)`` from pictures without labels (Tu
 et al. 2019, section 3.3). The paper gives the idea; the form of the loss is this project's choice. Explained in chapter
@@ -29,20 +29,20 @@ def normalise_landmarks(
     frame: LandmarkFrame = "face",
     floor: float = FACE_SIZE_FLOOR,
 ) -> torch.Tensor:
-    """Landmarks as the critic reads them: numbers of about 1, hidden ones zero.
+    """Normalise landmarks for the critic to values of about 1; hidden ones become zero.
 
     Args:
-        points: ``(B, N, 2)`` in pixels of the crop, NaN where unknown.
-        visible: ``(B, N)``, boolean or 0/1; all by default.
-        frame: ``"face"``: the mean of the visible landmarks becomes the origin, the face size the unit. ``"crop"``: the
-            middle of the crop becomes the origin, half its side the unit; keeps where the face is and how large.
+        points: Landmarks in pixels of the crop, ``(B, N, 2)``, NaN where unknown.
+        visible: Visibility, ``(B, N)``, boolean or 0/1; by default all are visible.
+        frame: ``"face"``: the origin is the mean of the visible landmarks, the unit the face size. ``"crop"``: the
+            origin is the centre of the crop, the unit half its side; this keeps the face's position and size.
         floor: Smallest face size in pixels.
 
     Returns:
-        ``(B, N, 2)``.
+        Normalised landmarks ``(B, N, 2)``.
 
     Raises:
-        ShapeError: If the shapes do not fit.
+        ShapeError: If the shapes do not match.
         ValueRangeError: If ``frame`` is unknown.
     """
     if frame not in LANDMARK_FRAMES:
@@ -60,7 +60,7 @@ def normalise_landmarks(
 
 
 class SelfCritic:
-    """Both sides of the game between critic and regressor; s is the critic's score.
+    """The losses of critic and regressor; s is the critic's score.
 
     ::
 
@@ -70,8 +70,8 @@ class SelfCritic:
         hinge            max(0, 1 - s)         max(0, 1 + s)              -s
         wasserstein      -s                    s                          -s
 
-    Least squares (Mao et al. 2017) is the default: its pull on the regressor vanishes as the score of a predicted pair
-    nears that of a real one. The Wasserstein form means a distance only for critics whose slope is bounded.
+    Least squares (Mao et al. 2017) is the default: its gradient for the regressor vanishes as the score of a predicted
+    pair approaches that of a real one. The Wasserstein form is a distance only for critics with a bounded slope.
 
     Args:
         form: One of :data:`CRITIC_FORMS`.
@@ -110,28 +110,28 @@ class SelfCritic:
         return score
 
     def for_critic(self, score_real: torch.Tensor, score_fake: torch.Tensor) -> torch.Tensor:
-        """What the critic minimises.
+        """The loss that the critic minimises.
 
         Args:
-            score_real: ``(B,)`` scores of real pairs.
-            score_fake: ``(B,)`` scores of predicted pairs, made without gradient to the regressor.
+            score_real: Scores of real pairs, ``(B,)``.
+            score_fake: Scores of predicted pairs, ``(B,)``, without gradient to the regressor.
 
         Returns:
-            ``(B,)``, the sum of :meth:`on_real` and :meth:`on_fake`.
+            The sum of :meth:`on_real` and :meth:`on_fake`, ``(B,)``.
 
         Raises:
-            ShapeError: If the two differ in number; take the mean of each side then.
+            ShapeError: If the numbers of scores differ; in that case, take the mean of each side.
         """
         real, fake = self.on_real(score_real), self.on_fake(score_fake)
         if real.shape != fake.shape:
             raise ShapeError(
                 f"score_fake: found {fake.shape[0]} scores; expected {real.shape[0]}, as many as score_real "
-                "(of batches of two sizes, add on_real(...).mean() and on_fake(...).mean())"
+                "(for batches of different sizes, add on_real(...).mean() and on_fake(...).mean())"
             )
         return real + fake
 
     def for_regressor(self, score_fake: torch.Tensor) -> torch.Tensor:
-        """What the regressor minimises: ``(B,)`` from the scores ``(B,)`` of its own pairs."""
+        """The loss ``(B,)`` that the regressor minimises, from the scores ``(B,)`` of its predicted pairs."""
         return self._pulled_up(_checked("score_fake", score_fake))
 
     def _pulled_up(self, score: torch.Tensor) -> torch.Tensor:

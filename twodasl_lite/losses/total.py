@@ -1,4 +1,4 @@
-"""The total: a weighted sum of named losses that reports its parts.
+"""The total loss: a weighted sum of named losses that reports its parts.
 
 Explained in chapter 14.
 """
@@ -16,15 +16,15 @@ from twodasl_lite.errors import InputTypeError, ShapeError, ValueRangeError
 from twodasl_lite.losses.distances import wide
 
 LOSS_NAMES = ("pdc", "vdc", "wpdc", "landmarks_2d", "landmarks_3d", "cycle", "critic")
-"""What losses are called in configurations, logs and tables."""
+"""Names of the losses in configurations, logs and tables."""
 
 
 class Total(NamedTuple):
-    """A sum and what it is made of.
+    """The total loss and its parts.
 
     Attributes:
         total: Scalar to minimise.
-        parts: Each loss's mean over its batch, not weighted and without gradient; scalars.
+        parts: Mean of each loss over its batch, unweighted and without gradient; scalars.
     """
 
     total: torch.Tensor
@@ -38,12 +38,12 @@ class WeightedSum(nn.Module):
 
         total = sum over names of weight * mean of the losses of that name's batch
 
-    Labelled and unlabelled pictures come in batches of different sizes, so that each name has its own mean. The mean of
-    an empty batch is zero.
+    Labelled and unlabelled pictures come in batches of different sizes, so each name has its own mean. The mean of an
+    empty batch is zero.
 
     Args:
-        weights: Loss name to weight. A loss of weight zero need not be given later.
-        check: Whether NaN and infinity raise; on a GPU each check waits for the device.
+        weights: Loss name to weight. Losses of weight zero may be omitted later.
+        check: Whether to raise an error for NaN and infinity; on a GPU each check waits for the device.
 
     Raises:
         ValueRangeError: If a name is unknown, a weight negative or not finite, or all are zero.
@@ -68,7 +68,7 @@ class WeightedSum(nn.Module):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The losses that must be given: those of weight above zero."""
+        """Names of the required losses, those with a weight above zero."""
         return tuple(name for name, weight in self.weights.items() if weight > 0)
 
     def extra_repr(self) -> str:
@@ -76,10 +76,11 @@ class WeightedSum(nn.Module):
         return " + ".join(f"{weight:g} {name}" for name, weight in self.weights.items())
 
     def forward(self, losses: Mapping[str, torch.Tensor]) -> Total:
-        """Add up.
+        """Compute the weighted sum.
 
         Args:
-            losses: Name to ``(B,)`` (or a scalar), each with its own B. Names without a weight are reported only.
+            losses: Name to losses ``(B,)`` (or a scalar), each with its own B. Losses without a weight are only
+                reported.
 
         Returns:
             The total and its parts.

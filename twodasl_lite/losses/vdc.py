@@ -1,4 +1,4 @@
-"""Vertex distance cost: how far the vertices are from where they should be.
+"""Vertex distance cost: the distance between predicted and true vertices.
 
 Zhu et al. 2016, section 3.4; the unit is this project's choice. Explained in chapter 9.
 """
@@ -14,7 +14,7 @@ from twodasl_lite.losses.distances import FACE_SIZE_FLOOR, face_size
 from twodasl_lite.losses.labelled import LabelledLoss, component_weights, linear_part
 from twodasl_lite.morphable.model import MorphableModel
 
-_LEAST = 1e-4  # face sizes below which the root is level: its slope at 0 is infinite
+_LEAST = 1e-4  # distance in face sizes below which the root is constant, because its slope at 0 is infinite
 
 
 class VDC(LabelledLoss):
@@ -24,17 +24,17 @@ class VDC(LabelledLoss):
 
         loss = mean_i |V_i(c^) - V_i(c)|^2 / s^2,    s = sqrt(w h) of the box around the 68 landmarks of V(c)
 
-    or the root of that: the distance itself, so that hard faces do not outweigh all others. Depths are centred in both
-    sets. Exact over all vertices at the cost of a few: the displacement is linear in the
-    basis, so that the mean is a quadratic form (:class:`~twodasl_lite.losses.VertexMoments`).
+    or its square root, the distance itself, so that hard faces do not dominate. Depths are centred in both sets. The
+    result is exact over all vertices at the cost of a few: the displacement is linear in the basis, so the mean is a
+    quadratic form (:class:`~twodasl_lite.losses.VertexMoments`).
 
     Args:
         model: The face model.
         whitening: Mean and standard deviation of each coefficient.
-        vertices: Vertices that count: ``(N,)`` indices, the name of one of the model's regions, or all.
+        vertices: Vertices to use: indices ``(N,)``, the name of one of the model's regions, or by default all.
         floor: Smallest face size in pixels.
-        root: Whether to take the root.
-        pose: How the predicted pose is read, see :func:`~twodasl_lite.camera.constrain_pose`.
+        root: Whether to take the square root.
+        pose: Interpretation of the predicted pose, see :func:`~twodasl_lite.camera.constrain_pose`.
 
     Raises:
         ShapeError: If whitening and model differ in the number of coefficients.
@@ -57,19 +57,19 @@ class VDC(LabelledLoss):
         self.register_buffer("landmark_basis", landmarks.detach().clone(), persistent=False)
 
     def forward(self, predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Mean squared distance of the vertices, or its root.
+        """Mean squared distance of the vertices, or its square root.
 
         Args:
-            predicted: ``(B, D)`` whitened coefficients, as a network gives them.
-            target: ``(B, D)`` the true ones, whitened.
+            predicted: Predicted whitened coefficients, ``(B, D)``.
+            target: True whitened coefficients, ``(B, D)``.
 
         Returns:
-            ``(B,)`` in squared face sizes; in face sizes if the root is taken.
+            Loss ``(B,)`` in squared face sizes, or in face sizes if the root is taken.
 
         Raises:
-            ShapeError: If the shapes do not fit.
+            ShapeError: If the shapes do not match.
         """
-        # Half-precision regions end here: squares of small displacements need the digits.
+        # Autocast ends here: squares of small displacements need single precision.
         with torch.autocast(predicted.device.type, enabled=False):
             truth, change = self.step(predicted, target)
             if self.pose != "free":
@@ -85,6 +85,6 @@ class VDC(LabelledLoss):
 
     @torch.no_grad()
     def _size(self, linear: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Face sizes ``(B,)`` of the truth; a shift changes no size, so that none is added."""
+        """Face sizes ``(B,)`` of the ground truth; the translation does not affect them and is left out."""
         points = torch.einsum("njk,bk->bnj", self.landmark_basis, weights)  # (B, 68, 3)
         return face_size(points @ linear.transpose(-1, -2), None, self.floor)

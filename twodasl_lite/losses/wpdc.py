@@ -1,4 +1,4 @@
-"""Weighted parameter distance cost: each coefficient counts as much as its error moves the face.
+"""Weighted parameter distance cost: the weight of a coefficient is the displacement that its error causes.
 
 Zhu et al. 2016, section 3.4 and Zhu et al. 2019, section 4.3; Tu et al. 2019, eq. 4. Explained in chapter 9.
 """
@@ -19,8 +19,8 @@ class WPDC(LabelledLoss):
         loss = (c^ - c)^T diag(w) (c^ - c)                    on whitened coefficients
         w_i  = |V(c with entry i taken from c^) - V(c)| / max over entries
 
-    The weights count vertex displacements of the *raw* coefficients and are constants for the gradient. In closed form,
-    with d the raw difference, M the linear part of the true pose and S the true face,
+    The weights measure vertex displacements of the *raw* coefficients and get no gradient. In closed form, with d the
+    raw difference, M the linear part of the true pose and S the true face,
 
     ::
 
@@ -32,8 +32,8 @@ class WPDC(LabelledLoss):
 
     Args:
         model: The face model.
-        whitening: Mean and deviation of each coefficient.
-        vertices: Vertices that count: ``(N,)`` indices, the name of one of the model's regions, or all.
+        whitening: Mean and standard deviation of each coefficient.
+        vertices: Vertices to use: indices ``(N,)``, the name of one of the model's regions, or by default all.
 
     Raises:
         ShapeError: If whitening and model differ in the number of coefficients.
@@ -41,17 +41,17 @@ class WPDC(LabelledLoss):
 
     @torch.no_grad()
     def weights(self, predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """How much each coefficient counts.
+        """Weight of each coefficient.
 
         Args:
-            predicted: ``(B, D)`` whitened coefficients.
-            target: ``(B, D)`` the true ones, whitened.
+            predicted: Predicted whitened coefficients, ``(B, D)``.
+            target: True whitened coefficients, ``(B, D)``.
 
         Returns:
-            ``(B, D)`` from 0 to 1, the largest of each sample 1 (all zero where both agree); without gradient.
+            Weights ``(B, D)`` from 0 to 1, the largest of each sample 1 (all zero where both agree); without gradient.
 
         Raises:
-            ShapeError: If the shapes do not fit.
+            ShapeError: If the shapes do not match.
         """
         with torch.autocast(predicted.device.type, enabled=False):
             truth, change = self.step(predicted, target)
@@ -70,15 +70,16 @@ class WPDC(LabelledLoss):
         """Weighted squared distance of the coefficients.
 
         Args:
-            predicted: ``(B, D)`` whitened coefficients, as a network gives them.
-            target: ``(B, D)`` the true ones, whitened.
-            weights: ``(B, D)`` to use instead of :meth:`weights`, for instance to keep them while ``predicted`` moves.
+            predicted: Predicted whitened coefficients, ``(B, D)``.
+            target: True whitened coefficients, ``(B, D)``.
+            weights: Weights to use instead of :meth:`weights`, ``(B, D)``, for instance to keep them constant while
+                ``predicted`` changes.
 
         Returns:
-            ``(B,)`` without unit.
+            Loss ``(B,)``, dimensionless.
 
         Raises:
-            ShapeError: If the shapes do not fit.
+            ShapeError: If the shapes do not match.
         """
         predicted, target = check_vectors(predicted, target, self.layout.size)
         if weights is None:

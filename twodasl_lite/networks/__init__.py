@@ -1,11 +1,11 @@
-"""Networks: from a photo and a landmark map to coefficients, and the critic that judges them.
+"""Networks: regressors from a photo and a landmark map to coefficients, and the critic that scores them.
 
 * :mod:`~twodasl_lite.networks.regressors`: every regressor by its name.
 * :mod:`~twodasl_lite.networks.resnet`: the released 4-channel ResNet-50 and its smaller siblings.
 * :mod:`~twodasl_lite.networks.lite`: a small regressor for CPUs.
 * :mod:`~twodasl_lite.networks.normalisation`: batch, group and frozen normalisation.
 * :mod:`~twodasl_lite.networks.critic`: the critic.
-* :mod:`~twodasl_lite.networks.weights`: released, ImageNet's and our own weights, from and to files.
+* :mod:`~twodasl_lite.networks.weights`: reading and writing weights: released ones, ImageNet's and our own.
 * :mod:`~twodasl_lite.networks.onnx`: export for other programs.
 """
 

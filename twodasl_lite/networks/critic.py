@@ -1,7 +1,7 @@
 """The critic (ours): do these coefficients and these landmarks belong together?
 
-The paper's self-critic (Tu et al. 2021, section III) judges pairs of 3D coefficients and 2D landmarks; it gives the
-idea, not a network. This one is a small perceptron over both. The regressor is trained with it by
+The paper's self-critic (Tu et al. 2021, section III) scores pairs of 3D coefficients and 2D landmarks; the paper gives
+the idea, not a network. This one is a small multilayer perceptron over both. Its loss is in
 :mod:`twodasl_lite.losses`; explained in the chapter on the self-critic.
 """
 
@@ -21,23 +21,23 @@ from twodasl_lite.networks.resnet import NUM_OUTPUTS
 HIDDEN = 256
 NUM_HIDDEN_LAYERS = 3
 SLOPE = 0.2
-"""Of the leaky ReLU on its negative side: a critic without dead units has a gradient everywhere."""
+"""Negative slope of the leaky ReLU: a critic without dead units has a gradient everywhere."""
 DEPTH_INDEX = POSE_SIZE - 1
-"""The translation in depth, ``pose[2,3]``: no picture determines it, so the critic must not judge by it."""
+"""Index of the translation in depth, ``pose[2,3]``: no picture determines it, so the critic must not use it."""
 
 
 class Critic(nn.Module):
-    """Scores pairs of whitened coefficients and landmarks; high means that they look like a labelled pair.
+    """Scores pairs of whitened coefficients and landmarks; a high score means that they resemble a labelled pair.
 
-    Every sample is scored alone (no batch normalisation). Landmarks that are not visible are replaced by zero, their
-    coordinates may be NaN; the visibility itself is an input. The translation in depth is left out.
+    Every sample is scored independently (no batch normalisation). Landmarks that are not visible are replaced by zero,
+    so their coordinates may be NaN; the visibility itself is an input. The translation in depth is left out.
 
     Args:
         num_coefficients: Length of the coefficient vector.
-        num_landmarks: Points per face.
+        num_landmarks: Number of landmarks per face.
         hidden: Units per hidden layer.
-        spectral: Whether each layer is divided by its largest singular value (Miyato et al. 2018), which keeps the
-            score from changing faster than its inputs and the game between critic and regressor calm.
+        spectral: Whether each layer is divided by its largest singular value (Miyato et al. 2018), so that the score
+            never changes faster than its inputs, which stabilises training.
     """
 
     def __init__(
@@ -64,18 +64,19 @@ class Critic(nn.Module):
         return parametrizations.spectral_norm(layer) if self.spectral else layer
 
     def forward(self, whitened: torch.Tensor, landmarks: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-        """Score.
+        """Score a batch of pairs.
 
         Args:
-            whitened: Coefficients ``(B, num_coefficients)``.
-            landmarks: ``(B, num_landmarks, 2)``, centred and in units of the face's size; anything where not visible.
-            visible: ``(B, num_landmarks)`` boolean.
+            whitened: Whitened coefficients, ``(B, num_coefficients)``.
+            landmarks: Landmarks, centred and in units of the face's size, ``(B, num_landmarks, 2)``; any value where
+                not visible.
+            visible: Visibility of the landmarks, ``(B, num_landmarks)`` boolean.
 
         Returns:
-            ``(B,)``, unbounded.
+            Scores ``(B,)``, unbounded.
 
         Raises:
-            ShapeError: If the shapes do not fit.
+            ShapeError: If the shapes do not match.
         """
         check_shape("whitened", whitened, ("B", self.num_coefficients))
         check_shape("landmarks", landmarks, (whitened.shape[0], self.num_landmarks, 2))

@@ -1,9 +1,9 @@
 """A small regressor for CPUs and classrooms (ours; the paper has no such network).
 
-Few channels, brought down to 30 x 30 by the first layer: on a CPU, time goes with the pixels that layers read and write
-as much as with multiplications (two convolutions of stride 2 in place of the first one cost a third of the speed).
-The head reads the last 4 x 4 map position by position instead of averaging it, because where something is seen says
-more about pose and landmarks than whether it is seen. ``benchmarks/README.md`` compares the designs.
+It has few channels, and the first layer reduces the resolution to 30 x 30: on a CPU, time depends on the pixels that
+layers read and write as much as on multiplications (two convolutions of stride 2 instead of the first one cost a third
+of the speed). The head flattens the last 4 x 4 map instead of averaging it, because the position of a feature says more
+about pose and landmarks than its presence. ``benchmarks/README.md`` compares the designs.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ STEM_CHANNELS = 24
 STAGE_CHANNELS = (48, 96, 128)
 HIDDEN = 256
 FINAL_SIZE = 4
-"""Side of the last map: 120 / 4 in the stem, then halved three times, rounding up."""
+"""Side of the last feature map: 120 / 4 in the stem, then halved three times, rounding up."""
 
 
 class LiteRegressor(nn.Module):
     """The lite regressor: a stem to 30 x 30, three residual stages to 15, 8 and 4, a head that keeps positions.
 
     Args:
-        num_outputs: Coefficients.
+        num_outputs: Number of coefficients.
         norm: Normalisation, see :mod:`twodasl_lite.networks.normalisation`.
 
     Raises:
-        ValueRangeError: If there is no such normalisation.
+        ValueRangeError: If the normalisation is unknown.
     """
 
     name = "lite"
@@ -56,13 +56,13 @@ class LiteRegressor(nn.Module):
         initialise(self, self.fc)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """``(B, 4, 120, 120)`` to whitened ``(B, num_outputs)``, see the ResNet.
+        """Predict whitened coefficients ``(B, num_outputs)`` from ``(B, 4, 120, 120)``, see the ResNet.
 
         Raises:
             ShapeError: If the inputs have another shape.
         """
         check_shape("inputs", inputs, ("B", IN_CHANNELS, CROP_SIZE, CROP_SIZE))
-        # Channels last in memory: 1.2 to 1.8 times faster on CPUs, and the layers keep to the order of their input.
+        # Channels-last memory format: 1.2 to 1.8 times faster on CPUs; the layers keep the format of their input.
         x = inputs.contiguous(memory_format=torch.channels_last)
         x = self.stages(self.stem(x))  # (B, 128, 4, 4)
         return self.fc(self.relu(self.hidden(x.flatten(1))))

@@ -1,14 +1,15 @@
-"""Normalisation layers a regressor can be built with, and what each of them depends on.
+"""Normalisation layers of the regressors, and what each of them depends on.
 
 * ``"batch"``: batch normalisation (Ioffe and Szegedy 2015). Each channel is normalised by its mean and variance over
-  the batch, so a sample's output in training depends on its companions; with several processes, each sees its own
-  part of the batch only.
-* ``"group"``: group normalisation (Wu and He 2018). Statistics over groups of channels of one sample: nothing depends
+  the batch, so in training a sample's output depends on the other samples; with several processes, each one only sees
+  its own part of the batch.
+* ``"group"``: group normalisation (Wu and He 2018). Statistics cover groups of channels of one sample: nothing depends
   on the batch, and training and evaluation compute the same.
-* ``"frozen"``: batch normalisation with fixed statistics, those that were loaded, or measured once by
+* ``"frozen"``: batch normalisation with fixed statistics, either loaded or measured once by
   :func:`measure_statistics`; scale and shift are still learnt.
 
-All three keep the names ``weight`` and ``bias``; the batch and the frozen kind have identical state dictionaries.
+All three use the parameter names ``weight`` and ``bias``; batch and frozen normalisation have identical state
+dictionaries.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ NormKind = Literal["batch", "group", "frozen"]
 NORM_KINDS: tuple[str, ...] = get_args(NormKind)
 
 MAX_GROUPS = 32
-"""Groups of a group normalisation, as in its paper; fewer where groups would be too small."""
+"""Number of groups in group normalisation, as in its paper; fewer where groups would be too small."""
 MIN_GROUP = 8
-"""Least channels in a group: statistics over fewer erase what the channels say."""
+"""Smallest number of channels in a group: normalising over fewer erases their information."""
 
 Norm = Callable[[int], nn.Module]
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation that uses its stored statistics in training too, and never changes them."""
+    """Batch normalisation that uses its stored statistics in training, too, and never changes them."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise ``(B, C, H, W)`` by the stored mean and variance, then scale and shift."""
@@ -49,7 +50,7 @@ def _group_norm(channels: int) -> nn.GroupNorm:
 
 
 def make_norm(kind: NormKind) -> Norm:
-    """The layer for each number of channels.
+    """Choose the kind of normalisation layer.
 
     Args:
         kind: ``"batch"``, ``"group"`` or ``"frozen"``.
@@ -58,7 +59,7 @@ def make_norm(kind: NormKind) -> Norm:
         A function from a number of channels to a layer.
 
     Raises:
-        ValueRangeError: If there is no such kind.
+        ValueRangeError: If the kind is unknown.
     """
     layers: dict[str, Norm] = {"batch": nn.BatchNorm2d, "group": _group_norm, "frozen": FrozenBatchNorm2d}
     if kind not in layers:
@@ -68,15 +69,15 @@ def make_norm(kind: NormKind) -> Norm:
 
 @torch.no_grad()
 def measure_statistics(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
-    """Set the statistics of all batch normalisations, frozen ones too, to those of some inputs.
+    """Set the statistics of all batch normalisations, including frozen ones, to those of given inputs.
 
     Needed before a ``"frozen"`` network is trained from random weights (without statistics it normalises nothing), and
-    useful after weights were averaged, whose statistics belong to none of the networks that went into them. The
-    statistics are plain means over the batches; each layer sees what the layers below it make of their own batch.
+    useful after averaging weights, because averaged statistics match none of the networks. The statistics are plain
+    means over the batches; while they are measured, each layer normalises with those of the current batch.
 
     Args:
-        network: The network; changed in place, in its mode afterwards.
-        batches: Inputs, ``(B, 4, 120, 120)`` each, at least one; B of some dozens.
+        network: The network; changed in place, with its mode restored afterwards.
+        batches: Batches of inputs, ``(B, 4, 120, 120)`` each, at least one; B should be a few dozen.
 
     Raises:
         ValueRangeError: If there is no batch.
@@ -86,7 +87,7 @@ def measure_statistics(network: nn.Module, batches: Iterable[torch.Tensor]) -> N
     count = 0
 
     def measure(layer: nn.BatchNorm2d, arguments: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
-        # The hook's result replaces the layer's: normalised by this batch, statistics averaged over all so far.
+        # The hook's result replaces the layer's: normalised by this batch, with statistics averaged over all so far.
         momentum = 1.0 / count
         return functional.batch_norm(
             arguments[0], layer.running_mean, layer.running_var, layer.weight, layer.bias, True, momentum, layer.eps

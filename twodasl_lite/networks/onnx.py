@@ -1,4 +1,4 @@
-"""Trained networks for other programs: ONNX, checked before it is written."""
+"""Export of trained networks to ONNX; each graph is verified before the file is written."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from twodasl_lite.networks.resnet import IN_CHANNELS
 from twodasl_lite.networks.weights import unwrap
 
 INPUT, WHITENED, RAW = "inputs", "whitened", "coefficients"
-"""Names of the exported graph's input and of its output, without and with a whitening."""
+"""Names of the exported graph's input, and of its output without and with a whitening."""
 TOLERANCE = 1e-4
-"""Largest difference between torch and onnxruntime that is accepted, in standard deviations of each coefficient."""
-_CHECKED_BATCHES = (1, 3)  # both the smallest and another one than the graph was traced with
+"""Largest accepted difference between torch and onnxruntime, in standard deviations of each coefficient."""
+_CHECKED_BATCHES = (1, 3)  # the smallest size, and one that differs from the traced size
 _TRACED_BATCH = 2
 
 
 class _Unwhitened(nn.Module):
-    """A network and its whitening as one."""
+    """A network followed by its un-whitening."""
 
     def __init__(self, network: nn.Module, whitening: Whitening) -> None:
         super().__init__()
@@ -48,27 +48,27 @@ def export_onnx(
     metadata: Mapping[str, object] | None = None,
     tolerance: float = TOLERANCE,
 ) -> float:
-    """Write a regressor as an ONNX file that takes any number of faces.
+    """Export a regressor to an ONNX file that takes any number of faces.
 
-    The graph's input is ``inputs`` ``(B, 4, 120, 120)``, see the ResNet. Before the file appears,
-    onnxruntime runs the graph on random pictures with landmark maps, for batches of 1 and 3, and the results must be
-    those of torch.
+    The graph's input is ``inputs`` ``(B, 4, 120, 120)``, see the ResNet. Before the file is written, onnxruntime runs
+    the graph on random pictures with landmark maps, for batches of 1 and 3, and the results must match torch's.
 
     Args:
-        network: A regressor, exported in evaluation mode, itself left as it is.
-        path: Where; missing folders are made.
-        whitening: If given, the graph's output is raw ``coefficients``; else it is ``whitened``. ``(B, num_outputs)``.
-        metadata: Facts to keep with the graph, as JSON under the key ``twodasl_lite``.
-        tolerance: Largest difference accepted, in standard deviations of each coefficient.
+        network: Regressor to export, in evaluation mode; the original is not changed.
+        path: Path of the file; missing folders are created.
+        whitening: Whitening of the network's outputs. With it, the graph's output is raw ``coefficients``, without it
+            ``whitened``; ``(B, num_outputs)``.
+        metadata: Metadata stored with the graph, as JSON under the key ``twodasl_lite``.
+        tolerance: Largest accepted difference, in standard deviations of each coefficient.
 
     Returns:
         The largest difference found, in the same units.
 
     Raises:
-        MissingDependencyError: Without the packages onnx, onnxscript and onnxruntime.
-        ShapeError: If the whitening's size is not the network's.
-        ValueRangeError: If the difference is larger.
-        OSError: If the disk is full or the place not writable; no partial file is left.
+        MissingDependencyError: If onnx, onnxscript or onnxruntime is not installed.
+        ShapeError: If the whitening's size differs from the network's.
+        ValueRangeError: If the difference is larger than the tolerance.
+        OSError: If the disk is full or the path not writable; no partial file is left.
     """
     inner = unwrap(network)
     if whitening is not None and whitening.mean.shape[0] != inner.num_outputs:
@@ -90,22 +90,22 @@ def write_graph(
     metadata: Mapping[str, object] | None = None,
     tolerance: float = TOLERANCE,
 ) -> float:
-    """Write a module with one input and one output as an ONNX file for any number of rows, checked with onnxruntime.
+    """Export a module with one input and one output to ONNX for any batch size, and verify it with onnxruntime.
 
     Args:
         model: The module on the CPU; it is set to evaluation mode.
-        path: Where; missing folders are made.
-        examples: From a number of rows to inputs to try.
-        names: Of the input and of the output.
-        std: ``(D,)`` what a difference in each output is divided by; nothing by default.
-        metadata: As for :func:`export_onnx`.
-        tolerance: Likewise.
+        path: Path of the file; missing folders are created.
+        examples: Function from a batch size to example inputs.
+        names: Names of the input and of the output.
+        std: Standard deviation by which the difference in each output is divided, ``(D,)``; by default one.
+        metadata: Metadata stored with the graph, as for :func:`export_onnx`.
+        tolerance: Largest accepted difference, as for :func:`export_onnx`.
 
     Returns:
         The largest difference found for batches of 1 and 3.
 
     Raises:
-        MissingDependencyError: Without the packages onnx, onnxscript and onnxruntime.
+        MissingDependencyError: If onnx, onnxscript or onnxruntime is not installed.
         ValueRangeError: If the difference is larger than the tolerance.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -119,7 +119,7 @@ def write_graph(
     difference = _compare(model, content, examples, names[0], std)
     if not difference <= tolerance:
         raise ValueRangeError(
-            f"onnxruntime: found results {difference:.2g} deviations from torch's; expected at most {tolerance}"
+            f"onnxruntime: found results {difference:.2g} standard deviations from torch's; expected up to {tolerance}"
         )
     with whole_file(path) as file:
         file.write(content)
@@ -127,13 +127,13 @@ def write_graph(
 
 
 def _trace(model: nn.Module, inputs: torch.Tensor, names: tuple[str, str]):
-    """The graph as an ``onnx.ModelProto``, for any size of the batch."""
+    """The graph as an ``onnx.ModelProto``, for any batch size."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns of packages that no regressor uses
+    logger.setLevel(logging.ERROR)  # it warns about packages that no regressor uses
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch's, of torch's own internals
+            warnings.simplefilter("ignore", FutureWarning)  # by torch, about its own internals
             program = torch.onnx.export(
                 model,
                 (inputs,),
@@ -149,7 +149,7 @@ def _trace(model: nn.Module, inputs: torch.Tensor, names: tuple[str, str]):
 
 
 def _examples(count: int) -> torch.Tensor:
-    """Noise as pictures, and maps with about 18 points, ``(B, 4, 120, 120)``."""
+    """Random pictures and maps with about 18 points, ``(B, 4, 120, 120)``."""
     generator = torch.Generator().manual_seed(count)
     picture = torch.rand(count, IN_CHANNELS, CROP_SIZE, CROP_SIZE, generator=generator) * 2 - 1
     picture[:, -1] = torch.where(picture[:, -1] > 1 - 2 * 18 / CROP_SIZE**2, 1.0, -1.0)

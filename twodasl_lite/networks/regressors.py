@@ -1,4 +1,4 @@
-"""Every regressor by its name."""
+"""Construction of regressors by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twodasl_lite.networks.normalisation import NormKind
 from twodasl_lite.networks.resnet import NUM_OUTPUTS, RESNETS, ResNet
 
 REGRESSORS: tuple[str, ...] = (*RESNETS, LiteRegressor.name)
-"""The names that :func:`make_regressor` knows."""
+"""Names that :func:`make_regressor` accepts."""
 
 
 def make_regressor(name: str, num_outputs: int = NUM_OUTPUTS, norm: NormKind = "batch") -> nn.Module:
@@ -18,15 +18,15 @@ def make_regressor(name: str, num_outputs: int = NUM_OUTPUTS, norm: NormKind = "
 
     Args:
         name: ``"resnet50"`` (the released layout), ``"resnet34"``, ``"resnet18"`` or ``"lite"``.
-        num_outputs: Coefficients; the layout's size.
+        num_outputs: Number of coefficients; the layout's size.
         norm: ``"batch"``, ``"group"`` or ``"frozen"``, see :mod:`twodasl_lite.networks.normalisation`.
 
     Returns:
-        A network from ``(B, 4, 120, 120)`` to whitened ``(B, num_outputs)``, with its choices as the attributes
+        A network from ``(B, 4, 120, 120)`` to whitened ``(B, num_outputs)``, with the arguments as attributes
         ``name``, ``num_outputs`` and ``norm``.
 
     Raises:
-        ValueRangeError: If a choice does not exist.
+        ValueRangeError: If an argument is unknown or out of range.
     """
     if name not in REGRESSORS:
         raise ValueRangeError(f"name: found {name!r}; expected one of {', '.join(REGRESSORS)}")
@@ -38,5 +38,5 @@ def make_regressor(name: str, num_outputs: int = NUM_OUTPUTS, norm: NormKind = "
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Number of learnt values (statistics of normalisations not among them)."""
+    """Number of learnt parameters (without normalisation statistics)."""
     return sum(parameter.numel() for parameter in network.parameters())

@@ -2,14 +2,14 @@
 
 The regressor of the paper (Tu et al. 2021, section III; the layout is that of the public test code) is the ResNet of He
 et al. 2016 with three changes: four input channels (photo and landmark map), a last stage that keeps its resolution
-(strides 1, 2, 2, **1**), and a linear layer to 62 whitened coefficients. Parameter names are torchvision's, so
-released checkpoints and ImageNet weights fit by name. Explained in the chapter on the coefficient regressor.
+(strides 1, 2, 2, **1**), and a linear layer to 62 whitened coefficients. Parameter names are torchvision's, so that
+released checkpoints and ImageNet weights load by name. Explained in the chapter on the coefficient regressor.
 
 Sizes for a 120 x 120 input::
 
     stem 7x7/2  60 x 60     max pool 3x3/2  30 x 30
     layer1      30 x 30     layer2          15 x 15     layer3  8 x 8     layer4  8 x 8
-    average pool 7x7/2  1 x 1 (the last row and column of the 8 x 8 stay out)     linear to 62
+    average pool 7x7/2  1 x 1 (ignores the last row and column of the 8 x 8)      linear to 62
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from twodasl_lite.errors import ValueRangeError, check_shape
 from twodasl_lite.networks.normalisation import Norm, NormKind, make_norm
 
 IN_CHANNELS = 4
-"""Red, green, blue, landmark map."""
+"""Number of input channels: red, green, blue, landmark map."""
 NUM_OUTPUTS = CoefficientLayout().size
-"""The paper's 62 coefficients."""
+"""Number of coefficients in the paper: 62."""
 STAGE_CHANNELS = (64, 128, 256, 512)
 STAGE_STRIDES = (1, 2, 2, 1)
 HEAD_STD = 0.01
-"""Standard deviation of a new head's weights (ours): a new regressor starts close to the mean face."""
+"""Standard deviation of the head's initial weights (ours): a new regressor starts close to the mean face."""
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut, the block of ResNet-18 and ResNet-34.
+    """Two 3x3 convolutions with a shortcut, the block of ResNet-18 and ResNet-34.
 
     Args:
         in_channels: Channels of the input.
         channels: Channels of the convolutions; the output has ``channels * expansion``.
         stride: Stride of the first convolution.
-        norm: Makes a normalisation layer for a number of channels.
+        norm: Function from a number of channels to a normalisation layer.
     """
 
     expansion = 1
@@ -54,14 +54,14 @@ class BasicBlock(nn.Module):
         self.downsample = _shortcut(in_channels, channels * self.expansion, stride, norm)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``(B, Cin, H, W)`` to ``(B, C, H / stride, W / stride)``."""
+        """Map ``(B, Cin, H, W)`` to ``(B, C, H / stride, W / stride)``."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         return self.relu(out + (x if self.downsample is None else self.downsample(x)))
 
 
 class Bottleneck(nn.Module):
-    """Convolutions 1x1, 3x3, 1x1 around a shortcut, the block of ResNet-50; arguments as :class:`BasicBlock`."""
+    """Convolutions 1x1, 3x3, 1x1 with a shortcut, the block of ResNet-50; arguments as for :class:`BasicBlock`."""
 
     expansion = 4
 
@@ -78,7 +78,7 @@ class Bottleneck(nn.Module):
         self.downsample = _shortcut(in_channels, out_channels, stride, norm)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``(B, Cin, H, W)`` to ``(B, 4 C, H / stride, W / stride)``."""
+        """Map ``(B, Cin, H, W)`` to ``(B, 4 C, H / stride, W / stride)``."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
@@ -86,7 +86,7 @@ class Bottleneck(nn.Module):
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, norm: Norm) -> nn.Sequential | None:
-    """The shortcut's projection, where the block changes size."""
+    """The shortcut's projection, if the block changes the size."""
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), norm(out_channels))
@@ -97,7 +97,7 @@ RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] 
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
 }
-"""Name to block and number of blocks in each stage."""
+"""Name to type of block and number of blocks in each stage."""
 
 
 class ResNet(nn.Module):
@@ -105,11 +105,11 @@ class ResNet(nn.Module):
 
     Args:
         name: ``"resnet18"``, ``"resnet34"`` or ``"resnet50"``; the last is the released network.
-        num_outputs: Coefficients.
+        num_outputs: Number of coefficients.
         norm: Normalisation, see :mod:`twodasl_lite.networks.normalisation`.
 
     Raises:
-        ValueRangeError: If there is no such network or normalisation.
+        ValueRangeError: If the network or normalisation is unknown.
 
     Example:
         >>> sum(p.numel() for p in ResNet("resnet50").parameters())
@@ -139,11 +139,11 @@ class ResNet(nn.Module):
         initialise(self, self.fc)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Regress.
+        """Predict coefficients.
 
         Args:
-            inputs: ``(B, 4, 120, 120)``: RGB as :func:`twodasl_lite.images.photo_to_tensor` makes it, and
-                :func:`twodasl_lite.landmarks.landmark_map`.
+            inputs: RGB from :func:`twodasl_lite.images.photo_to_tensor` and the map from
+                :func:`twodasl_lite.landmarks.landmark_map`, ``(B, 4, 120, 120)``.
 
         Returns:
             Whitened coefficients ``(B, num_outputs)``.
@@ -159,7 +159,7 @@ class ResNet(nn.Module):
 
 
 def initialise(network: nn.Module, head: nn.Linear) -> None:
-    """Random weights: He et al. 2015 by fan-out for convolutions, as the released code; a small head (ours)."""
+    """Set random weights: He et al. 2015 by fan-out for convolutions, as in the released code; a small head (ours)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

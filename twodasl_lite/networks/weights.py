@@ -1,13 +1,14 @@
-"""Weights in files: those of others read safely, our own in safetensors with everything needed to use them.
+"""Files of weights: published ones, read safely, and our own in safetensors with everything needed to use them.
 
 * :func:`load_released`: the checkpoints published with 2DASL (``.pth.tar``).
-* :func:`load_imagenet`: ImageNet weights in torchvision's format as a start.
-* :func:`save_regressor`, :func:`load_regressor`: a trained network with its whitening and what it was trained for.
+* :func:`load_imagenet`: ImageNet weights in torchvision's format, as initial weights.
+* :func:`save_regressor`, :func:`load_regressor`: a trained network with its whitening and metadata.
 
-The same weights and facts give the same bytes, so that a file's checksum says something (:func:`safetensors_bytes`).
+Equal weights and metadata give equal bytes, so that checksums can be compared (:func:`safetensors_bytes`).
 
-No file is ever unpickled freely: torch's restricted reader admits tensors and plain containers, safetensors holds no
-code at all. What does not fit is refused with the file's name, what was found and what was expected.
+No file is unpickled without restrictions: torch's restricted reader allows only tensors and plain containers, and
+safetensors contains no code at all. A file that does not match raises an error with its name, what was found and what
+was expected.
 """
 
 from __future__ import annotations
@@ -36,31 +37,31 @@ from twodasl_lite.networks.resnet import IN_CHANNELS, ResNet
 RELEASED_KEY = "res_state_dict"
 RELEASED_PREFIX = "module."
 BGR_TO_RGB = (2, 1, 0, 3)
-"""Order of the released first convolution's input channels in which this package feeds it; the map stays last."""
+"""Permutation of the released first convolution's input channels to this package's order; the map stays last."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""With which torchvision's networks see RGB in [0, 1]."""
+"""Mean and standard deviation with which torchvision's networks normalise RGB in [0, 1]."""
 
-_COUNTER = "num_batches_tracked"  # absent from files of torch before 0.4.1; nothing is computed with it
+_COUNTER = "num_batches_tracked"  # missing in files of torch before 0.4.1; no computation uses it
 _FORMAT = "twodasl_lite.regressor"
 _VERSION = "1"
 _NETWORK = "network."
 _WHITENING = "whitening."
-_SHOWN = 3  # entries of a list that a message names
+_SHOWN = 3  # number of entries that a message lists
 
 
-# --------------------------------------------------------------------------------------------- reading of any kind
+# ------------------------------------------------------------------------------------------------- reading files
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
 
 
 def _read_pickled(path: Path, expected: str) -> object:
-    """The content of a file that torch saved, without running code from it."""
+    """The content of a file saved by torch, read without running code from it."""
     if not path.is_file():
         raise FileFormatError(path, "a folder" if path.is_dir() else "no such file", expected)
     if tarfile.is_tarfile(path):
-        # A container torch has not written since 2017; its reader could be tricked before torch 2.6 (CVE-2025-32434).
+        # A container that torch has not written since 2017; its reader was vulnerable before 2.6 (CVE-2025-32434).
         raise FileFormatError(path, "a tar archive", f"{expected}, as torch.save writes it")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -69,7 +70,7 @@ def _read_pickled(path: Path, expected: str) -> object:
         raise FileFormatError(
             path, f"something other than tensors ({reason})", f"{expected} of plain tensors"
         ) from error
-    except Exception as error:  # a damaged file makes torch raise nearly anything
+    except Exception as error:  # for damaged files, torch raises almost any exception
         raise FileFormatError(path, f"a damaged file ({type(error).__name__}: {error})"[:300], expected) from error
 
 
@@ -83,7 +84,7 @@ def _check_state(path: Path, state: object, expected: str) -> dict[str, torch.Te
 
 
 def _load_state(path: Path, network: nn.Module, state: dict[str, torch.Tensor], skip: str | None = None) -> None:
-    """Copy entries into a network of the same names and shapes; entries that start with ``skip`` may stay out."""
+    """Copy entries into a network with the same names and shapes, except those that start with ``skip``."""
     wanted = {k: v for k, v in network.state_dict().items() if skip is None or not k.startswith(skip)}
     expected = f"the entries of {network.name} with {network.norm} normalisation"
     state = {k: v for k, v in state.items() if skip is None or not k.startswith(skip)}
@@ -110,24 +111,25 @@ def _load_state(path: Path, network: nn.Module, state: dict[str, torch.Tensor], 
             value.copy_(state[name])
 
 
-# --------------------------------------------------------------------------------------------- weights of others
+# --------------------------------------------------------------------------------------------- published weights
 def load_released(path: str | os.PathLike[str], norm: NormKind = "batch") -> ResNet:
-    """Read a checkpoint that was published with 2DASL.
+    """Read a checkpoint published with 2DASL.
 
     The file holds ``{"res_state_dict": {"module.<name>": tensor}}``. The prefix is dropped, and the first convolution's
-    input channels are reordered from BGR, which the authors' code fed, to RGB: the network takes the same inputs as
-    every other here. Its outputs are whitened with the *published* mean and deviation of 3DDFA's Basel coefficients.
+    input channels are reordered from BGR, which the authors' code uses, to RGB, so that the network takes the same
+    inputs as all others here. Its outputs are whitened with the *published* mean and standard deviation of 3DDFA's
+    Basel coefficients.
 
     Args:
         path: The ``.pth.tar`` file.
-        norm: ``"batch"``, or ``"frozen"`` to train on with the file's statistics.
+        norm: ``"batch"``, or ``"frozen"`` to continue training with the file's statistics.
 
     Returns:
         A ``"resnet50"`` in evaluation mode.
 
     Raises:
-        FileFormatError: If the file is missing, damaged, holds anything but tensors, or lacks an entry, has one too
-            many, or one of a wrong shape.
+        FileFormatError: If the file is missing, damaged, holds anything but tensors, or has missing entries, unknown
+            entries or entries of a wrong shape.
         ValueRangeError: If ``norm`` has no statistics to load.
     """
     path = Path(path)
@@ -147,24 +149,24 @@ def load_released(path: str | os.PathLike[str], norm: NormKind = "batch") -> Res
 
 
 def load_imagenet(network: ResNet, path: str | os.PathLike[str]) -> None:
-    """Start a ResNet from ImageNet weights in torchvision's format (``resnet50-….pth``).
+    """Initialise a ResNet with ImageNet weights in torchvision's format (``resnet50-….pth``).
 
-    * The head is left as it is: it has other outputs.
-    * The first convolution gets a fourth input channel of **zeros**: the network starts as the one that was trained on
-      ImageNet, whatever the landmark map shows, and learns the map's weights from there (their gradient is not zero).
-    * torchvision's networks see ``(v / 255 - mean) / std``, ours ``(v - 127.5) / 128``. The difference is a factor and
-      an offset per colour; the factor goes into the weights, the offset into the running mean behind them.
-      Inside the picture the stem then computes exactly the same; at the border the padding is mid-grey here and the
-      mean colour there.
-    * The last stage keeps its resolution here and halves it there; its weights fit all the same.
+    * The head is not changed: it has other outputs.
+    * The first convolution gets a fourth input channel of **zeros**: the network starts as the ImageNet network,
+      whatever the landmark map shows, and learns the map's weights from there (their gradient is not zero).
+    * The input of torchvision's networks is ``(v / 255 - mean) / std``, ours is ``(v - 127.5) / 128``. They differ by a
+      factor and an offset per colour; the factor goes into the weights, the offset into the running mean after them.
+      Inside the picture the stem then computes exactly the same; at the border, the padding is mid-grey here and the
+      mean colour in torchvision.
+    * The last stage keeps its resolution here and halves it in torchvision; the shapes of its weights are the same.
 
     Args:
         network: A ResNet with ``"batch"`` or ``"frozen"`` normalisation, changed in place.
-        path: The file, of the same depth.
+        path: File with the weights of a network of the same depth.
 
     Raises:
-        FileFormatError: If the file is missing, damaged, holds anything but tensors, or does not fit.
-        ValueRangeError: If the network is no ResNet or has group normalisation, which has no statistics.
+        FileFormatError: If the file is missing, damaged, holds anything but tensors, or does not match.
+        ValueRangeError: If the network is not a ResNet or has group normalisation, which has no statistics.
     """
     path = Path(path)
     if not isinstance(network, ResNet):
@@ -194,14 +196,14 @@ def _check_norm(norm: str) -> None:
         raise ValueRangeError("norm: found 'group', which has no statistics to load; expected 'batch' or 'frozen'")
 
 
-# --------------------------------------------------------------------------------------------- our own
+# ------------------------------------------------------------------------------------------------- our own weights
 class TrainedRegressor(NamedTuple):
-    """A network that can be used.
+    """A trained network with its whitening and metadata.
 
     Attributes:
         network: Regressor in evaluation mode.
         whitening: Whitening that maps its outputs to raw coefficients.
-        metadata: What it was trained for: see :func:`save_regressor`.
+        metadata: Metadata of its training, see :func:`save_regressor`.
     """
 
     network: nn.Module
@@ -215,16 +217,16 @@ class TrainedRegressor(NamedTuple):
 
     @property
     def pose(self) -> PoseForm:
-        """How its 12 pose numbers are read."""
+        """Interpretation of its 12 pose numbers."""
         return self.metadata.get("pose", "free")
 
 
 def unwrap(network: nn.Module) -> nn.Module:
-    """The regressor inside what ``torch.compile`` and ``DistributedDataParallel`` put around it."""
+    """The regressor inside the wrappers of ``torch.compile`` and ``DistributedDataParallel``."""
     while not hasattr(network, "num_outputs") or hasattr(network, "_orig_mod"):
         inner = getattr(network, "_orig_mod", None) or getattr(network, "module", None)
         if inner is None:
-            raise ValueRangeError(f"network: found {type(network).__name__}; expected one of make_regressor")
+            raise ValueRangeError(f"network: found {type(network).__name__}; expected a regressor from make_regressor")
         network = inner
     return network
 
@@ -232,23 +234,23 @@ def unwrap(network: nn.Module) -> nn.Module:
 def save_regressor(
     path: str | os.PathLike[str], network: nn.Module, whitening: Whitening, metadata: Mapping[str, object]
 ) -> None:
-    """Write a network, its whitening and what belongs to them into one safetensors file, whole or not at all.
+    """Write a network with its whitening and metadata to one safetensors file, whole or not at all.
 
     Args:
-        path: Where; missing folders are made.
+        path: Path of the file; missing folders are created.
         network: A regressor, wrapped or not.
         whitening: Whitening of its outputs.
-        metadata: Facts that JSON can hold. ``"map_kind"`` (which landmark map it was trained with) is needed;
-            ``"layout"`` (numbers of shape and expression coefficients) is the paper's 40 and 10 where absent, and
-            ``"pose"`` (how the 12 pose numbers are read) is ``"free"``;
-            ``"face_model"`` is where :func:`twodasl_lite.morphable.fingerprint.face_fingerprint` belongs. ``"name"``,
-            ``"norm"`` and ``"num_outputs"`` are added.
+        metadata: JSON-serialisable metadata. ``"map_kind"`` (the kind of landmark map it was trained with) is required.
+            ``"layout"`` (numbers of shape and expression coefficients) defaults to the paper's 40 and 10, ``"pose"``
+            (interpretation of the 12 pose numbers) to ``"free"``. ``"face_model"`` is for the result of
+            :func:`twodasl_lite.morphable.fingerprint.face_fingerprint`. ``"name"``, ``"norm"`` and ``"num_outputs"``
+            are added.
 
     Raises:
-        MissingDependencyError: Without the package safetensors.
+        MissingDependencyError: If safetensors is not installed.
         ShapeError: If network, whitening and layout differ in size.
-        ValueRangeError: If the metadata lacks a fact or cannot be written.
-        OSError: If the disk is full or the place not writable; no partial file is left.
+        ValueRangeError: If the metadata is incomplete or cannot be written.
+        OSError: If the disk is full or the path not writable; no partial file is left.
     """
     require("safetensors", "train", "saving weights")
     inner = unwrap(network)
@@ -268,18 +270,18 @@ def save_regressor(
 
 
 def safetensors_bytes(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
-    """Tensors as a safetensors file that is the same whenever names, numbers and metadata are.
+    """Serialise tensors to safetensors so that equal names, values and metadata give equal bytes.
 
-    The library writes the header in the order of a hash table that is seeded anew in every process. It is a JSON
-    object, whose order means nothing, so it is written again here with its keys sorted. The numbers behind it come in
-    the library's own order, which depends on types and names alone.
+    The library writes the header in the order of a hash table, which is seeded anew in every process. The header is a
+    JSON object, in which order has no meaning, so it is rewritten here with sorted keys. The values after it are in the
+    library's order, which depends only on types and names.
 
     Args:
-        tensors: Name to tensor; contiguous, and none sharing memory with another.
-        metadata: Facts that go into the header.
+        tensors: Name to tensor; contiguous, without shared memory.
+        metadata: Metadata for the header.
 
     Raises:
-        MissingDependencyError: Without the package safetensors.
+        MissingDependencyError: If safetensors is not installed.
     """
     content = require("safetensors.torch", "train", "saving weights").save(
         dict(tensors), metadata=dict(metadata) if metadata else None
@@ -288,23 +290,23 @@ def safetensors_bytes(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str
     header = json.dumps(
         json.loads(content[8:start]), sort_keys=True, separators=(",", ":"), ensure_ascii=False
     ).encode()
-    header += b" " * (-len(header) % 8)  # the numbers begin at a multiple of 8, as the format asks
+    header += b" " * (-len(header) % 8)  # the values begin at a multiple of 8, as the format requires
     return len(header).to_bytes(8, "little") + header + content[start:]
 
 
 def load_regressor(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> TrainedRegressor:
-    """Read a file of :func:`save_regressor`.
+    """Read a file written by :func:`save_regressor`.
 
     Args:
         path: The file.
         device: Device for the network and its whitening.
 
     Returns:
-        Network (in evaluation mode), whitening, metadata.
+        Network (in evaluation mode), whitening and metadata.
 
     Raises:
-        MissingDependencyError: Without the package safetensors.
-        FileFormatError: If the file is missing, damaged, of another kind or version, or its parts do not fit.
+        MissingDependencyError: If safetensors is not installed.
+        FileFormatError: If the file is missing, damaged, of another format or version, or its parts do not match.
     """
     safetensors = require("safetensors", "train", "loading weights")
     path = Path(path)
@@ -334,7 +336,7 @@ def load_regressor(path: str | os.PathLike[str], device: torch.device | str = "c
 
 
 def _check_metadata(metadata: Mapping[str, object], whitening: Whitening) -> dict[str, object]:
-    """Complete the facts and see that they agree."""
+    """Add defaults to the metadata and check that it is consistent."""
     facts = dict(metadata)
     if facts.get("map_kind") not in MAP_KINDS:
         found = repr(facts["map_kind"]) if "map_kind" in facts else "none"

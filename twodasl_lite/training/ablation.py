@@ -1,12 +1,12 @@
-"""Which of the losses carry the gain: the same run with more and more of them, several seeds each.
+"""Ablation of the losses: the same run with different combinations of them, several seeds each.
 
-The rows are the configurations ``ablation/...``: labelled pictures alone; with plain 2D landmark supervision, the
-honest second baseline; with each further loss added to that; with all four. All rows of a seed begin with the same
-weights and see the same labelled pictures in the same order. Each run leaves the errors of all test pictures behind, so
-rows are compared picture by picture and seed by seed.
+The rows are the configurations ``ablation/...``: labelled pictures only; with plain 2D landmark supervision, the fair
+second baseline; with each further loss added to that; with all four. All rows of a seed start from the same weights and
+see the same labelled pictures in the same order. Each run stores the errors of all test pictures, so that rows are
+compared picture by picture and seed by seed.
 
-Runs are folders ``ROW/seed-N``; those that are finished are not made again, and one that was interrupted goes on from
-its checkpoint. Explained in the chapter "Training 2DASL".
+Runs are folders ``ROW/seed-N``; finished runs are not repeated, and an interrupted one continues from its checkpoint.
+Explained in the chapter "Training 2DASL".
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from twodasl_lite.training.validation import MEASURES, evaluate_on
 
 Size = Literal["cpu", "gpu"]
 BASES: dict[Size, str] = {"cpu": "lite-cpu", "gpu": "ablation-gpu"}
-"""What the rows stand on."""
+"""Base configuration of the rows, by size."""
 
 LABELLED, LANDMARKS_2D = "labelled", "+landmarks_2d"
 ROWS = (
@@ -57,7 +57,7 @@ MEASURE_TITLES = {
     "landmarks_3d_without_detector": "68 landmarks, 3D, without a detector",
     "vertices_3d_without_detector": "all vertices, 3D, without a detector",
 }
-"""Measure in logs and tables to its name in figures."""
+"""Name of each measure in logs and tables to its title in figures."""
 
 _ALONE = "_without_detector"
 _COLUMNS = (*MEASURES, *(name + _ALONE for name in MEASURES))
@@ -66,7 +66,7 @@ _FORMAT, _VERSION = "twodasl_lite.test_errors", 1
 
 
 class _Settings(NamedTuple):
-    """What all runs share."""
+    """Settings shared by all runs."""
 
     folder: Path
     device: str | None
@@ -79,12 +79,12 @@ def row_config(row: str, seed: int = 0, size: Size = "cpu", overrides: Sequence[
 
     Args:
         row: One of :data:`ROWS`.
-        seed: Of the run.
-        size: On what the row stands: minutes on a CPU, or a larger run on a GPU.
-        overrides: ``"key=value"`` words.
+        seed: Seed of the run.
+        size: Size of the base configuration: minutes on a CPU, or a larger run on a GPU.
+        overrides: Overrides, ``"key=value"``.
 
     Raises:
-        ValueRangeError: If there is no such row or size.
+        ValueRangeError: If the row or size is unknown.
     """
     if row not in ROWS:
         raise ValueRangeError(f"row: found {row!r}; expected one of {', '.join(ROWS)}")
@@ -105,25 +105,25 @@ def ablate(
     jobs: int = 1,
     train_missing: bool = True,
 ) -> dict[str, Any]:
-    """Make the runs that are not there yet, and the table of all.
+    """Train the missing runs, and compare all runs in a table.
 
     Args:
-        folder: Where runs and table go.
-        size: ``"cpu"`` or ``"gpu"``.
-        rows: Which rows; all by default.
-        seeds: Which seeds.
-        overrides: ``"key=value"`` words for every run.
-        device: Where to compute; a GPU where there is one by default.
-        threads: Of each run, on a CPU; with several jobs each has one.
-        jobs: Runs at the same time.
-        train_missing: Whether to train; without, the table is made of the runs that are there.
+        folder: Folder of the runs and the table.
+        size: Size of the runs, ``"cpu"`` or ``"gpu"``.
+        rows: Rows to train; by default all.
+        seeds: Seeds to train.
+        overrides: Overrides for every run, ``"key=value"``.
+        device: Device to compute on; by default a GPU if there is one.
+        threads: CPU threads of each run; with several jobs each run has one.
+        jobs: Number of parallel runs.
+        train_missing: Whether to train missing runs; otherwise the table compares only existing ones.
 
     Returns:
-        The table, as it is written to ``table.json``: errors as fractions, by yaw bin, with intervals; differences to
-        both baselines; provenance.
+        The table, as written to ``table.json``: errors as fractions, by yaw bin, with confidence intervals; differences
+        to both baselines; provenance.
 
     Raises:
-        TwodaslError: If a run fails, or there is none to compare.
+        TwodaslError: If a run fails, or there is no run to compare.
     """
     folder, rows = Path(folder), list(rows or ROWS)
     configs = {(row, seed): row_config(row, seed, size, overrides) for seed in seeds for row in rows}
@@ -147,7 +147,7 @@ def _run_folder(folder: Path, row: str, seed: int) -> Path:
 
 
 def _draw(configs: Mapping[tuple[str, int], TrainConfig], wanted: Sequence[tuple[str, int]]) -> None:
-    """Put all pictures into the cache before the runs begin: they share them."""
+    """Render all pictures into the cache before the runs start, because they share them."""
     model, done = load_face_model(CoefficientLayout()), set()
     for key in wanted:
         data = configs[key].data
@@ -199,28 +199,28 @@ def _make_run(settings: _Settings, task: tuple[tuple[str, int], TrainConfig]) ->
 
 
 def _training_seconds(folder: Path) -> float:
-    """Seconds of training, over all the pieces of an interrupted run."""
+    """Seconds of training, summed over the pieces of an interrupted run."""
     return round(sum(line["seconds"] for line in read_log(folder) if line["kind"] in ("end", "pause")), 1)
 
 
 # ------------------------------------------------------------------------------------------------------- the table
 def read_errors(folder: str | Path, row: str, seed: int) -> dict[str, torch.Tensor]:
-    """Errors of the test pictures of one run, ``(N,)`` each: ``yaw``, ``landmarks_2d``, ...
+    """Errors of one run on the test pictures, ``(N,)`` each: ``yaw``, ``landmarks_2d``, ...
 
     Raises:
-        FileFormatError: If the run is not there or its file damaged.
+        FileFormatError: If the run does not exist or its file is damaged.
     """
     path = _run_folder(Path(folder), row, seed) / _ERRORS_FILE
     return read_archive(path, _FORMAT, _VERSION, required=("yaw", *_COLUMNS))[0]
 
 
 def make_table(folder: str | Path, rows: Sequence[str] = ROWS, seeds: Sequence[int] = (0, 1, 2)) -> dict[str, Any]:
-    """Compare the runs that are there.
+    """Compare the finished runs.
 
     Args:
-        folder: Of the ablation.
-        rows: Which rows; those without a finished run are left out.
-        seeds: Which seeds; a row has those whose run is finished.
+        folder: Folder of the ablation.
+        rows: Rows to compare; those without a finished run are left out.
+        seeds: Seeds to compare; unfinished runs are left out.
 
     Returns:
         See :func:`ablate`.
@@ -277,7 +277,7 @@ def _read_result(path: Path) -> dict[str, Any]:
 def _differences(
     runs: Mapping[int, Mapping[str, torch.Tensor]], others: Mapping[int, Mapping[str, torch.Tensor]], yaw: torch.Tensor
 ) -> dict[str, Any]:
-    """Paired differences of balanced errors, over the seeds that both have: of all together, and of each."""
+    """Paired differences of balanced errors over the seeds that both rows have, overall and for each seed."""
     common = [seed for seed in runs if seed in others]
 
     def one(name: str, seeds: Sequence[int]) -> dict[str, float | bool]:
@@ -291,7 +291,7 @@ def _differences(
 
 
 def table_of(entry: Mapping[str, Any]) -> Table:
-    """A measure of a row, for instance ``table["rows"]["all"]["landmarks_2d"]``, as a table that prints itself."""
+    """A row's entry for one measure, for instance ``table["rows"]["all"]["landmarks_2d"]``, as a printable table."""
     bins = tuple(entry["bins"].values())
     ends = entry.get("intervals", {})
     return Table(
@@ -307,7 +307,7 @@ def table_of(entry: Mapping[str, Any]) -> Table:
 
 
 def print_table(table: Mapping[str, Any]) -> None:
-    """Print the table, and how much each row differs from both baselines."""
+    """Print the table and the difference of each row to both baselines."""
     for name in (*MEASURES, "landmarks_2d" + _ALONE):
         title = MEASURE_TITLES[name]
         print(f"\n{title}\n")
@@ -325,15 +325,15 @@ def print_table(table: Mapping[str, Any]) -> None:
 
 
 def print_gain(table: Mapping[str, Any], row: str, baseline: str = LANDMARKS_2D) -> None:
-    """Print what a row changes against another one, a line for each measure, in points of balanced NME.
+    """Print the difference of a row to a baseline, one line per measure, in percentage points of balanced NME.
 
     Args:
         table: The ablation's table.
-        row: Which row.
-        baseline: Compared with which.
+        row: Name of the row.
+        baseline: Name of the row that it is compared with.
 
     Raises:
-        ValueRangeError: If the table has no such row, or did not compare it with that baseline.
+        ValueRangeError: If the table has no such row, or no comparison with this baseline.
     """
     compared = {name: entry["against"] for name, entry in table["rows"].items() if baseline in entry["against"]}
     if row not in compared:

@@ -1,7 +1,7 @@
-"""Pictures moved, turned and relit at random, so that a network does not learn a small set by heart.
+"""Augmentation: random shifts, rotations, scales and lighting, so that a network does not memorise a small dataset.
 
-A similarity of the picture plane about the middle of the crop takes landmarks along, and a weak-perspective pose
-exactly: turning and growing multiply its matrix, shifting adds to its translation. Depth grows with the face.
+A similarity transform of the picture plane about the centre of the crop applies to landmarks and, exactly, to a
+weak-perspective pose: rotation and scale multiply its matrix, the shift adds to its translation. Depth is scaled, too.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from twodasl_lite.training.config import AugmentConfig
 
 
 def augment(batch: FaceBatch, draws: Draws, config: AugmentConfig) -> FaceBatch:
-    """Change pictures, and with them what is known about them.
+    """Augment pictures together with their landmarks and coefficients.
 
-    ``visible`` and ``yaw`` stay: a point that leaves the picture is still where it is, and a turn in the picture plane
-    leaves the yaw of an upright head nearly as it was.
+    ``visible`` and ``yaw`` stay unchanged: a point outside the picture keeps its coordinates, and a rotation in the
+    picture plane hardly changes the yaw of an upright head.
 
     Args:
-        batch: The pictures.
-        draws: Random numbers of the B pictures.
-        config: How far to go; zero leaves things as they are.
+        batch: Batch of B pictures.
+        draws: Random numbers for the B pictures.
+        config: Strength of each change; zero switches it off.
 
     Returns:
-        The changed batch; the same one if there is nothing to change.
+        The augmented batch; the same one if there is nothing to change.
     """
     if config.shift or config.zoom or config.turn:
         batch = _move(batch, draws, config)
@@ -42,7 +42,7 @@ def augment(batch: FaceBatch, draws: Draws, config: AugmentConfig) -> FaceBatch:
 
 
 _WIDEST_BORDER = 0.3
-"""Of a black border, over the picture's side: faces that reach farther beyond their photo are rarely detected."""
+"""Largest width of a black border, over the picture's side: faces cut off further are rarely detected."""
 
 
 def _uniform(draws: Draws, purpose: str, limit: float, *shape: int) -> torch.Tensor:
@@ -59,7 +59,7 @@ def _move(batch: FaceBatch, draws: Draws, config: AugmentConfig) -> FaceBatch:
     middle = (CROP_SIZE - 1) / 2
 
     def moved(points: torch.Tensor) -> torch.Tensor:
-        """(B, P, 2 or 3) pixels."""
+        """Transform points ``(B, P, 2 or 3)`` in pixels."""
         flat = (points[..., :2] - middle) @ turn.mT + middle + shift[:, None]
         return torch.cat([flat, points[..., 2:] * scale[:, None, None]], dim=-1)
 
@@ -73,10 +73,10 @@ def _move(batch: FaceBatch, draws: Draws, config: AugmentConfig) -> FaceBatch:
 
 
 def _warp(images: torch.Tensor, turn: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """Pictures ``(B, 3, S, S)`` whose pixel p went to ``turn (p - middle) + middle + shift``; black comes in."""
+    """Move pixel p of pictures ``(B, 3, S, S)`` to ``turn (p - middle) + middle + shift``; the rest is black."""
     size = images.shape[-1]
     inverse = torch.linalg.inv(turn)  # (B, 2, 2)
-    # In units of half a picture, in which grids are: from -1 to 1 between the outer edges.
+    # In the units of affine_grid, half a picture: from -1 to 1 between the outer edges.
     back = torch.cat([inverse, -inverse @ shift[..., None] * (2 / size)], dim=-1)
     grid = functional.affine_grid(back, list(images.shape), align_corners=False)
     return functional.grid_sample(images.float(), grid, align_corners=False).round().to(images.dtype)
@@ -85,7 +85,7 @@ def _warp(images: torch.Tensor, turn: torch.Tensor, shift: torch.Tensor) -> torc
 def _move_pose(
     coefficients: torch.Tensor, scale: torch.Tensor, angle: torch.Tensor, shift: torch.Tensor
 ) -> torch.Tensor:
-    """Coefficients ``(B, D)`` of the moved faces. In their frame y is up and the middle of the crop at 60.5."""
+    """Coefficients ``(B, D)`` of the moved faces. In their frame y is up and the centre of the crop is at 60.5."""
     pose, shape, expression = Coefficients.unpack(coefficients)
     cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
     rows = [[cos, sin, zero], [-sin, cos, zero], [zero, zero, one]]
@@ -98,7 +98,7 @@ def _move_pose(
 
 
 def _relight(images: torch.Tensor, draws: Draws, light: float) -> torch.Tensor:
-    """Other contrast, brightness and balance of colours."""
+    """Change contrast, brightness and colour balance."""
     contrast = _uniform(draws, "contrast", light, 1).exp() * _uniform(draws, "colour", light / 2, 3).exp()  # (B, 3)
     brightness = 255 * _uniform(draws, "brightness", light / 2, 1)
     contrast, brightness = (part.to(images.device)[..., None, None] for part in (contrast, brightness))
@@ -108,7 +108,7 @@ def _relight(images: torch.Tensor, draws: Draws, light: float) -> torch.Tensor:
 
 
 def _blacken(images: torch.Tensor, draws: Draws, share: float) -> torch.Tensor:
-    """Black borders: what a crop holds of the outside of its photo."""
+    """Add black borders, as in crops that reach beyond their photo."""
     size = images.shape[-1]
     width = draws.uniform("augment border", 2) * _WIDEST_BORDER * size  # (B, 2) pixels, across and down
     # One direction or both; a corner is rarer than an edge.
@@ -116,7 +116,7 @@ def _blacken(images: torch.Tensor, draws: Draws, share: float) -> torch.Tensor:
     width = torch.where(has, width, torch.zeros_like(width))
     far = draws.uniform("augment which side", 2) < 0.5
     place = torch.arange(size, device=width.device) + 0.5  # (S,)
-    distance = torch.where(far[..., None], size - place, place)  # (B, 2, S) from the side that is black
+    distance = torch.where(far[..., None], size - place, place)  # (B, 2, S) from the black side
     kept = distance >= width[..., None]
     inside = kept[:, 1, :, None] & kept[:, 0, None, :]  # (B, S, S)
     return images * inside[:, None].to(images)

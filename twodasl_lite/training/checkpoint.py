@@ -1,12 +1,12 @@
-"""Checkpoints that hold all of a run, appear whole or not at all, and from which it goes on exactly.
+"""Checkpoints: they hold the full state of a run, appear whole or not at all, and allow an exact continuation.
 
 A checkpoint is a folder ``checkpoints/step-00000400``, written under another name and then renamed:
 
-* ``networks.safetensors``: weights of the regressor, its average and the critic; the same weights are the same bytes;
+* ``networks.safetensors``: weights of the regressor, its average and the critic; equal weights give equal bytes;
 * ``state.pt``: optimisers and random generators; loaded without running code (``weights_only``);
 * ``checkpoint.json``: step, configuration, code version, best validation so far.
 
-Trained networks alone, ``best.safetensors`` and the like, are written and read by
+Files with only a trained network, such as ``best.safetensors``, are written and read by
 :mod:`twodasl_lite.networks.weights`.
 """
 
@@ -31,13 +31,13 @@ _EXPECTED = f"a {_FORMAT}, version {_VERSION}"
 
 
 class Checkpoint(NamedTuple):
-    """A run at one step.
+    """State of a run at one step.
 
     Attributes:
-        step: Steps done.
+        step: Number of steps done.
         networks: ``"regressor"``, ``"average"``, ``"critic"`` to their state dictionaries.
-        state: Everything else that goes into ``torch.save``: tensors, numbers, lists and dictionaries of such.
-        facts: What goes into JSON.
+        state: Everything else that ``torch.save`` stores: tensors, numbers, and lists and dictionaries of them.
+        facts: Content of the JSON file.
     """
 
     step: int
@@ -47,7 +47,7 @@ class Checkpoint(NamedTuple):
 
 
 def random_state() -> dict[str, torch.Tensor]:
-    """States of torch's global random generators: what layers such as dropout draw from."""
+    """States of torch's global random generators, which layers such as dropout use."""
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
@@ -66,14 +66,14 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
 
     Args:
         run: The run's folder.
-        checkpoint: What to write.
-        keep: How many stay.
+        checkpoint: Checkpoint to write.
+        keep: Number of checkpoints to keep.
 
     Returns:
         The checkpoint's folder.
 
     Raises:
-        TwodaslError: If the disk is full or the place not writable; the checkpoints before stay as they are.
+        TwodaslError: If the disk is full or the folder not writable; earlier checkpoints stay intact.
     """
     folder = Path(run) / FOLDER
     final = folder / f"step-{checkpoint.step:08d}"
@@ -99,9 +99,9 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
         shutil.rmtree(part, ignore_errors=True)
         last = latest_checkpoint(run)
-        kept = f"the last good one is {last}" if last else "there is none before it"
+        kept = f"the last good one is {last}" if last else "there is no earlier one"
         raise TwodaslError(
-            f"{final}: the checkpoint could not be written ({error}); {kept}. Make room and go on with --resume"
+            f"{final}: the checkpoint could not be written ({error}); {kept}. Free disk space, then use --resume"
         ) from error
     for old in _all(run)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -116,7 +116,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power failure; not every system can."""
+    """Make a rename survive a power failure, where the system supports it."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -130,7 +130,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _unshared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Copies of tensors that share memory with another: safetensors refuses those."""
+    """Copy tensors that share memory with another, which safetensors does not allow."""
     seen: set[int] = set()
     result = {}
     for name, tensor in tensors.items():
@@ -154,11 +154,11 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
     """Read a checkpoint.
 
     Args:
-        path: Its folder.
-        device: Where the tensors go.
+        path: Folder of the checkpoint.
+        device: Device of the networks' tensors.
 
     Raises:
-        FileFormatError: If a file is missing, damaged or would run code.
+        FileFormatError: If a file is missing, damaged, or would run code when loaded.
     """
     safetensors = require("safetensors.torch", "train", "a checkpoint")
     path = Path(path)
@@ -182,7 +182,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
         network, _, key = name.partition(".")
         networks.setdefault(network, {})[key] = tensor
     try:
-        # On the CPU: the generators' states belong there, and optimisers move theirs to where the weights are.
+        # On the CPU: the generators' states must be there, and optimisers move their state to the weights' device.
         state = torch.load(path / _STATE, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise FileFormatError(path / _STATE, f"a damaged file ({error})", _EXPECTED) from error

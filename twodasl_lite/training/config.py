@@ -1,8 +1,8 @@
-"""What a training run is: small frozen dataclasses, read from a TOML file.
+"""Configuration of a training run: small frozen dataclasses, read from a TOML file.
 
-A file may stand on another (``base = "lite-cpu"``) and then says only what differs; ``--set a.b=value`` changes single
-values. Keys and values are checked when the file is read, and a wrong one is answered with the choices. Loss weights,
-rates and batch sizes are this project's: neither the paper nor the released code fixes them.
+A file may build on another (``base = "lite-cpu"``) and then lists only the differences; ``--set a.b=value`` overrides
+single values. An unknown key or an invalid value raises an error that lists the valid choices. Loss weights, learning
+rates and batch sizes are this project's: neither the paper nor the released code specifies them.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ Distance = Literal["squared", "huber"]
 Vertices = Literal["all", "landmarks"]
 
 SUPERVISED = ("pdc", "wpdc", "vdc")
-"""Losses of labelled pictures."""
+"""Losses on labelled pictures."""
 SELF_SUPERVISED = ("landmarks_2d", "landmarks_3d", "cycle", "critic")
-"""Losses of pictures with 2D landmarks alone."""
+"""Losses on pictures with only 2D landmarks."""
 
 _BASE = "base"
 
@@ -56,10 +56,10 @@ class NetworkConfig:
 
     name: RegressorName = "lite"
     norm: NormName = "batch"  # normalisation layers; "group" and "frozen" do not depend on how a batch is split
-    weights: str = ""  # start from these: .safetensors of a run, or .pth of torchvision; empty: from random ones
-    map: MapKind = "binary"  # form of the landmark map; only through "gaussian" do gradients reach the drawn points
-    pose: PoseForm = "completed"  # how the 12 pose numbers are read wherever vertices are decoded
-    map_dropout: float = 0.25  # share of pictures shown with an empty map, so that no detector is needed later
+    weights: str = ""  # initial weights: .safetensors of a run, or .pth of torchvision; empty: random
+    map: MapKind = "binary"  # kind of landmark map; only "gaussian" passes gradients to the points
+    pose: PoseForm = "completed"  # interpretation of the 12 pose numbers wherever vertices are decoded
+    map_dropout: float = 0.25  # share of pictures with an empty map, so that inference works without a detector
 
     def __post_init__(self) -> None:
         _share(self, "map_dropout")
@@ -67,13 +67,13 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How far pictures are changed at random, anew each time that they are shown; coefficients follow."""
+    """Strength of the augmentation, drawn anew in every step; landmarks and coefficients change with the picture."""
 
-    shift: float = 0.0  # pixels to each side
-    zoom: float = 0.0  # logarithm of the factor
-    turn: float = 0.0  # degrees in the picture plane
-    light: float = 0.0  # change of contrast, of brightness (share of white) and of each colour
-    border: float = 0.0  # share of pictures one or two of whose sides are black, as of faces at the edge of a photo
+    shift: float = 0.0  # largest shift in pixels, in each direction
+    zoom: float = 0.0  # largest logarithm of the scale
+    turn: float = 0.0  # largest rotation in the picture plane, in degrees
+    light: float = 0.0  # change of contrast, of brightness (fraction of white) and of each colour
+    border: float = 0.0  # share of pictures with one or two black sides, like faces at the edge of a photo
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "shift", "zoom", "turn", "light")
@@ -82,17 +82,18 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """Where pictures come from."""
+    """A source of pictures."""
 
     kind: SourceKind = "synthetic"
     world: str = ""  # synthetic: name of the world, or its TOML file
     path: str = ""  # shards: their folder or pattern; aflw: a clone of XgTu/2DASL, or a pack of it, without test faces
     seed: int = 0  # synthetic: seed of the world
-    start: int = 0  # synthetic: number of the first picture
-    count: int = 1000  # how many different pictures, at most; without meaning where data.hold = "stream" draws them
-    batch_size: int = 32  # pictures in a step, over all processes together
-    flip: bool = False  # also mirrored; not for labelled pictures, whose coefficients have no mirror image
-    # aflw: the map shows the points as a simulated detector finds them, anew each time; losses take them as marked.
+    start: int = 0  # synthetic: index of the first picture
+    count: int = 1000  # largest number of different pictures; ignored for pictures that data.hold = "stream" renders
+    batch_size: int = 32  # pictures per step, over all processes together
+    flip: bool = False  # also mirrored; not for labelled pictures: mirrored coefficients are unknown
+    # aflw: the map shows the points with a simulated detector's noise, drawn anew in every step; losses use the
+    # annotated points.
     map_noise: bool = False
     augment: AugmentConfig = AugmentConfig()
 
@@ -101,7 +102,7 @@ class SourceConfig:
         _at_least(self, 0, "start", "seed")
         wanted = "world" if self.kind == "synthetic" else "path"
         if not getattr(self, wanted):
-            raise ValueRangeError(f'{wanted}: found nothing; expected one for kind = "{self.kind}"')
+            raise ValueRangeError(f'{wanted}: found nothing; expected a value for kind = "{self.kind}"')
         if self.map_noise and self.kind != "aflw":
             raise ValueRangeError(
                 f'map_noise: found true for kind = "{self.kind}"; expected false: its points are a detector\'s already'
@@ -110,34 +111,35 @@ class SourceConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The four sets of pictures."""
+    """The four datasets."""
 
     labelled: SourceConfig = SourceConfig(world="labelled", count=8000)
     unlabelled: SourceConfig = SourceConfig(world="wild", count=20000, seed=1, flip=True)
     validation: SourceConfig = SourceConfig(world="wild", count=500, seed=2)
     test: SourceConfig = SourceConfig(world="wild", count=2000, seed=3)
-    face_model: str = ""  # file of the face model, of any format that can be read; empty: the book's
-    # Mean and deviation of the coefficients: a world's name, an .npz file, or empty for those of the labelled pictures.
-    # A frontal world's own would put faces in profile tens of deviations away; the published ones are of all poses too.
+    face_model: str = ""  # file of the face model, in any readable format; empty: the book's model
+    # Mean and standard deviation of the coefficients: a world's name, an .npz file, or empty for those of the labelled
+    # pictures. Those of a frontal world would put faces in profile tens of standard deviations away; the published ones
+    # are of all poses, too.
     whitening: str = "wild"
-    # Where pictures are held: main memory, or that of the GPU. "stream": drawn pictures are held nowhere; every batch
-    # is drawn beside the training step, new pictures each time, and photographs lie in the GPU's memory.
+    # Where pictures are held: in main memory, or in that of the GPU. "stream": synthetic pictures are not held; every
+    # batch is rendered in parallel to training, always new pictures, and photographs stay in the GPU's memory.
     hold: Literal["host", "device", "stream"] = "host"
-    processes: int = 2  # that draw pictures which are not in the cache yet
+    processes: int = 2  # processes that render pictures missing in the cache
 
 
 @dataclass(frozen=True)
 class SelfSupervisionConfig:
-    """Weights of the losses on pictures with 2D landmarks alone; a weight of zero leaves the loss out."""
+    """Weights of the losses on pictures with only 2D landmarks; a weight of zero switches the loss off."""
 
     landmarks_2d: float = 0.0
     landmarks_3d: float = 0.0
     cycle: float = 0.0
     critic: float = 0.0
-    distance: Distance = "squared"  # of the 2D landmark and the cycle loss; "huber" bears outliers
-    huber_delta: float = 0.03  # where Huber's loss turns linear, in units of face size
-    # Pixels: faces whose points span less count as of this size. That of whole faces: then all pictures weigh alike,
-    # where few points were marked too.
+    distance: Distance = "squared"  # of the 2D landmark and the cycle loss; "huber" is robust to outliers
+    huber_delta: float = 0.03  # distance at which the Huber loss becomes linear, in units of face size
+    # Lower limit of the face size in pixels. At the size of a whole face, all pictures have equal weight, even those
+    # with few annotated points.
     smallest_face: float = FACE_SIZE_FLOOR
     ramp_steps: int = 0  # steps over which the weights grow from zero
 
@@ -146,22 +148,22 @@ class SelfSupervisionConfig:
         if not self.huber_delta > 0:
             raise ValueRangeError(f"huber_delta: found {self.huber_delta}; expected a number above 0")
         if not self.smallest_face > 0:
-            raise ValueRangeError(f"smallest_face: found {self.smallest_face}; expected pixels, more than 0")
+            raise ValueRangeError(f"smallest_face: found {self.smallest_face}; expected a number of pixels above 0")
 
     @property
     def weights(self) -> dict[str, float]:
-        """Name to weight of those that are on."""
+        """Name to weight of the losses that are on."""
         return {name: getattr(self, name) for name in SELF_SUPERVISED if getattr(self, name) > 0}
 
 
 @dataclass(frozen=True)
 class CriticConfig:
-    """The critic's own training."""
+    """Training of the critic."""
 
     learning_rate: float = 3e-4
     updates: int = 1  # critic updates per regressor update
-    spectral: bool = True  # spectral normalisation, which keeps its slopes within bounds
-    start: int = 0  # step from which the regressor listens to it; it learns from the first step on
+    spectral: bool = True  # spectral normalisation, which bounds its Lipschitz constant
+    start: int = 0  # step from which the regressor uses its loss; the critic itself learns from the first step
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "learning_rate", "start")
@@ -170,18 +172,18 @@ class CriticConfig:
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One stage of training (Tu et al. 2019, section 3.4: WPDC first, VDC after)."""
+    """One stage of training (Tu et al. 2019, section 3.4: first WPDC, then VDC)."""
 
     name: str = "stage"
     steps: int = 1000
     learning_rate: float = 1e-3
     warmup: int = 50  # steps of linear warm-up
-    final: float = 0.02  # learning rate at the end, as a share of the stage's; cosine decay in between
+    final: float = 0.02  # learning rate at the end, as a fraction of the stage's; cosine decay in between
     pdc: float = 0.0  # weights of the losses on labelled pictures
     wpdc: float = 0.0
     vdc: float = 0.0
-    vertices: Vertices = "all"  # that VDC measures: all, or the 68 landmarks, which benchmarks measure
-    root: bool = False  # whether VDC is a distance instead of its square, so that hard faces do not outweigh the others
+    vertices: Vertices = "all"  # vertices of VDC: all, or the 68 landmarks, which benchmarks measure
+    root: bool = False  # whether VDC is the distance instead of its square, so that hard faces do not dominate
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "steps")
@@ -196,14 +198,14 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """AdamW, and what keeps it calm."""
+    """AdamW, gradient clipping and averaged weights (EMA)."""
 
     weight_decay: float = 1e-4
     clip: float = 5.0  # largest norm of the gradient
-    ema: float = 0.995  # decay of the averaged weights, which are the ones validated and kept; 0: no averaging
+    ema: float = 0.995  # decay of the averaged weights, which are validated and saved; 0: no averaging
     precision: Precision = "float32"  # of the regressor's forward pass, by autocast
-    # torch.compile of the regressor's passes in training. On a GPU it takes a minute or two before the first step is
-    # done, which a run of ten minutes does not earn back.
+    # torch.compile of the regressor's passes in training. On a GPU it delays the first step by a minute or two, which a
+    # run of ten minutes does not make up for.
     compile: bool = False
     channels_last: bool = False  # memory layout of pictures and convolutions
 
@@ -216,18 +218,19 @@ class OptimiserConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What is written down and how often."""
+    """Logging, validation, checkpoints and the time limit."""
 
-    log_every: int = 20  # steps between rows of the log
+    log_every: int = 20  # steps between log rows
     validate_every: int = 200
     checkpoint_every: int = 200
-    keep: int = 2  # checkpoints kept
-    patience: int = 0  # validations without a better one before the run stops early; 0: never
+    keep: int = 2  # number of checkpoints to keep
+    patience: int = 0  # validations without improvement before the run stops early; 0: never
     tensorboard: bool = False
-    # Of the whole run, from the start of the command: the schedule follows the clock, so that the run ends in time with
-    # its rate lowered. Stages share the time as they share the planned steps, of which no more are made. 0: by steps.
+    # Minutes of the whole run, from the start of the command. The learning rate schedule follows the clock, so that it
+    # is complete when the time is over; each stage gets time in proportion to its planned steps, which are never
+    # exceeded. 0: the schedule follows the steps.
     minutes: float = 0.0
-    device: Literal["", "cuda"] = ""  # "cuda": refuse a machine without, unless the command says --device cpu
+    device: Literal["", "cuda"] = ""  # "cuda": require a GPU, unless the command says --device cpu
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "log_every", "validate_every", "checkpoint_every", "keep")
@@ -243,10 +246,10 @@ def _two_stages() -> tuple[StageConfig, ...]:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A run."""
+    """Configuration of a run."""
 
     name: str = "run"
-    seed: int = 0  # of initial weights, order of pictures, dropped maps and the critic's poses
+    seed: int = 0  # seed of initial weights, order of pictures, dropped maps and the critic's poses
     network: NetworkConfig = NetworkConfig()
     data: DataConfig = DataConfig()
     self_supervision: SelfSupervisionConfig = SelfSupervisionConfig()
@@ -260,7 +263,7 @@ class TrainConfig:
         if self.data.hold == "stream" and self.data.labelled.kind != "synthetic":
             raise ValueRangeError(
                 f'data.hold: found "stream" for labelled pictures of kind = "{self.data.labelled.kind}"; expected '
-                'kind = "synthetic", which can be drawn, or hold = "device"'
+                'kind = "synthetic", which can be rendered, or hold = "device"'
             )
         if not self.stages:
             raise ValueRangeError("stages: found none; expected at least one")
@@ -277,11 +280,11 @@ class TrainConfig:
 
     @property
     def steps(self) -> int:
-        """Steps of all stages."""
+        """Total number of steps of all stages."""
         return sum(stage.steps for stage in self.stages)
 
     def stage_at(self, step: int) -> tuple[int, int]:
-        """Index of the stage that a step belongs to, and the step's number within it."""
+        """Index of the stage that contains a step, and the step's number within it."""
         for index, stage in enumerate(self.stages):
             if step < stage.steps:
                 return index, step
@@ -291,7 +294,7 @@ class TrainConfig:
 
 # ------------------------------------------------------------------------------------------------- from files
 def shipped_configs() -> list[str]:
-    """Names of the configurations that come with the package, for instance ``"lite-cpu"``."""
+    """Names of the packaged configurations, for instance ``"lite-cpu"``."""
     folder = Path(str(resources.files(__package__) / "configs"))
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.toml"))
 
@@ -307,10 +310,10 @@ def _find(name: str | Path) -> Path:
 
 
 def _read(name: str | Path, base: str | Path | None, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Values of a file and of all that it stands on."""
+    """Values of a file merged with those of its bases."""
     path = _find(name)
     if path in above:
-        raise FileFormatError(path, "a file that stands on itself", "another base")
+        raise FileFormatError(path, "a file that is its own base", "another base")
     values = read_toml(path)
     own_base = values.pop(_BASE, None)
     below = base or own_base
@@ -321,7 +324,7 @@ def _read(name: str | Path, base: str | Path | None, above: tuple[Path, ...] = (
 
 
 def _override(values: dict[str, Any], assignment: str) -> None:
-    """Carry out one ``key=value``; the value is read as JSON, and as a word if it is none."""
+    """Apply one ``key=value``; the value is parsed as JSON, or taken as a string if that fails."""
     key, equals, text = assignment.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
@@ -351,14 +354,14 @@ def load_config(name: str | Path, overrides: Sequence[str] = (), *, base: str | 
     """Read a configuration.
 
     Args:
-        name: A TOML file, or the name of one that comes with the package (:func:`shipped_configs`).
-        overrides: ``"key=value"`` words that change single values, for instance ``"stages.0.steps=100"``.
-        base: What the file stands on, in place of the base that it names itself.
+        name: A TOML file, or the name of a packaged one (:func:`shipped_configs`).
+        overrides: Overrides of single values, for instance ``"stages.0.steps=100"``.
+        base: Base configuration to use instead of the one that the file names.
 
     Raises:
-        FileFormatError: If the file is missing, is no TOML, or holds an unknown key or a wrong value; the message
-            names each, with the choices.
-        ValueRangeError: If an override is wrong.
+        FileFormatError: If the file is missing, is not TOML, or holds an unknown key or an invalid value; the message
+            names each, with the valid choices.
+        ValueRangeError: If an override is invalid.
     """
     values = _read(name, base)
     if overrides and "stages" not in values:
@@ -369,10 +372,10 @@ def load_config(name: str | Path, overrides: Sequence[str] = (), *, base: str | 
 
 
 def config_from_dict(values: Mapping[str, Any], source: str = "configuration") -> TrainConfig:
-    """A configuration from nested tables, for instance from the ``config.json`` of a run.
+    """Build a configuration from nested tables, for instance from the ``config.json`` of a run.
 
     Raises:
-        FileFormatError: If a key or value is wrong.
+        FileFormatError: If a key is unknown or a value invalid.
     """
     try:
         return from_table(TrainConfig, values)
@@ -381,5 +384,5 @@ def config_from_dict(values: Mapping[str, Any], source: str = "configuration") -
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:
-    """The configuration as nested tables that JSON can hold; the inverse of :func:`config_from_dict`."""
+    """Convert a configuration to JSON-serialisable nested tables; the inverse of :func:`config_from_dict`."""
     return to_table(config)

@@ -1,15 +1,15 @@
-"""One process or many: PyTorch's DistributedDataParallel, started by ``torchrun``.
+"""Training with one or several processes: PyTorch's DistributedDataParallel, started by ``torchrun``.
 
 ::
 
     torchrun --nproc-per-node 8 -m twodasl_lite.cli train full-gpu --out runs/full              one machine
     torchrun --nnodes 4 --node-rank K --master-addr HOST --nproc-per-node 8 -m ...              machine K of four
 
-Each process takes its share of every batch (``batch_size`` counts the pictures of all processes together), computes
-gradients, and they are averaged. With group or frozen normalisation N processes compute what one would (to rounding).
-Batch normalisation sees the share of its own process alone; on GPUs it is therefore replaced by ``SyncBatchNorm``,
-which computes its statistics over all of them, and on CPUs, where there is none, it stays as it is: training then
-depends on the number of processes.
+Each process computes the gradients of its share of every batch (``batch_size`` counts the pictures of all processes
+together), and the gradients are averaged. With group or frozen normalisation N processes give the same result as one
+(up to rounding). Batch normalisation only sees the share of its own process. On GPUs it is therefore replaced by
+``SyncBatchNorm``, whose statistics cover all processes; on CPUs, where that is not available, training depends on the
+number of processes.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from twodasl_lite.errors import ValueRangeError
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a run, as one of them sees them.
+    """The processes of a run, from the point of view of one of them.
 
     Attributes:
-        rank: Which one this is; number 0 writes and reports.
-        count: How many there are.
-        device: Where this one computes.
+        rank: Number of this process; number 0 writes and reports.
+        count: Number of processes.
+        device: Device of this process.
     """
 
     rank: int = 0
@@ -41,14 +41,14 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes."""
+        """Whether this is the process that writes files."""
         return self.rank == 0
 
     def share(self, batch_size: int) -> int:
-        """How many pictures of a batch this process takes.
+        """Number of pictures of a batch that this process takes.
 
         Raises:
-            ValueRangeError: If the batch cannot be shared out evenly.
+            ValueRangeError: If the batch cannot be divided evenly.
         """
         if batch_size % self.count:
             raise ValueRangeError(
@@ -57,18 +57,18 @@ class Processes:
         return batch_size // self.count
 
     def part(self, values: torch.Tensor) -> torch.Tensor:
-        """This process's rows of what was drawn for the whole batch."""
+        """This process's rows of random values for the whole batch."""
         size = self.share(len(values))
         return values[self.rank * size : (self.rank + 1) * size]
 
     def synchronise(self, network: nn.Module) -> nn.Module:
-        """The network with its batch normalisation over all processes, where there are several, on GPUs."""
+        """The network with batch normalisation over all processes; unchanged for one process or without GPUs."""
         if self.count == 1 or self.device.type != "cuda":
             return network
         return nn.SyncBatchNorm.convert_sync_batchnorm(network)
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module with averaged gradients; itself where there is one process."""
+        """The module with averaged gradients; unchanged for one process."""
         if self.count == 1:
             return module
         on_gpu = self.device.type == "cuda"
@@ -80,7 +80,7 @@ class Processes:
         )
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
-        """Means over the processes of named numbers; all must call it, with the same names."""
+        """Mean of each named number over the processes; all must call it, with the same names."""
         if self.count == 1 or not values:
             return values
         names = sorted(values)
@@ -94,13 +94,13 @@ class Processes:
         return flag if self.count == 1 else self.mean({"flag": float(flag)})["flag"] > 0
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes have called this."""
         if self.count > 1:
             distributed.barrier()
 
 
 def best_device() -> torch.device:
-    """The GPU where there is one."""
+    """The GPU if there is one, else the CPU."""
     return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
 
 
@@ -109,11 +109,11 @@ def processes(device: str | torch.device | None = None) -> Iterator[Processes]:
     """The processes that ``torchrun`` started, or this one alone.
 
     Args:
-        device: Where to compute; a GPU where there is one by default. With several processes each takes the GPU of
-            its number.
+        device: Device to compute on; by default a GPU if there is one. With several processes, each takes the GPU of
+            its local rank.
 
     Raises:
-        ValueRangeError: If CUDA is asked for where there is none.
+        ValueRangeError: If CUDA is requested but not available.
     """
     chosen = best_device() if device is None else torch.device(device)
     if chosen.type == "cuda" and not torch.cuda.is_available():

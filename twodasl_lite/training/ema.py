@@ -1,4 +1,4 @@
-"""Averaged weights: of the last steps' networks, the mean is better than the last."""
+"""Averaged weights: the mean of the last steps' networks is better than the last network."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 _HASTE = 10
-"""In step t the decay is at most (1 + t) / (10 + t): the average forgets its random beginning quickly."""
+"""In step t the decay is at most (1 + t) / (10 + t), so that the average quickly forgets its random initialisation."""
 
 
 class AveragedNetwork:
     """An exponential moving average of a network's weights and running statistics.
 
     Args:
-        network: The network that is trained.
-        decay: Share of the average that a step keeps; 0 makes the average a copy.
+        network: The network in training.
+        decay: Share of the old average that a step keeps; 0 makes the average a copy.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -26,7 +26,7 @@ class AveragedNetwork:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Take in the network as it is after a step."""
+        """Update the average with the network after a step."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (_HASTE + self.updates)) if self.decay > 0 else 0.0
         mine, others = self.network.state_dict(), network.state_dict()

@@ -1,9 +1,9 @@
-"""What runs on a GPU gave: the file that ``benchmarks/gpu_run.py`` writes, its log, its weights in parts.
+"""Results of GPU runs: the file that ``benchmarks/gpu_run.py`` writes, its log, and its weights in parts.
 
-A run leaves ``NAME.json`` (where and how it ran, how long each part took, what was measured) and ``NAME.log.jsonl``
-(the rows of its training). Those that come with the package are ``assets/results/gpu_NAME.json``; the chapter "Training
-2DASL" shows them. The weights come in parts, since a file that leaves a lent machine may be small:
-:func:`join_weights` makes one file of them again.
+A run writes ``NAME.json`` (where and how it ran, how long each part took, what was measured) and ``NAME.log.jsonl``
+(its training log). The packaged ones are ``assets/results/gpu_NAME.json``; the chapter "Training 2DASL" shows them. The
+weights are split into parts, because some machines limit the size of files copied off them; :func:`join_weights` joins
+the parts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from twodasl_lite.training.log import read_log
 
 FORMAT, VERSION = "twodasl_lite.gpu_run", 1
 PART_BYTES = 16_000_000
-"""Largest size of a part of the weights."""
+"""Largest size of a part of the weights, in bytes."""
 
 _RESULTS = Path(str(resources.files("twodasl_lite"))) / "assets" / "results"
 _PREFIX, _SUFFIX = "gpu_", ".json"
@@ -39,12 +39,12 @@ _HASH_BYTES = 32
 
 
 class GpuRun(NamedTuple):
-    """A run and what it measured.
+    """A run and its measurements.
 
     Attributes:
-        name: Of its file, without ``gpu_``.
+        name: Name of its file, without ``gpu_``.
         facts: Content of the JSON file.
-        rows: Of the log of its training; empty if it did not get so far.
+        rows: Rows of its training log; empty if training did not start.
     """
 
     name: str
@@ -58,37 +58,37 @@ class GpuRun(NamedTuple):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Date, commit, device, versions."""
+        """Date, commit, device and versions."""
         return self.facts["provenance"]
 
     @property
     def training(self) -> dict[str, Any]:
-        """Facts of the training: ``"configuration"``, ``"config"``, ``"step"``, ``"planned"``; empty without one."""
+        """Facts of the training: ``"configuration"``, ``"config"``, ``"step"``, ``"planned"``; may be empty."""
         return self.result("training")
 
     def result(self, part: str) -> dict[str, Any]:
-        """What a part measured, for instance ``"evaluation"``; empty if it was left out or failed."""
+        """Measurements of one part, for instance ``"evaluation"``; empty if it was skipped or failed."""
         return self.facts["parts"].get(part, {}).get("result") or {}
 
     @property
     def batch_size(self) -> int:
-        """Pictures in a step."""
+        """Pictures per step."""
         return batch_size(self.training["config"])
 
     def errors(self, measure: str = "68 points, 2D") -> dict[str, dict[str, Any]]:
-        """The evaluation's tables of one measure, by what the network was shown (fractions, not per cent)."""
+        """The evaluation's tables of one measure, by input of the network (fractions, not per cent)."""
         rows = self.result("evaluation").get("rows", {})
         return {name: tables[measure] for name, tables in rows.items() if measure in tables}
 
     def timeline(self) -> list[tuple[int, float, float]]:
-        """See :func:`timeline`."""
+        """Steps, times and rates of the training, see :func:`timeline`."""
         return timeline(self.rows, self.batch_size)
 
     def seconds_at(self, step: float) -> float:
-        """Seconds from the first step to that one, interpolated between the rows of the log.
+        """Seconds from the first step to this one, interpolated between the rows of the log.
 
         Raises:
-            ValueRangeError: If the log does not reach so far.
+            ValueRangeError: If the step is beyond the end of the log.
         """
         line = [(0, 0.0), *((at, seconds) for at, seconds, _ in self.timeline())]
         for (before, early), (after, late) in itertools.pairwise(line):
@@ -98,24 +98,24 @@ class GpuRun(NamedTuple):
 
 
 def batch_size(config: Mapping[str, Any]) -> int:
-    """Pictures in a step of a configuration given as nested tables: labelled ones and, if a loss wants them, others."""
+    """Pictures per step of a configuration in nested tables: labelled and, if a loss needs them, unlabelled ones."""
     unlabelled = any(config["self_supervision"].get(name, 0) > 0 for name in SELF_SUPERVISED)
     data = config["data"]
     return data["labelled"]["batch_size"] + (data["unlabelled"]["batch_size"] if unlabelled else 0)
 
 
 def timeline(rows: Sequence[Mapping[str, Any]], pictures: int) -> list[tuple[int, float, float]]:
-    """When a run was where, from the rates in its log.
+    """Time at each logged step, from the rates in the log.
 
-    A row's rate is over all the time since the row before, validations and checkpoints included, so that the sum of the
-    times is that of the clock.
+    A row's rate covers all the time since the previous row, including validations and checkpoints, so that the times
+    add up to wall-clock time.
 
     Args:
-        rows: Of a log.
-        pictures: In a step.
+        rows: Rows of a log.
+        pictures: Pictures per step.
 
     Returns:
-        For each training row the step, the seconds since the loop began, and the pictures per second.
+        For each training row the step, the seconds since the start of the loop, and the pictures per second.
     """
     found: list[tuple[int, float, float]] = []
     before, seconds = 0, 0.0
@@ -128,7 +128,7 @@ def timeline(rows: Sequence[Mapping[str, Any]], pictures: int) -> list[tuple[int
 
 
 def steady_rate(line: Sequence[tuple[int, float, float]]) -> float:
-    """The median rate of a timeline without its first row, which holds the start; NaN without rows."""
+    """The median rate of a timeline without its first row, which includes the start-up; NaN without rows."""
     rates = sorted(rate for _, _, rate in line[1:] or line)
     middle = len(rates) // 2
     if not rates:
@@ -137,7 +137,7 @@ def steady_rate(line: Sequence[tuple[int, float, float]]) -> float:
 
 
 def gpu_run_names() -> list[str]:
-    """Names of the runs that come with the package, complete ones first, the latest of them first."""
+    """Names of the packaged runs: finished ones first, then by date, the latest first."""
     found = [path.name.removeprefix(_PREFIX).removesuffix(_SUFFIX) for path in _RESULTS.glob(f"{_PREFIX}*{_SUFFIX}")]
     runs = [read_gpu_run(name) for name in sorted(found)]
     runs.sort(key=lambda run: run.provenance.get("date", ""), reverse=True)
@@ -145,13 +145,13 @@ def gpu_run_names() -> list[str]:
 
 
 def read_gpu_run(name: str | os.PathLike[str]) -> GpuRun:
-    """Read what a run left.
+    """Read the results of a run.
 
     Args:
-        name: Of a run that comes with the package (:func:`gpu_run_names`), or the JSON file of another.
+        name: Name of a packaged run (:func:`gpu_run_names`), or the JSON file of another run.
 
     Raises:
-        FileFormatError: If the file or its log is missing, damaged, or of another kind or version.
+        FileFormatError: If the file or its log is missing, damaged, or of another format or version.
     """
     path = Path(name)
     if path.suffix != _SUFFIX:
@@ -175,28 +175,29 @@ def read_gpu_run(name: str | os.PathLike[str]) -> GpuRun:
 
 # -------------------------------------------------------------------------------------------------- weights in parts
 def split_weights(path: str | os.PathLike[str], stem: str | os.PathLike[str], limit: int = PART_BYTES) -> list[Path]:
-    """Write a trained network in half precision, in parts.
+    """Write a trained network in half precision, split into parts.
 
-    Matrices become float16; vectors (biases, normalisation, whitening), which may not fit its range, keep their type.
+    Matrices become float16; vectors (biases, normalisation, whitening), which may exceed its range, keep their type.
 
     Args:
-        path: A file of :func:`~twodasl_lite.networks.save_regressor`.
-        stem: Where the parts go: ``STEM.1of3``, ``STEM.2of3``, ``STEM.3of3``.
-        limit: Largest size of a part, bytes.
+        path: File written by :func:`~twodasl_lite.networks.save_regressor`.
+        stem: Path of the parts without their suffix: ``STEM.1of3``, ``STEM.2of3``, ``STEM.3of3``.
+        limit: Largest size of a part, in bytes.
 
     Returns:
-        The parts in order. Each begins with the SHA-256 of the whole, so that parts of two runs cannot be mixed.
+        Paths of the parts in order. Each begins with the SHA-256 of the whole, so that parts of different runs cannot
+        be mixed.
 
     Raises:
-        FileFormatError: If the file is no network of this package.
-        ValueRangeError: If the limit leaves no room, or a weight does not fit into half precision.
+        FileFormatError: If the file is not a network of this package.
+        ValueRangeError: If the limit is too small, or a weight exceeds the range of half precision.
     """
     if limit <= _HASH_BYTES:
         raise ValueRangeError(f"limit: found {limit} bytes; expected more than {_HASH_BYTES}")
     safetensors = require("safetensors", "train", "weights in parts")
     from safetensors.torch import save
 
-    load_regressor(path)  # refuses what is none
+    load_regressor(path)  # raises an error if it is not a network
     with safetensors.safe_open(path, framework="pt") as file:
         header = dict(file.metadata())
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
@@ -218,14 +219,14 @@ def split_weights(path: str | os.PathLike[str], stem: str | os.PathLike[str], li
 
 
 def join_weights(part: str | os.PathLike[str], path: str | os.PathLike[str]) -> Path:
-    """Make one file of a network's parts; :func:`~twodasl_lite.networks.load_regressor` reads it.
+    """Join the parts of a network to one file, which :func:`~twodasl_lite.networks.load_regressor` reads.
 
     Args:
-        part: Any of the parts, ``weights.1of3`` for instance; the others lie beside it.
-        path: Where the whole goes.
+        part: Any of the parts, for instance ``weights.1of3``; the others are in the same folder.
+        path: File to write.
 
     Returns:
-        ``path``.
+        Path of the file.
 
     Raises:
         FileFormatError: If a part is missing, damaged, or of another network.
@@ -250,7 +251,7 @@ def join_weights(part: str | os.PathLike[str], path: str | os.PathLike[str]) -> 
         pieces.append(content[_HASH_BYTES:])
     whole = b"".join(pieces)
     if hashlib.sha256(whole).digest() not in marks:
-        raise FileFormatError(part, "damaged parts (the hash does not fit)", expected)
+        raise FileFormatError(part, "damaged parts (the hash does not match)", expected)
     path = Path(path)
     with whole_file(path) as file:
         file.write(whole)

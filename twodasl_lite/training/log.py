@@ -1,8 +1,8 @@
-"""What a run writes down: one JSON object a line, readable while it grows.
+"""The log of a run: one JSON object per line, readable while it grows.
 
-Rows of ``kind`` ``"start"`` (where it runs and with which code), ``"train"`` (losses, learning rate, speed),
-``"validation"`` (errors), ``"pause"`` and ``"end"``. A run that is resumed drops the rows after its checkpoint and
-writes them again.
+Rows have the ``kind`` ``"start"`` (device and code version), ``"train"`` (losses, learning rate, speed),
+``"validation"`` (errors), ``"pause"`` or ``"end"``. A resumed run drops the rows after its checkpoint and writes them
+again.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ LOG_FILE = "log.jsonl"
 
 
 class RunLog:
-    """Appends rows to a run's log, and to TensorBoard's if wanted.
+    """Appends rows to a run's log, and optionally to TensorBoard.
 
     Args:
         folder: The run's folder.
-        step: Rows beyond this step are dropped: they were written after the checkpoint that the run goes on from.
-        tensorboard: Whether to write TensorBoard's event files too.
-        watch: Called with every row, the kept ones of an earlier part of the run first.
+        step: Step of the checkpoint that the run continues from; later rows are dropped.
+        tensorboard: Whether to write TensorBoard's event files, too.
+        watch: Called with every row; first with the kept rows of an earlier part of the run.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class RunLog:
             self._board = board.SummaryWriter(str(Path(folder) / "tensorboard"), purge_step=step + 1 if step else None)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """Append a row; numbers are rounded to six digits."""
+        """Append a row, with numbers rounded to six digits."""
         row = {"kind": kind, "step": step, **_rounded(values)}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
@@ -88,7 +88,7 @@ def _rounded(value: Any) -> Any:
 
 
 def _flat(row: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """Numbers of nested tables, names joined by a slash."""
+    """Numbers of nested tables, with names joined by slashes."""
     numbers: dict[str, float] = {}
     for key, value in row.items():
         if isinstance(value, dict):
@@ -99,17 +99,17 @@ def _flat(row: dict[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Rows of a log, also of one that is being written: an unfinished last line is left out.
+    """Read the rows of a log, even while it is being written: an unfinished last line is left out.
 
     Args:
         path: The file, or the run's folder.
 
     Raises:
-        FileFormatError: If it is missing or another line is no JSON object.
+        FileFormatError: If the file is missing, or another line is not a JSON object.
     """
     path = Path(path)
     path = path / LOG_FILE if path.is_dir() else path
-    expected = "a log of training, one JSON object a line"
+    expected = "a training log, one JSON object per line"
     if not path.is_file():
         raise FileFormatError(path, "no such file", expected)
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -128,7 +128,7 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def code_version() -> dict[str, Any]:
-    """The package's version and, where it runs from a clone, the commit and whether files differ from it."""
+    """The package's version and, in a clone, the commit and whether files differ from it."""
     version: dict[str, Any] = {"twodasl_lite": __version__, "torch": torch.__version__}
     here = Path(__file__).resolve().parents[2]
     if (here / ".git").exists():
@@ -137,7 +137,7 @@ def code_version() -> dict[str, Any]:
             version["commit"] = commit
             version["changed"] = bool(_git(here, "status", "--porcelain", "--", "twodasl_lite"))
         except (OSError, subprocess.SubprocessError):
-            pass  # no git here: the version has to do
+            pass  # no git here: report only the version
     return version
 
 
@@ -147,14 +147,14 @@ def _git(folder: Path, *words: str) -> str:
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
-    """What computed, for the record of a run."""
+    """Description of the device, for the log of a run."""
     if device.type == "cuda":
         return {"device": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
     return {"device": "cpu", "machine": platform.machine(), "threads": torch.get_num_threads()}
 
 
 class Speed:
-    """Pictures per second and seconds since the last look."""
+    """Measures pictures per second."""
 
     def __init__(self) -> None:
         self.since, self.pictures = time.perf_counter(), 0
@@ -164,7 +164,7 @@ class Speed:
         self.pictures += pictures
 
     def look(self) -> float:
-        """Pictures per second since the last look."""
+        """Pictures per second since the last call."""
         now = time.perf_counter()
         speed = self.pictures / max(now - self.since, 1e-9)
         self.since, self.pictures = now, 0

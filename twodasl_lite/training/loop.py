@@ -1,8 +1,8 @@
-"""The loop: networks meet data and losses (Tu et al. 2019, sections 3.3 and 3.4), to be read from top to bottom.
+"""The training loop (Tu et al. 2019, sections 3.3 and 3.4), written to be read from top to bottom.
 
-A step takes a labelled and a 2D-only batch, moves the regressor, then the critic. All randomness of a step is a
-function of (seed, step, picture), so that a run that was interrupted at any moment goes on from its last checkpoint to
-exactly the numbers that it would have reached. Explained in the chapter "Training 2DASL".
+A step takes a labelled and a 2D-only batch and updates the regressor, then the critic. All randomness of a step is a
+function of (seed, step, picture), so that an interrupted run, resumed from its last checkpoint, reaches exactly the
+same numbers as an uninterrupted one. Explained in the chapter "Training 2DASL".
 """
 
 from __future__ import annotations
@@ -52,23 +52,23 @@ from twodasl_lite.training.validation import evaluate_on
 
 CONFIG_FILE, BEST_FILE, LAST_FILE = "config.json", "best.safetensors", "last.safetensors"
 _CRITIC_BETAS = (0.5, 0.99)
-"""Adam's memory for the critic is short, because what it judges keeps changing (Radford et al. 2016)."""
+"""Adam's averages are short for the critic, because the distribution it judges keeps changing (Radford et al. 2016)."""
 
 
 class TrainingDiverged(TwodaslError):
-    """A loss or the gradient became NaN or infinite; the checkpoints before it are whole."""
+    """A loss or the gradient became NaN or infinite; earlier checkpoints are intact."""
 
 
 class RunResult(NamedTuple):
-    """How a run stands.
+    """State of a run when :func:`train` returns.
 
     Attributes:
         folder: Its folder: ``config.json``, ``log.jsonl``, ``checkpoints``, ``best.safetensors``, ``last.safetensors``.
-        step: Steps done.
-        finished: Whether it is over; a run that was stopped goes on with ``resume``.
+        step: Number of steps done.
+        finished: Whether the run is finished; a stopped run continues with ``resume``.
         best: Smallest balanced NME on the validation pictures.
-        preparing: What it was about when it was stopped before its first step (of this call), for instance
-            ``"unlabelled pictures: 3400 of 20000"``; these are kept, and ``resume`` goes on with the next.
+        preparing: Progress of the preparation, if the run was stopped before its first step (of this call), for
+            instance ``"unlabelled pictures: 3400 of 20000"``; these are kept, and ``resume`` continues with the next.
     """
 
     folder: Path
@@ -94,25 +94,25 @@ def train(
     """Train a regressor, from the first step or from the last checkpoint.
 
     Args:
-        config: The run.
-        folder: Where it goes.
-        resume: Whether to go on with a run that is there; one that is not there is begun.
-        device: Where to compute; a GPU where there is one by default.
-        minutes: Stop so long after the start, with a checkpoint; drawn pictures are kept too.
-        started: When the command was started, as ``time.perf_counter()`` told it; this call by default.
+        config: Configuration of the run.
+        folder: Folder of the run.
+        resume: Whether to continue an existing run; without one, a new run starts.
+        device: Device to compute on; by default a GPU if there is one.
+        minutes: Time limit; when it is reached, the run stops with a checkpoint. Rendered pictures are kept, too.
+        started: Start of the command in the time of ``time.perf_counter()``; by default the start of this call.
         progress: Whether to draw a progress bar.
-        data: What to learn from, instead of what the configuration says.
+        data: Data to learn from, instead of the configured data.
         model: The face model; by default that of the configuration.
         watch: Called with every row of the log, for instance a
             :class:`~twodasl_lite.viz.training_figures.LiveCurves`.
 
     Returns:
-        How the run stands.
+        State of the run.
 
     Raises:
         TrainingDiverged: If a loss or gradient is NaN or infinite.
-        TwodaslError: If the folder holds another run, the configuration wants a GPU and there is none, its memory is
-            too small, or the disk is full; the last checkpoint stays.
+        TwodaslError: If the folder holds another run, the configuration requires a GPU and there is none, its memory is
+            too small, or the disk is full; the last checkpoint is kept.
         ValueRangeError: If ``minutes`` is negative or NaN.
     """
     if not minutes >= 0:
@@ -121,8 +121,8 @@ def train(
     started = time.perf_counter() if started is None else started
     if device is None and config.run.device == "cuda" and not torch.cuda.is_available():
         raise ValueRangeError(
-            f"device: found no CUDA device; expected one for {config.name}, which takes days without. "
-            "--device cpu begins it all the same, and lite-cpu is made for this machine"
+            f"device: found no CUDA device; expected one for {config.name}, which takes days without a GPU. "
+            "--device cpu starts it anyway; lite-cpu is meant for machines without a GPU"
         )
     with processes(device) as team, _on_terminate() as terminated, _out_of_memory(config, team):
 
@@ -148,7 +148,7 @@ def train(
 
 
 def _paused(folder: Path, preparing: str, started: float, team: Processes, watch) -> RunResult:
-    """How a run stands that was stopped while its pictures were made ready."""
+    """State of a run that was stopped while its pictures were prepared."""
     checkpoint = latest_checkpoint(folder)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     if team.first:
@@ -160,15 +160,15 @@ def _paused(folder: Path, preparing: str, started: float, team: Processes, watch
 
 
 class Run:
-    """Everything that changes while training.
+    """A run: its networks, optimisers and data.
 
     Args:
-        config: The run.
-        folder: Where it goes.
+        config: Configuration of the run.
+        folder: Folder of the run.
         model: The face model.
-        data: What to learn from.
-        team: The processes.
-        started: When the command was started, see :func:`train`.
+        data: Data to learn from.
+        team: The processes of the run.
+        started: Start of the command, see :func:`train`.
     """
 
     def __init__(
@@ -190,9 +190,9 @@ class Run:
         if config.optimiser.channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.average = AveragedNetwork(self.network, config.optimiser.ema)
-        # Compiled for fixed sizes: a step's batches never change theirs, so there are two, that of all pictures and
-        # that of the second look. With sizes left open PyTorch would compile twice as well, the second time for any
-        # size. The averaged network, the critic and the losses stay as they are.
+        # Compiled for fixed sizes: batch sizes never change, so there are two, that of all pictures and that of the
+        # second pass. With dynamic sizes PyTorch would also compile twice, the second time for any size. The averaged
+        # network, the critic and the losses are not compiled.
         computed = torch.compile(self.network, dynamic=False) if config.optimiser.compile else self.network
         self.regressor_step = team.wrap(RegressorStep(computed, model, data.whitening, config))
         self.optimiser = torch.optim.AdamW(_decayed(self.network, config.optimiser.weight_decay), lr=0.0)
@@ -207,11 +207,11 @@ class Run:
     # ------------------------------------------------------------------------------------------------ the loop
     @property
     def place(self) -> int:
-        """Where the run stands in its schedule: at its step, unless it goes by the clock."""
+        """Position of the run in its schedule: its step, unless the schedule follows the clock."""
         return self.clock.place(self.step)
 
     def go(self, late: Callable[[], bool], progress: bool, watch=None) -> RunResult:
-        """Train from the present step to the last, or until it is late."""
+        """Train from the current step to the last, or until ``late`` returns true."""
         config, team, every = self.config, self.team, self.config.run
         began = time.perf_counter()
         log = RunLog(self.folder, self.step, tensorboard=every.tensorboard, watch=watch) if team.first else None
@@ -237,7 +237,7 @@ class Run:
                         by_time = {"place": self.place} if every.minutes else {}
                         log.write("train", self.step, **parts, **by_time, pictures_per_second=round(speed.look(), 1))
                 elif team.count > 1:
-                    ending = False  # processes stop together, at a step where they talk
+                    ending = False  # processes stop together, at a step where they communicate
                 bar.update(self.place - bar.n)
                 if self._due(every.validate_every):
                     self.validate(log)
@@ -264,14 +264,14 @@ class Run:
         return RunResult(self.folder, self.step, finished, self.best)
 
     def train_step(self, labelled, unlabelled) -> dict[str, torch.Tensor | float]:
-        """One update of the regressor, one of the critic; returns what the log should say."""
+        """Update the regressor, then the critic; returns the values to log."""
         config, place = self.config, self.place
         stage, _ = config.stage_at(place)
         shown = self._show(labelled, "labelled")
         shown_unlabelled = None if unlabelled is None else self._show(unlabelled, "unlabelled")
         weights = self._weights(stage)
 
-        # The regressor, judged by the critic as it is.
+        # The regressor, with the critic fixed.
         rate = learning_rate(config, place)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -291,7 +291,7 @@ class Run:
         self.average.update(self.network)
         report = {**parts, "total": total.detach(), "gradient": norm, "rate": rate}
 
-        # The critic, on the pairs that the regressor has just made.
+        # The critic, on the pairs that the regressor has just predicted.
         if self.critic is not None:
             self.critic.requires_grad_(True)
             report |= self._train_critic(labelled, pairs.detach())
@@ -309,7 +309,7 @@ class Run:
         return {"critic_own": loss.detach(), "critic_right": right.mean()}
 
     def _weights(self, stage: int) -> dict[str, float]:
-        """Weights of the losses at the present step."""
+        """Weights of the losses at the current step."""
         factor = ramp(self.config, self.place)
         weights = {name: factor * weight for name, weight in self.config.self_supervision.weights.items()}
         if self.place < self.config.critic.start:
@@ -325,9 +325,9 @@ class Run:
             f"{kept[0].upper()}{kept[1:]}. A lower learning rate or loss weight may help"
         )
 
-    # ------------------------------------------------------------------------------------------------ its data
+    # ---------------------------------------------------------------------------------------------------- data
     def _batches(self) -> Iterator[tuple]:
-        """The batches from the present step to the last."""
+        """The batches from the current step to the last."""
         sources, team = self.config.data, self.team
         ready = 2 if team.device.type == "cuda" else 1
         streams = []
@@ -349,7 +349,7 @@ class Run:
                     stream.close()
 
     def _draws(self, count: int, purpose: str) -> Draws:
-        """Random numbers of this step's pictures: the same however many processes share them."""
+        """Random numbers for this step's pictures, independent of the number of processes."""
         first = (self.step * self.team.count + self.team.rank) * count
         pictures = torch.arange(first, first + count, device=self.team.device)
         return Draws(self.config.seed << 32 | zlib.crc32(purpose.encode()), pictures)
@@ -361,12 +361,12 @@ class Run:
         dropped = draws.chance("dropped map", self.config.network.map_dropout)
         return show(batch, dropped, self.config, draws if source.map_noise else None)
 
-    # -------------------------------------------------------------------------------------------- what is kept
+    # ------------------------------------------------------------------------------- validation and checkpoints
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.place == self.config.steps
 
     def _look_at_the_clock(self) -> None:
-        """Find the place of the next step; all processes find the same."""
+        """Update the clock, so that all processes agree on the position of the next step."""
         self.clock.tick(time.perf_counter() - self.started)
         if self.team.count > 1 and self.clock.minutes:
             times = {"elapsed": self.clock.elapsed, "planned": self.clock.planned}
@@ -374,7 +374,7 @@ class Run:
             self.clock.elapsed, self.clock.planned = times["elapsed"], times["planned"]
 
     def validate(self, log: RunLog | None) -> None:
-        """Measure the averaged network; keep it if it is the best so far."""
+        """Validate the averaged network, and save it if it is the best so far."""
         if self.team.first:
             result = evaluate_on(
                 self.average.network,
@@ -433,14 +433,14 @@ class Run:
             facts = {
                 "config": config_to_dict(self.config),
                 "code": code_version(),
-                # The streams are functions of their position, and each step takes one batch of each.
+                # The streams depend only on their position, and each step takes one batch of each.
                 "position": {"labelled": self.step, "unlabelled": self.step},
             }
             save_checkpoint(self.folder, Checkpoint(self.step, networks, state, facts), self.config.run.keep)
         self.team.wait()
 
     def restore(self, path: Path) -> None:
-        """Go back to a checkpoint."""
+        """Load a checkpoint."""
         checkpoint = load_checkpoint(path, self.team.device)
         state = checkpoint.state
         try:
@@ -452,20 +452,20 @@ class Run:
                 self.critic.load_state_dict(checkpoint.networks["critic"])
                 self.critic_optimiser.load_state_dict(state["critic_optimiser"])
         except (KeyError, RuntimeError, ValueError) as error:
-            raise FileFormatError(path, f"contents that do not fit ({error})", "a checkpoint of this run") from error
+            raise FileFormatError(path, f"contents that do not match ({error})", "a checkpoint of this run") from error
         for name in ("mean", "std"):
             if not torch.equal(state["whitening"][name], getattr(self.whitening, name).cpu()):
                 raise FileFormatError(path, "another whitening", "the one of this run's labelled pictures")
         self.average.updates, self.best, self.waited = state["averaged"], state["best"], state["waited"]
         self.step = checkpoint.step
-        clock = state.get("clock", {"planned": 0.0, "elapsed": 0.0})  # checkpoints of before have none
+        clock = state.get("clock", {"planned": 0.0, "elapsed": 0.0})  # older checkpoints have none
         self.clock.planned, self.clock.elapsed = clock["planned"], clock["elapsed"]
         restore_random_state(state["random"])
 
 
-# ------------------------------------------------------------------------------------------------------- its parts
+# --------------------------------------------------------------------------------------------------------- helpers
 def _make_network(config: TrainConfig, team: Processes) -> nn.Module:
-    """The regressor to begin with."""
+    """The regressor with its initial weights."""
     wanted = config.network
     network = make_regressor(wanted.name, CoefficientLayout().size, norm=wanted.norm)
     if wanted.weights.endswith(".safetensors"):
@@ -477,34 +477,34 @@ def _make_network(config: TrainConfig, team: Processes) -> nn.Module:
 
 
 def _decayed(network: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weights with decay; biases and the scales of normalisation without."""
+    """Parameter groups: weights with weight decay, biases and normalisation scales without."""
     matrices = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     vectors = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
     return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def _open_folder(folder: Path, config: TrainConfig, resume: bool) -> None:
-    """Begin a run's folder, or see that the one that is there is the same run."""
+    """Create a run's folder, or check that an existing one holds the same run."""
     path = folder / CONFIG_FILE
     if not path.is_file():
         with whole_file(path) as file:
             file.write(json.dumps(config_to_dict(config), indent=1).encode())
         return
     if not resume:
-        raise TwodaslError(f"{folder}: found a run; --resume goes on with it, --out names another folder")
+        raise TwodaslError(f"{folder}: found a run; --resume continues it, --out chooses another folder")
     try:
         before = config_to_dict(config_from_dict(json.loads(path.read_text(encoding="utf-8")), str(path)))
     except ValueError as error:
         raise FileFormatError(path, f"an unreadable configuration ({error})", "that of a run") from error
     now = config_to_dict(config)
-    free = {f"run.{entry}" for entry in now["run"]} - {"run.minutes"}  # what is written down, and how often
+    free = {f"run.{entry}" for entry in now["run"]} - {"run.minutes"}  # logging and checkpoints may change
     changed = [key for key in _different(before, now) if key not in free]
     if changed:
         raise TwodaslError(f"{folder}: found a run with other values of {', '.join(changed)}; expected the same run")
 
 
 def _different(a: Any, b: Any, place: str = "") -> list[str]:
-    """Places at which two nested tables differ."""
+    """Keys at which two nested tables differ."""
     if isinstance(a, dict) and isinstance(b, dict):
         return [found for key in {**a, **b} for found in _different(a.get(key), b.get(key), f"{place}.{key}")]
     return [] if a == b else [place.lstrip(".")]
@@ -512,7 +512,7 @@ def _different(a: Any, b: Any, place: str = "") -> list[str]:
 
 @contextmanager
 def _on_terminate() -> Iterator[threading.Event]:
-    """An event that is set when the system asks the process to end; the run then saves a checkpoint and stops."""
+    """An event that is set on SIGTERM; the run then saves a checkpoint and stops."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
@@ -526,7 +526,7 @@ def _on_terminate() -> Iterator[threading.Event]:
 
 @contextmanager
 def _out_of_memory(config: TrainConfig, team: Processes) -> Iterator[None]:
-    """Say how much memory a GPU lacks, and which values of the configuration lower the need."""
+    """Report how much GPU memory is missing, and which values of the configuration reduce the need."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -542,13 +542,13 @@ def _out_of_memory(config: TrainConfig, team: Processes) -> Iterator[None]:
             keys.append('optimiser.precision = "float32" (to "bfloat16")')
         raise TwodaslError(
             f"{config.name}: found a GPU of {size[1] if size else 'too little memory'}{_in_use(team)}; expected "
-            f"{wanted[1] + ' more' if wanted else 'more'}. Lower {', '.join(keys)}, or network.name. A change of these "
-            "values begins another run (--out names its folder)"
+            f"{wanted[1] + ' more' if wanted else 'more'}. Lower {', '.join(keys)}, or network.name. With other "
+            "values it is a new run (--out chooses its folder)"
         ) from error
 
 
 def _in_use(team: Processes) -> str:
-    """How much of a GPU's memory this process has had in use."""
+    """Peak GPU memory of this process, as a clause."""
     if team.device.type != "cuda":
         return ""
     return f", {torch.cuda.max_memory_reserved(team.device) / 2**30:.1f} GiB of it in use by this run"
@@ -560,7 +560,7 @@ def _bar(config: TrainConfig, step: int, shown: bool):
 
 
 def _progress_bar(label: str):
-    """A function for the progress of drawing pictures."""
+    """A progress function for rendering pictures."""
     tqdm = require("tqdm.auto", "train", "a progress bar")
     bar = None
 

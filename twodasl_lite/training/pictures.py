@@ -1,13 +1,12 @@
-"""The pictures of a run: drawn once, kept on disk, held in memory; or drawn beside the training step.
+"""The pictures of a run: rendered once, cached on disk and held in memory; or rendered in parallel to training.
 
-Drawing a face takes longer than looking at it, and an ablation looks at the same pictures in every run. A set of
-synthetic pictures is therefore drawn once, by several processes, and kept in the cache folder (``TWODASL_CACHE``) under
-a name that depends on everything that it is made by: world, seed, face model and the code that draws. Runs hold it in
-memory, 43 kB a picture.
+Rendering a face takes longer than training on it, and an ablation uses the same pictures in every run. A synthetic
+dataset is therefore rendered once, by several processes, and cached in a folder (``TWODASL_CACHE``) whose name encodes
+world, seed, face model and the rendering code. Runs hold it in memory, 43 kB per picture.
 
-On a GPU drawing is cheap, and a run need not see a picture twice (``data.hold = "stream"``). Batch n then is drawn when
-step n comes, from the run's seeds and n alone, so that such a run goes on from a checkpoint as exactly as any other.
-Only the validation pictures are kept.
+On a GPU rendering is cheap, and a run need not see a picture twice (``data.hold = "stream"``). Batch n is then rendered
+for step n, from only the run's seeds and n, so that such a run resumes from a checkpoint as exactly as any other. Only
+the validation pictures are cached.
 """
 
 from __future__ import annotations
@@ -39,33 +38,33 @@ from twodasl_lite.training.config import SourceConfig, TrainConfig
 from twodasl_lite.training.distributed import Processes
 
 CHUNK = 100
-"""Pictures in a file of the cache, and drawn by one process at a time."""
+"""Pictures per cache file, and per task of a process."""
 _PIECE = 50
-"""Pictures drawn at once."""
+"""Pictures rendered at once."""
 _PICTURE_BYTES = 44_500
-"""That a picture takes in the cache."""
+"""Bytes of a picture in the cache."""
 _DRAWING = ("camera.py", "decode.py", "images.py", "landmarks.py", "data", "render")
-"""What of the package a picture depends on, beside the face model."""
+"""Files and folders of the package that a picture depends on, besides the face model."""
 
 _STREAM_DRAWS = 0x53747265
-"""Mixed into a run's seed for the mirroring of streamed pictures."""
+"""Number combined with a run's seed to choose the streamed pictures that are mirrored."""
 
 Progress = Callable[[int, int], None]
 Stop = Callable[[], bool]
 
 
 class Interrupted(Exception):
-    """The time was over, or the process was told to end, before all pictures were ready. What is drawn is kept."""
+    """Preparation stopped at the time limit or on SIGTERM before all pictures were ready. Finished ones are kept."""
 
 
 class RunData(NamedTuple):
-    """What a run learns from.
+    """Data that a run learns from.
 
     Attributes:
         labelled: Stream of pictures with coefficients.
-        unlabelled: Stream of pictures with 2D landmarks alone; ``None`` if no loss wants it.
-        validation: Pictures with truth.
-        whitening: Of the coefficients.
+        unlabelled: Stream of pictures with only 2D landmarks; ``None`` if no loss needs it.
+        validation: Pictures with ground truth.
+        whitening: Whitening of the coefficients.
     """
 
     labelled: FaceStream
@@ -75,10 +74,10 @@ class RunData(NamedTuple):
 
 
 def face_model_of(config: TrainConfig) -> MorphableModel:
-    """The face model that a run learns, with 40 + 10 coefficients.
+    """The face model of a run, with 40 + 10 coefficients.
 
     Raises:
-        FileFormatError: If the file that the configuration names is missing or no model.
+        FileFormatError: If the configured file is missing or not a face model.
     """
     path = config.data.face_model
     return (read_face_model(path).with_layout if path else load_face_model)(CoefficientLayout())
@@ -91,18 +90,18 @@ def prepare(
     progress: Callable[[str], Progress] | None = None,
     stop: Stop | None = None,
 ) -> RunData:
-    """Everything that a run learns from.
+    """Prepare all data of a run.
 
     Args:
-        config: The run.
-        model: The face model, of the layout that the network learns.
-        processes: The processes of the run: the first one draws, the others wait and read.
-        progress: Makes a progress function from a label.
-        stop: Asked now and then; once it says yes, nothing more is drawn.
+        config: Configuration of the run.
+        model: The face model, with the layout that the network learns.
+        processes: The processes of the run: the first one renders, the others wait and read.
+        progress: Function from a label to a progress function.
+        stop: Called regularly; once it returns true, no more pictures are rendered.
 
     Raises:
-        Interrupted: If it was stopped.
-        TwodaslError: If a set is not what it is used for.
+        Interrupted: If preparation was stopped.
+        TwodaslError: If a dataset does not fit its purpose.
     """
     data = config.data
     wanted: dict[str, tuple[SourceConfig, bool]] = {"labelled": (data.labelled, True)}
@@ -158,23 +157,23 @@ def prepare(
 
 
 class MirroredStream:
-    """A stream of new pictures, half of them mirrored; which ones depends on the seed and their number alone.
+    """A stream of new pictures, half of them mirrored; which ones depends only on the seed and their index.
 
     Args:
-        stream: Batches without coefficients: those of a mirrored face depend on the model.
-        seed: Of the choice.
+        stream: Stream of batches without coefficients: those of a mirrored face depend on the model.
+        seed: Seed of the choice.
         rank: Number of this process.
-        world_size: How many processes there are.
+        world_size: Number of processes.
     """
 
     def __init__(self, stream: FaceStream, seed: int, *, rank: int = 0, world_size: int = 1) -> None:
         self.stream, self.seed, self.rank, self.world_size = stream, seed, rank, world_size
 
     def batches(self, batch_size: int, start: int = 0) -> Iterator[FaceBatch]:
-        """Batches from number ``start`` on."""
+        """Yield batches from number ``start`` on."""
         for number, batch in enumerate(self.stream.batches(batch_size, start), start):
             if batch.coefficients is not None:
-                raise TwodaslError("flip: found pictures with coefficients; expected those of a stream without truth")
+                raise TwodaslError("flip: found pictures with coefficients; expected a stream without ground truth")
             first = (number * self.world_size + self.rank) * batch_size
             index = torch.arange(first, first + batch_size, device=batch.images.device)
             chosen = Draws(self.seed << 32 | _STREAM_DRAWS, index).chance("mirrored", 0.5)  # (B,)
@@ -195,19 +194,19 @@ def pictures(
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> FaceBatch:
-    """A set of pictures in memory, from the cache or newly drawn into it.
+    """Load a dataset into memory, from the cache, after rendering what is missing there.
 
     Args:
-        source: Which pictures.
-        model: The face model; the book's with 40 + 10 coefficients by default.
-        truth: Whether to keep what is known of them; without, the landmarks of a detector remain.
-        processes: That draw.
-        progress: Called with how many pictures are there and how many there will be.
-        stop: Asked now and then; once it says yes, nothing more is drawn.
+        source: Source of the pictures.
+        model: The face model; by default the book's with 40 + 10 coefficients.
+        truth: Whether to keep the ground truth; otherwise only a detector's landmarks remain.
+        processes: Number of processes that render.
+        progress: Called with the number of pictures that are ready and their total.
+        stop: Called regularly; once it returns true, no more pictures are rendered.
 
     Raises:
-        Interrupted: If it was stopped; what is drawn stays in the cache.
-        TwodaslError: If the truth is asked for and the source does not know it.
+        Interrupted: If it was stopped; finished pictures stay in the cache.
+        TwodaslError: If ``truth`` is set and the source has no ground truth.
     """
     model = load_face_model(CoefficientLayout()) if model is None else model
     if source.kind == "aflw":
@@ -230,7 +229,7 @@ def _from_shards(source: SourceConfig) -> FaceBatch:
 
 
 def _photos(source: SourceConfig, progress: Progress | None = None, stop: Stop | None = None) -> FaceBatch:
-    """AFLW's faces that are not in the test set, with the points as marked, and their yaw for a detector's noise."""
+    """AFLW's faces outside the test set, with the annotated points, and their yaw for the simulated detector."""
 
     def shown(done: int, total: int) -> None:
         if stop is not None and stop():
@@ -270,8 +269,8 @@ def _synthetic(
             report()
     except OSError as error:
         raise TwodaslError(
-            f"{folder}: the pictures could not be kept ({error}); expected room for {len(chunks) - done} files of "
-            f"{CHUNK * _PICTURE_BYTES / 1e6:.1f} MB. What is drawn stays; make room, or name another place in "
+            f"{folder}: the pictures could not be saved ({error}); expected room for {len(chunks) - done} files of "
+            f"{CHUNK * _PICTURE_BYTES / 1e6:.1f} MB. Finished files stay; free disk space, or set another folder in "
             f"{CACHE_VARIABLE}"
         ) from error
     if done < len(chunks):
@@ -286,7 +285,7 @@ def _chunk_file(folder: Path, chunk: int) -> Path:
 
 
 def _draw_chunk(model: MorphableModel, task: tuple[SourceConfig, Path]) -> None:
-    """Draw a chunk, always with its truth: who may not know it does not read it."""
+    """Render a chunk, always with its ground truth, which readers drop if they must not use it."""
     source, path = task
     safetensors = require("safetensors.torch", "train", "keeping pictures")
     faces = _faces(model, source.world, source.seed)
@@ -302,12 +301,12 @@ def _draw_chunk(model: MorphableModel, task: tuple[SourceConfig, Path]) -> None:
 
 @lru_cache(maxsize=2)
 def _faces(model: MorphableModel, world: str, seed: int) -> SyntheticFaces:
-    """A world, kept from chunk to chunk with the textures that it has made."""
+    """A world, kept between chunks together with its textures."""
     return SyntheticFaces(model, world, seed)
 
 
 def _fingerprint(source: SourceConfig, model: MorphableModel) -> str:
-    """A hash of what a synthetic picture depends on, beside world name, seed and number."""
+    """A hash of everything that a synthetic picture depends on, besides world name, seed and index."""
     digest = hashlib.sha256(repr(load_world(source.world)).encode())
     package = Path(str(resources.files("twodasl_lite")))
     for entry in _DRAWING:

@@ -1,7 +1,7 @@
-"""The learning rate of every step: linear warm-up, then half a cosine down, anew in each stage.
+"""The learning rate schedule: in each stage a linear warm-up, then cosine decay.
 
-A run that has a number of minutes instead of a number of steps (``run.minutes``) goes through the same schedule by the
-clock: :class:`Clock` says at which of the planned steps it stands.
+A run limited by time instead of steps (``run.minutes``) follows the same schedule by the clock: :class:`Clock` converts
+the elapsed time to a planned step.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from twodasl_lite.errors import ValueRangeError
 from twodasl_lite.training.config import StageConfig, TrainConfig
 
 _FOR_THE_END = 0.03
-"""Share of a run's minutes that is kept for its last validation and for writing its networks."""
+"""Share of a run's minutes reserved for its last validation and for writing its networks."""
 
 
 def stage_rate(stage: StageConfig, step: int) -> float:
@@ -38,29 +38,29 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def ramp(config: TrainConfig, step: int) -> float:
-    """Factor on the weights of the self-supervision at a step: from 0 to 1 over ``ramp_steps``."""
+    """Factor on the weights of the self-supervised losses at a step: from 0 to 1 over ``ramp_steps``."""
     steps = config.self_supervision.ramp_steps
     return 1.0 if steps <= 0 else min(1.0, (step + 1) / steps)
 
 
 class Clock:
-    """Where a run stands in its schedule, told by the time that it has.
+    """Position of a run in its schedule, by elapsed time.
 
-    The place is the number of a planned step: that of the step itself, or the share of the time that has passed times
-    all planned steps, whichever is greater. Each stage thus gets its share of the time, and a run ends with its rate
-    lowered however fast the machine is. Such a run cannot be repeated bit for bit, because clocks differ; one without
-    ``run.minutes`` stands at the number of its step, always.
+    The position is the number of a planned step: the actual step, or the elapsed fraction of the time times all planned
+    steps, whichever is greater. Each stage thus gets its share of the time, and the schedule is completed on any
+    machine. Such a run cannot be repeated bit for bit, because timing varies; without ``run.minutes`` the position is
+    always the actual step.
 
-    The clock starts with the end of the first step, which may take long (kernels are chosen and compiled in it), and
-    again so in each later piece of the run.
+    The clock starts at the end of the first step, which may take long (kernels are selected and compiled in it), and
+    does so again whenever the run is resumed.
 
     Args:
         steps: Planned steps of all stages.
-        minutes: That the whole run has, what comes before the first step included; 0: no limit, go by steps alone.
+        minutes: Minutes of the whole run, including the time before the first step; 0: no limit, follow the steps.
 
     Attributes:
-        planned: Seconds from the end of the first step to the end of the schedule; 0 while not known.
-        elapsed: Seconds of those that have passed.
+        planned: Seconds from the end of the first step to the end of the schedule; 0 while unknown.
+        elapsed: Seconds since the end of the first step, without pauses.
     """
 
     def __init__(self, steps: int, minutes: float = 0.0) -> None:
@@ -69,13 +69,13 @@ class Clock:
         self._started: float | None = None
 
     def tick(self, since_start: float) -> None:
-        """Look at the time, after a step.
+        """Update the elapsed time, after a step.
 
         Args:
             since_start: Seconds since the start of the command.
 
         Raises:
-            ValueRangeError: If the run's minutes were over before its first step was done.
+            ValueRangeError: If the time was over before the first step was done.
         """
         if not self.minutes:
             return
@@ -92,7 +92,7 @@ class Clock:
         self.elapsed = now - self._started
 
     def place(self, step: int) -> int:
-        """The planned step at which the run stands before its step ``step``; all planned steps if its time is over."""
+        """Position in the schedule before step ``step``; the number of planned steps if the time is over."""
         if not self.planned:
             return step
         return min(self.steps, max(step, int(self.steps * self.elapsed / self.planned)))

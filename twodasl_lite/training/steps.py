@@ -1,4 +1,4 @@
-"""What one step computes: losses of the regressor on labelled and on 2D-only pictures, and the critic's.
+"""The losses of one step: the regressor's on labelled and on 2D-only pictures, and the critic's.
 
 ::
 
@@ -9,7 +9,7 @@
                                                                          cycle           x2 against x
 
 with G the regressor, M the landmark map, D the decoder and P the 18 points (Tu et al. 2019, section 3.3). The second
-pass is made only if a loss wants it.
+pass is computed only if a loss needs it.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from twodasl_lite.morphable import MorphableModel
 from twodasl_lite.training.config import StageConfig, TrainConfig
 
 _LEAST_ANGLE = 0.2
-"""Least sine of the angle between a predicted pose's first two rows for its rotation to be worth taking."""
+"""Smallest sine of the angle between a predicted pose's first two rows at which its rotation is used."""
 
 
 class Pairs(NamedTuple):
-    """Coefficients and landmarks for the critic to judge.
+    """Pairs of coefficients and landmarks, the critic's input.
 
     Attributes:
-        whitened: ``(B, D)``.
-        landmarks: ``(B, 18, 2)`` as :func:`~twodasl_lite.losses.normalise_landmarks` gives them.
-        visible: ``(B, 18)``.
+        whitened: Whitened coefficients, ``(B, D)``.
+        landmarks: Landmarks normalised by :func:`~twodasl_lite.losses.normalise_landmarks`, ``(B, 18, 2)``.
+        visible: Visibility of the landmarks, ``(B, 18)``.
     """
 
     whitened: torch.Tensor
@@ -59,20 +59,20 @@ class Pairs(NamedTuple):
 
     @classmethod
     def of(cls, whitened: torch.Tensor, points: torch.Tensor, visible: torch.Tensor) -> Pairs:
-        """Pairs from points in pixels."""
+        """Build pairs from points in pixels."""
         return cls(whitened, normalise_landmarks(points, visible), visible)
 
     def detach(self) -> Pairs:
-        """The same numbers without their history."""
+        """The same pairs, detached from the graph."""
         return Pairs(*(part.detach() for part in self))
 
 
 class Shown(NamedTuple):
-    """Pictures as the regressor sees them.
+    """A batch and the regressor's inputs for it.
 
     Attributes:
-        batch: The pictures and what is known of them.
-        inputs: ``(B, 4, 120, 120)``; some with an empty landmark map.
+        batch: The pictures with their labels.
+        inputs: Inputs of the regressor, ``(B, 4, 120, 120)``; some with an empty landmark map.
     """
 
     batch: FaceBatch
@@ -80,9 +80,9 @@ class Shown(NamedTuple):
 
 
 def show(batch: FaceBatch, dropped: torch.Tensor, config: TrainConfig, noise: Draws | None = None) -> Shown:
-    """Inputs of a batch, with an empty landmark map where ``dropped`` ``(B,)`` says so.
+    """Inputs of a batch, with an empty landmark map where ``dropped`` ``(B,)`` is true.
 
-    With ``noise`` the maps show the points as the simulated detector finds them; losses take them as they are.
+    With ``noise`` the maps show the points with the simulated detector's noise; losses use the points without it.
     """
     seen = batch._replace(detected_visible=batch.detected_visible & ~dropped[:, None])
     if noise is not None:
@@ -96,15 +96,15 @@ def show(batch: FaceBatch, dropped: torch.Tensor, config: TrainConfig, noise: Dr
 
 
 class RegressorStep(nn.Module):
-    """The regressor with its losses: one call is all that a step's gradient needs.
+    """The regressor with its losses: one call computes everything that a step's gradient needs.
 
-    As one module it can be wrapped for several processes as a whole.
+    Because it is one module, it can be wrapped as a whole for several processes.
 
     Args:
         network: The regressor.
         model: The face model.
-        whitening: Of the coefficients.
-        config: Which losses are on, and their options.
+        whitening: Whitening of the coefficients.
+        config: Configuration with the losses and their options.
     """
 
     def __init__(self, network: nn.Module, model: MorphableModel, whitening: Whitening, config: TrainConfig) -> None:
@@ -119,7 +119,7 @@ class RegressorStep(nn.Module):
             for stage in config.stages
         ]
         distance = (supervision.distance, supervision.huber_delta, supervision.smallest_face)
-        # In a tuple, which hides their parts from state_dict and from DistributedDataParallel: nothing in them learns.
+        # In a tuple, which hides them from state_dict and DistributedDataParallel: they have nothing to learn.
         self._fixed = (
             model,
             whitening,
@@ -131,23 +131,23 @@ class RegressorStep(nn.Module):
         )
 
     def _predict(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Whitened coefficients, in single precision whatever the network computes in."""
+        """Whitened coefficients, always in single precision, whatever the network's precision."""
         with torch.autocast(self._device, self._precision, enabled=self._precision != torch.float32):
             return self.network(inputs).float()
 
     def forward(
         self, labelled: Shown, unlabelled: Shown | None, stage: int, critic: nn.Module | None
     ) -> tuple[dict[str, torch.Tensor], Pairs | None]:
-        """Losses of a step.
+        """Compute the losses of a step.
 
         Args:
             labelled: Pictures with coefficients.
-            unlabelled: Pictures with 2D landmarks alone; ``None`` if no loss wants them.
-            stage: Index of the stage: which losses the labelled pictures have.
-            critic: Judges the pairs of the 2D-only pictures; ``None`` if it has no say.
+            unlabelled: Pictures with only 2D landmarks; ``None`` if no loss needs them.
+            stage: Index of the stage, which determines the losses on labelled pictures.
+            critic: Critic of the predicted pairs of the 2D-only pictures; ``None`` if its loss is off.
 
         Returns:
-            Name to the losses of each picture ``(B,)``, and the pairs that the critic should learn from.
+            Name of each loss to its value for each picture ``(B,)``, and the pairs that the critic learns from.
         """
         model, whitening, supervised, landmarks_2d, landmarks_3d, cycle, self_critic = self._fixed
         weights = self.config.self_supervision.weights
@@ -164,9 +164,9 @@ class RegressorStep(nn.Module):
 
         x, visible = unlabelled.batch.detected, unlabelled.batch.detected_visible
         marked = unlabelled.batch.marked
-        # Photographs are compared at all points that people marked, others at those that a detector found.
+        # Photographs are compared at all annotated points, other pictures at those that a detector found.
         seen, *known = (subset_18, x, visible) if marked is None else (subset_21, marked, None)
-        # Losses without 3D labels see the pose that is decoded; only labelled ones see all 12 numbers of it.
+        # Losses without 3D labels use the decoded pose; only those on labelled pictures use all 12 of its numbers.
         form = self.config.network.pose
         seen_face = constrain(whitening.unwhiten(rest), form)  # (B, D)
         first = decode_landmarks(seen_face, model)  # (B, 68, 3)
@@ -192,7 +192,7 @@ class RegressorStep(nn.Module):
 def _supervised(
     name: str, stage: StageConfig, model: MorphableModel, whitening: Whitening, config: TrainConfig
 ) -> PDC | WPDC | VDC:
-    """One loss of labelled pictures, as a stage wants it."""
+    """One loss on labelled pictures, with the options of a stage."""
     vertices = model.landmarks if stage.vertices == "landmarks" else None
     makers = {
         "pdc": PDC,
@@ -203,7 +203,7 @@ def _supervised(
 
 
 class CriticStep(nn.Module):
-    """The critic with its loss: one call judges real and predicted pairs.
+    """The critic with its loss: one call scores real and predicted pairs.
 
     Args:
         critic: The critic.
@@ -215,7 +215,7 @@ class CriticStep(nn.Module):
         self._form = SelfCritic()
 
     def forward(self, real: Pairs, fake: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
-        """The critic's loss ``(B,)``, and the share of pairs ``(B,)`` on whose right side it is."""
+        """The critic's loss ``(B,)``, and the share of pairs that it classifies correctly ``(B,)``."""
         scores = self.critic(*(torch.cat(parts) for parts in zip(real, fake, strict=True)))
         score_real, score_fake = scores.split([len(real.whitened), len(fake.whitened)])
         right = ((score_real > 0.5).float() + (score_fake < 0.5).float()) / 2
@@ -224,23 +224,23 @@ class CriticStep(nn.Module):
 
 @torch.no_grad()
 def real_pairs(labelled: FaceBatch, fake: Pairs, whitening: Whitening, model: MorphableModel, draws: Draws) -> Pairs:
-    """Pairs for the critic to call real, such that neither pose nor landmark noise gives them away (ours).
+    """Real pairs for the critic that neither pose nor landmark noise distinguishes from predicted ones (ours).
 
-    Labelled faces are mostly frontal and photographs are not: a critic that saw the labelled pairs as they are would
-    learn to tell poses apart and push the regressor towards frontal faces. So each labelled face takes the pose of one
-    of the predicted ones, made an exact scaled rotation; its landmarks are projected anew and pass through the same
-    simulated detector. No picture is needed for that. What is left to judge: whether shape and expression are those of
-    a face, whether the pose is a rotation, and whether coefficients and landmarks belong together.
+    Labelled faces are mostly frontal and photographs are not: a critic trained on the labelled pairs themselves would
+    learn to distinguish poses and push the regressor towards frontal faces. So each labelled face takes the pose of a
+    predicted one, made an exact scaled rotation; its landmarks are projected again and pass through the same simulated
+    detector. This needs no picture. The critic can still judge whether shape and expression are those of a face,
+    whether the pose is a rotation, and whether coefficients and landmarks belong together.
 
     Args:
-        labelled: Faces with coefficients; used in turn until there are as many as predicted pairs.
-        fake: The predicted pairs ``(B, ...)``.
-        whitening: Of the coefficients.
+        labelled: Faces with coefficients; repeated until there are as many as predicted pairs.
+        fake: Predicted pairs ``(B, ...)``.
+        whitening: Whitening of the coefficients.
         model: The face model.
-        draws: Random numbers of B pictures, for the detector.
+        draws: Random numbers for B pictures, for the detector.
 
     Returns:
-        ``(B, ...)`` pairs.
+        Real pairs ``(B, ...)``.
     """
     count = len(fake.whitened)
     index = torch.arange(count, device=fake.whitened.device) % labelled.size
@@ -258,7 +258,7 @@ def real_pairs(labelled: FaceBatch, fake: Pairs, whitening: Whitening, model: Mo
 
 
 def _has_rotation(pose: torch.Tensor) -> torch.Tensor:
-    """``(B,)``: whether the first two rows point in clearly different directions."""
+    """Whether the first two rows point in clearly different directions, ``(B,)``."""
     rows = pose[:, :2, :3]
     lengths = rows.norm(dim=-1, keepdim=True)
     directions = rows / lengths.clamp(min=torch.finfo(rows.dtype).tiny)

@@ -1,8 +1,8 @@
-"""The same comparison in many settings: does what an ablation says depend on the data?
+"""Sweeps: the same ablation under several settings, to see whether its result depends on the data.
 
-A sweep is a small file beside this module (``sweeps/*.toml``): rows of the ablation, of which the first is the
-baseline, and axes, each with named settings of ``key=value`` words. Every combination of settings is an ablation of
-its own, in a folder such as ``error-4_labels-500``. Explained in the chapter "Training 2DASL".
+A sweep is a small file next to this module (``sweeps/*.toml``): rows of the ablation, the first of which is the
+baseline, and axes with named settings, each a list of ``key=value`` overrides. Every combination of settings is a
+separate ablation, in a folder such as ``error-4_labels-500``. Explained in the chapter "Training 2DASL".
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _TABLE_FILE = "sweep.json"
 
 @dataclass(frozen=True)
 class Setting:
-    """One point of an axis."""
+    """One setting on an axis."""
 
     name: str
-    set: tuple[str, ...] = ()  # "key=value" words, as for twodasl train
+    set: tuple[str, ...] = ()  # "key=value" overrides, as for twodasl train
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What is varied."""
+    """A property that is varied."""
 
     name: str
     title: str
@@ -50,7 +50,7 @@ class Sweep:
     """Rows of the ablation to compare, in every combination of settings."""
 
     about: str
-    rows: tuple[str, ...]  # the first is the baseline of the others
+    rows: tuple[str, ...]  # the first is the baseline
     axes: tuple[Axis, ...]
 
     def __post_init__(self) -> None:
@@ -64,9 +64,9 @@ class Cell(NamedTuple):
     """One combination of settings.
 
     Attributes:
-        place: Name of the axis to name of the setting.
-        folder: Name of its folder.
-        overrides: ``"key=value"`` words.
+        place: Name of each axis to name of its setting.
+        folder: Name of the cell's folder.
+        overrides: ``"key=value"`` overrides.
     """
 
     place: dict[str, str]
@@ -75,20 +75,20 @@ class Cell(NamedTuple):
 
 
 def sweep_names() -> tuple[str, ...]:
-    """The sweeps that come with the package."""
+    """Names of the packaged sweeps."""
     files = (resources.files(__package__) / "sweeps").iterdir()
     return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
 
 
 def load_sweep(name: str | Path) -> Sweep:
-    """A sweep by its name, or from a file.
+    """Load a sweep by its name, or from a file.
 
     Args:
         name: One of :func:`sweep_names`, or the path of a ``.toml`` file.
 
     Raises:
-        FileFormatError: If the file is missing, no TOML, or says something that a sweep does not know.
-        ValueRangeError: If there is no sweep of that name.
+        FileFormatError: If the file is missing, not TOML, or has an unknown key or an invalid value.
+        ValueRangeError: If the name is unknown.
     """
     path, expected = Path(name), "a sweep's .toml file"
     if path.suffix != ".toml":
@@ -104,7 +104,7 @@ def load_sweep(name: str | Path) -> Sweep:
 
 
 def cells(sweep: Sweep) -> list[Cell]:
-    """Every combination of settings, the last axis changing first."""
+    """All combinations of settings; the last axis varies fastest."""
     found = []
     for chosen in itertools.product(*(axis.settings for axis in sweep.axes)):
         place = {axis.name: setting.name for axis, setting in zip(sweep.axes, chosen, strict=True)}
@@ -116,17 +116,17 @@ def cells(sweep: Sweep) -> list[Cell]:
 def run_sweep(
     folder: str | Path, sweep: Sweep, *, overrides: Sequence[str] = (), train_missing: bool = True, **how: Any
 ) -> dict[str, Any]:
-    """Make the runs that are not there yet, and the table of all.
+    """Train the missing runs, and compare all runs in a table.
 
     Args:
-        folder: Where the ablations and the table go.
-        sweep: What to run.
-        overrides: ``"key=value"`` words for every run; those of a setting come after them.
-        train_missing: Whether to train; without, the table is made of the runs that are there.
-        how: ``size``, ``seeds``, ``device``, ``threads`` and ``jobs``, as of :func:`~.ablation.ablate`.
+        folder: Folder of the ablations and the table.
+        sweep: The sweep to run.
+        overrides: ``"key=value"`` overrides for every run; those of a setting are applied after them.
+        train_missing: Whether to train missing runs; otherwise the table compares only existing ones.
+        how: ``size``, ``seeds``, ``device``, ``threads`` and ``jobs``, as in :func:`~.ablation.ablate`.
 
     Returns:
-        The table, as it is written to ``sweep.json``; see :func:`make_sweep_table`.
+        The table, as written to ``sweep.json``; see :func:`make_sweep_table`.
 
     Raises:
         TwodaslError: If a run fails, or no cell has runs to compare.
@@ -143,16 +143,16 @@ def run_sweep(
 
 
 def make_sweep_table(folder: str | Path, sweep: Sweep, seeds: Sequence[int] = (0, 1, 2)) -> dict[str, Any]:
-    """Compare the rows of every cell whose runs are there.
+    """Compare the rows in every cell that has finished runs.
 
     Args:
-        folder: Of the sweep.
-        sweep: What was run.
-        seeds: Which seeds.
+        folder: Folder of the sweep.
+        sweep: The sweep that was run.
+        seeds: Seeds to compare.
 
     Returns:
-        ``axes``; ``cells``, each with its ``place``, and by measure the balanced error of every row and the paired
-        differences of the others to the first row, with intervals over seeds and pictures; ``provenance``.
+        ``axes``; ``cells``, each with its ``place`` and, by measure, the balanced error of every row and the paired
+        differences to the first row, with confidence intervals over seeds and pictures; ``provenance``.
 
     Raises:
         TwodaslError: If no cell has runs of the baseline and another row.
@@ -201,7 +201,7 @@ def make_sweep_table(folder: str | Path, sweep: Sweep, seeds: Sequence[int] = (0
 
 
 def print_sweep(table: dict[str, Any]) -> None:
-    """Print the difference of every cell and measure, in percentage points with its interval."""
+    """Print the differences for every cell and measure, in percentage points with confidence intervals."""
     for cell in table["cells"]:
         print("\n" + ", ".join(f"{axis} {setting}" for axis, setting in cell["place"].items()))
         for row, measures in cell["against"].items():

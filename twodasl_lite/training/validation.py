@@ -1,4 +1,4 @@
-"""How good a network is, on pictures whose answer is known: landmarks in 2D and 3D, and all vertices."""
+"""Errors of a network on pictures with ground truth: landmarks in 2D and 3D, and all vertices."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ MEASURES = ("landmarks_2d", "landmarks_3d", "vertices_3d")
 
 
 class Evaluation(NamedTuple):
-    """Errors of single faces, as fractions of their size.
+    """Errors of individual faces, as fractions of their size.
 
     Attributes:
-        yaw: ``(N,)`` degrees.
-        landmarks_2d: ``(N,)`` NME of the 68 landmarks in the picture plane.
-        landmarks_3d: ``(N,)`` the same with depth.
-        vertices_3d: ``(N,)`` the same over all vertices, normalised by the landmarks' box; ``None`` if not asked for.
+        yaw: Yaw in degrees, ``(N,)``.
+        landmarks_2d: NME of the 68 landmarks in the picture plane, ``(N,)``.
+        landmarks_3d: NME of the 68 landmarks with depth, ``(N,)``.
+        vertices_3d: NME of all vertices with depth, normalised by the landmarks' box, ``(N,)``; ``None`` if not
+            computed.
     """
 
     yaw: torch.Tensor
@@ -36,7 +37,7 @@ class Evaluation(NamedTuple):
     vertices_3d: torch.Tensor | None = None
 
     def tables(self, *, intervals: bool = False) -> dict[str, Table]:
-        """A table by yaw bin for each measure."""
+        """Table by yaw bin, for each measure."""
         return {
             name: summarise(errors, self.yaw, intervals=intervals)
             for name in MEASURES
@@ -56,25 +57,25 @@ def evaluate_on(
     dense: bool = True,
     batch_size: int = 250,
 ) -> Evaluation:
-    """Compare a network's answers with the truth.
+    """Compare a network's predictions with the ground truth.
 
     Args:
-        network: The regressor; on the device of ``model``.
-        whitening: Of its outputs.
+        network: The regressor, on the device of ``model``.
+        whitening: Whitening of the network's outputs.
         model: The face model.
         faces: Pictures with landmarks and yaw, and with coefficients if ``dense``.
-        kind: Form of the landmark map.
-        pose: How the network's 12 pose numbers are read.
-        detector: Whether the network is given the detector's points; without, it draws its own
+        kind: Kind of landmark map.
+        pose: Interpretation of the network's 12 pose numbers.
+        detector: Whether the network gets the detector's points; otherwise it starts with an empty map
             (:func:`~twodasl_lite.prediction.predict`).
-        dense: Whether to compare all vertices too.
-        batch_size: How many pictures at a time.
+        dense: Whether to compare all vertices, too.
+        batch_size: Pictures per batch.
 
     Raises:
-        TwodaslError: If the truth is not known.
+        TwodaslError: If the ground truth is missing.
     """
     if faces.landmarks is None or faces.yaw is None or (dense and faces.coefficients is None):
-        raise TwodaslError("faces: found pictures without their truth; expected landmarks, yaw and coefficients")
+        raise TwodaslError("faces: found pictures without ground truth; expected landmarks, yaw and coefficients")
     device = model.mean.device
     parts = []
     for start in range(0, faces.size, batch_size):
@@ -88,7 +89,7 @@ def evaluate_on(
             nme(answer.landmarks, truth),
         ]
         if dense:
-            # Depths are compared from the smallest on, so it does not matter where each puts its zero.
+            # Depths are compared relative to the smallest one, so the position of their zero does not matter.
             box = bounding_box(truth[..., :2])
             row.append(nme(decode(answer.coefficients, model), decode(batch.coefficients, model), box=box))
         parts.append(torch.stack([column.float() for column in row]).cpu())
