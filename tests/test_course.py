@@ -312,7 +312,7 @@ MISTAKES: dict[str, tuple[Mistake, ...]] = {
             ("pixels", "pixels-hidden"),
         ),
         Mistake(
-            "variance for deviation: missing square root",
+            "variance for standard deviation: missing square root",
             "vectors.std(dim=0)",
             "vectors.var(dim=0)",
             ("whiten", "whiten-hidden"),
