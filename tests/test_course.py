@@ -1,4 +1,4 @@
-"""Coursework: checkers, the course that is made, and what grading gives to right, blank, wrong and broken answers."""
+"""Coursework: checkers, the generated course, and the grades of right, blank, wrong and broken answers."""
 
 from __future__ import annotations
 
