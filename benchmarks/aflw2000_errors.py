@@ -1,7 +1,7 @@
-"""Measure what chapter 15 shows when the data is not at hand, and write it to ``twodasl_lite/assets``.
+"""Measure the results that chapter 15 shows without the data, and write them to ``twodasl_lite/assets``.
 
 Needs a clone of ``XgTu/2DASL`` and the folder that ``TWODASL_DATA`` names (see chapter 15). Only errors and yaws are
-kept: numbers about pictures, no pictures and no landmarks.
+stored, no pictures and no landmarks.
 
     python benchmarks/aflw2000_errors.py CLONE DATA
 """
@@ -42,17 +42,17 @@ OUT = Path(twodasl_lite.__file__).parent / "assets" / "aflw2000_errors.json"
 
 
 def whole(values: torch.Tensor) -> list[int]:
-    """Errors as whole multiples of the unit."""
+    """Errors as integer multiples of the unit."""
     return torch.round(values / UNIT).to(torch.int64).tolist()
 
 
 def table(errors: torch.Tensor, yaw: torch.Tensor) -> list[float]:
-    """Per cent: three bins, balanced, mean."""
+    """Errors in per cent: three bins, balanced, mean."""
     return [round(100 * value, 4) for value in summarise(errors, yaw, intervals=False).values()]
 
 
 def placed(every, boxes: torch.Tensor) -> torch.Tensor:
-    """Errors of one who knows each face but for its size and place, and puts it where crops have it."""
+    """Errors of predictions that know each face except its size and position, and place it as the crops do."""
     points = every.landmarks[..., :2]
     low, high = points.amin(dim=1, keepdim=True), points.amax(dim=1, keepdim=True)
     longest = (high - low).amax(dim=-1, keepdim=True)

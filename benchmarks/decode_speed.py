@@ -1,9 +1,9 @@
 """Decoding speed: ``MorphableModel.decode`` against a bare matrix product of the same size, in the same run.
 
 A model of the Basel Face Model's size (53,215 vertices, 40 + 10 components) decodes a batch of 32 faces. The bare
-product is what no implementation can avoid: (32, 50) times (50, 159,645) into fresh memory. Both are timed in turn, so
-that whatever else the machine does hits both; the median of the ratios is the result. Landmarks alone are timed too:
-they must not touch a dense vertex.
+product, (32, 50) times (50, 159,645) into fresh memory, is the cost that no implementation can avoid. The two are timed
+in turn, so that other load on the machine affects both; the median of the ratios is the result. Landmarks alone are
+timed too: decoding them must not touch the dense vertices.
 
     python benchmarks/decode_speed.py
 """

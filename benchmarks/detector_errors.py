@@ -1,7 +1,7 @@
-"""Measure how far a real landmark detector is off, and write what chapter 7 shows to ``twodasl_lite/assets``.
+"""Measure the errors of a real landmark detector, and write the results of chapter 7 to ``twodasl_lite/assets``.
 
-Needs a clone of ``XgTu/2DASL``: the landmarks of AFLW2000-3D and what a detector found on its crops. Only errors and
-yaws are kept: numbers about pictures, no pictures and no landmarks.
+Needs a clone of ``XgTu/2DASL``, for the landmarks of AFLW2000-3D and a detector's points on its crops. Only errors and
+yaws are stored, no pictures and no landmarks.
 
     python benchmarks/detector_errors.py CLONE
 """
@@ -29,7 +29,7 @@ OUT = Path(twodasl_lite.__file__).parent / "assets" / "detector_errors.json"
 
 
 def measure(faces: AFLW2000) -> tuple[torch.Tensor, torch.Tensor]:
-    """Errors ``(N, 18, 2)`` in crop pixels, and their mean ``(N,)`` over the face size; NaN where it failed."""
+    """Errors ``(N, 18, 2)`` in crop pixels, and their mean ``(N,)`` in face sizes; NaN where the detector failed."""
     truth = image_to_crop(faces.landmarks, faces.boxes)[..., :2]  # (N, 68, 2)
     size = (truth.amax(dim=1) - truth.amin(dim=1)).prod(dim=-1).sqrt()  # (N,)
     error = subset_18(faces.detected) - subset_18(truth)
@@ -37,7 +37,7 @@ def measure(faces: AFLW2000) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def spread(error: torch.Tensor) -> dict[str, list[float]]:
-    """Deviations in x and y of faces' common shift and of points about it, and the mean, in pixels."""
+    """Standard deviations in x and y of the faces' shifts and of points about them, and the mean, in pixels."""
     shift = error.mean(dim=1)  # (N, 2)
     own = (error - shift[:, None]).flatten(0, 1)
     numbers = {"bias": shift.mean(dim=0), "shift": shift.std(dim=0), "point": own.std(dim=0)}

@@ -1,8 +1,8 @@
-"""How many complete pictures a second, by the clock: phase by phase, and with each rasterizer.
+"""Complete pictures drawn per second of wall-clock time, phase by phase and with each rasterizer.
 
-A complete picture is drawn at random, decoded, dressed, lit, rendered with smooth edges, put before a background,
-spoilt as its world says, and comes with its landmarks. Needs torch and numpy; numba or Triton if they are to be
-measured. Rates depend on the machine and on what else it does; ratios are measured in turn within one run.
+To complete a picture, the face is sampled, decoded, dressed, lit, rendered with smooth edges, placed on a background,
+degraded as its world says, and given its landmarks. Needs torch and numpy, and numba or Triton to measure those. Rates
+depend on the machine and its other load; ratios are measured in turn within one run.
 
     python benchmarks/drawing_speed.py --device cpu --threads 2 --seconds 30
     python benchmarks/drawing_speed.py --device cuda --seconds 30 --json drawing.json
@@ -30,7 +30,7 @@ from twodasl_lite.morphable import MorphableModel, load_face_model
 from twodasl_lite.render import numba_available, rasterize, refine
 
 GOAL = {"cpu": 150, "cuda": 5000}
-"""Pictures a second: 2 CPU cores, an H100 or H200."""
+"""Goal in pictures per second: 2 CPU cores, an H100 or H200."""
 BATCH = {"cpu": 32, "cuda": 512}
 SHARES = {"whole": 0.4, "other backends": 0.3, "phases": 0.15, "rasterizer": 0.15}
 """Of the seconds."""
@@ -42,7 +42,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _rounds(work: Callable[[int], object], device: torch.device, seconds: float, least: int = 2) -> list[float]:
-    """Seconds of each round of work, for about so many seconds."""
+    """Run rounds of work for about the given time, and return the seconds of each round."""
     times: list[float] = []
     _wait(device)
     end = time.perf_counter() + seconds
@@ -56,7 +56,7 @@ def _rounds(work: Callable[[int], object], device: torch.device, seconds: float,
 
 @contextlib.contextmanager
 def _clocked(device: torch.device, spent: dict[str, float]) -> Iterator[None]:
-    """Measure the phases by the clock, on a GPU each to its end; in place of the marks for torch's profiler."""
+    """Measure the phases in wall-clock time, on a GPU each to completion; replaces the marks for torch's profiler."""
 
     @contextlib.contextmanager
     def phase(name: str) -> Iterator[None]:
@@ -75,7 +75,7 @@ def _clocked(device: torch.device, spent: dict[str, float]) -> Iterator[None]:
 
 
 def backends_of(device: torch.device) -> list[str]:
-    """The rasterizers that this device has, the quickest first."""
+    """The rasterizers available on this device, fastest first."""
     if device.type == "cpu":
         return ["numba", "torch"] if numba_available() else ["torch"]
     from twodasl_lite.render import triton_backend
@@ -91,17 +91,17 @@ def measure(
     world: str = "wild",
     model: MorphableModel | None = None,
 ) -> dict:
-    """Draw pictures for about so many seconds, not counting the first batch.
+    """Draw pictures for about the given time, not counting the first batch.
 
     Args:
-        device: Where.
-        seconds: How long.
-        batch: Pictures at a time; as many as suit the device by default.
-        world: Which pictures.
-        model: The face model; the book's own by default.
+        device: Device to draw on.
+        seconds: Duration in seconds.
+        batch: Batch size; one that suits the device by default.
+        world: Name of the world.
+        model: Face model; the book's own by default.
 
     Returns:
-        Rates, shares and settings, as JSON can hold them.
+        Rates, shares and settings, ready for JSON.
     """
     device = torch.device(device)
     batch = BATCH.get(device.type, BATCH["cuda"]) if batch is None else batch
@@ -114,7 +114,7 @@ def measure(
         start = time.perf_counter()
         faces.batch(0, batch)
         _wait(device)
-        first[backend] = time.perf_counter() - start  # the textures and constants are the first one's
+        first[backend] = time.perf_counter() - start  # textures and constants are shared with the first drawer
         share = SHARES["whole"] if not place else SHARES["other backends"] / max(1, len(names) - 1)
         if device.type == "cuda" and not place:
             torch.cuda.reset_peak_memory_stats(device)
@@ -129,7 +129,7 @@ def measure(
     faces = worlds[names[0]]
     start = time.perf_counter()
     faces.batch(0, batch)
-    handed_over = time.perf_counter() - start  # on a GPU: until the program may go on
+    handed_over = time.perf_counter() - start  # on a GPU: the time until the program may continue
     _wait(device)
     spent: dict[str, float] = {}
     threads = torch.get_num_threads()
@@ -182,7 +182,7 @@ def measure(
 
 
 def show(result: dict) -> None:
-    """Print what was measured."""
+    """Print the measurements."""
     where = f"{result['name']}, {result['threads']} threads" if result["name"] == "CPU" else result["name"]
     print(f"{where}, {result['triangles']:,} triangles, world {result['world']}, batches of {result['batch']}")
     print(f"first batch, with textures and compilation: {result['first_batch_s']:.2f} s")

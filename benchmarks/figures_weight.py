@@ -1,18 +1,18 @@
-"""What the interactive figures cost: bytes of a page, time until they answer, frames per second.
+"""Cost of the interactive figures: page size, response time, frames per second.
 
 Needs a Chromium (``TWODASL_BROWSER`` or one that Playwright finds). Each figure is opened as a page of its own:
 
-* **page**: bytes, the figure's share of the script included.
-* **ready**: from the address to a figure that can be operated.
-* **first move**: from the first event of a slider (the explorer's first of shape) to the frame that shows it.
-* **frames per second**: a slider in motion, one event a frame; Chromium stops at 60. In a window of 1000 pixels, and in
-  one of 320, where there is less to fill: without a graphics card WebGL is drawn by the processor, pixel by pixel.
-* **script**: what a move takes in JavaScript, from the event to orders for the picture that only wait to be carried
-  out: arithmetic, charts and tables with their layout, upload of vertices. It has to leave room in a frame's 33 ms.
-* **arithmetic**: for figures with a whole face, the part of it without any drawing: decoded vertices, normals, losses
-  and their gradients.
+* **page**: size in bytes, including the figure's script.
+* **ready**: time from opening the address to a usable figure.
+* **first move**: time from the first event of a slider (the explorer's first shape slider) to the frame that shows it.
+* **frames per second**: rate while a slider moves, with one event per frame; Chromium's limit is 60. Measured in a
+  window of 1000 pixels, and in one of 320 with fewer pixels to fill: without a graphics card the CPU draws WebGL.
+* **script**: JavaScript time of a move, from the event until all drawing commands are issued: arithmetic, charts and
+  tables with their layout, upload of vertices. It has to fit into a frame's 33 ms.
+* **arithmetic**: for figures with a whole face, the part of the script without drawing: decoded vertices, normals,
+  losses and their gradients.
 
-Each is the best of several, for what else the machine does only ever adds. Prints a table.
+Each value is the best of several, because other load on the machine only adds time. Prints a table.
 
     python benchmarks/figures_weight.py
 """
@@ -133,7 +133,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--moves", type=int, default=30, help="moves of a slider")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each page is opened; the best counts")
+    parser.add_argument("--rounds", type=int, default=3, help="number of times to open each page; the best counts")
     given = parser.parse_args()
     moves, rounds = given.moves, given.rounds
     executable = find_browser()
@@ -158,7 +158,7 @@ def main() -> None:
 
 
 def best(times: tuple[float | None, ...]) -> float | None:
-    """The shortest; none if nothing was timed."""
+    """The shortest time; ``None`` if nothing was timed."""
     return None if None in times else min(times)
 
 

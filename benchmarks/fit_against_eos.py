@@ -2,17 +2,17 @@
 
 eos (Huber et al. 2016, https://github.com/patrikhuber/eos) is the public C++ library for this task. Both fit the Surrey
 face model (63 shape components, 6 expression blendshapes) to the same noisy landmarks of synthetic faces, on one thread
-each unless told otherwise; eos face by face, which is its interface, ours in batches.
+each by default: eos face by face, as its interface requires, ours in batches.
 
     pip install eos-py==1.5.0
     git clone https://github.com/patrikhuber/eos
     python benchmarks/fit_against_eos.py --share eos/share
 
-Two ways to call eos are timed. *Contour*: ``fit_shape_and_pose`` as its documentation shows, with 68 landmarks, those
-of the jaw matched anew to the outline in each iteration. *Fixed*: the variant without contour, which sees what ours
-sees: the 50 landmarks that the Surrey model has a vertex for. Errors are always over those 50. At the same
-regularisation both minimise the same sum: landmarks with a deviation of sqrt(3) px, lambda times the squared shape
-coefficients, and expressions without a prior but not negative (ours: not above 1 either).
+Two ways to call eos are timed. *Contour*: ``fit_shape_and_pose`` as in its documentation, with 68 landmarks; those of
+the jaw are matched to the outline again in each iteration. *Fixed*: the variant without contour, which gets the same
+input as ours, the 50 landmarks for which the Surrey model has a vertex. Errors are always over those 50. At the same
+regularisation both minimise the same sum: landmark errors with a standard deviation of sqrt(3) px, lambda times the
+squared shape coefficients, and expressions without a prior but not negative (in ours, also not above 1).
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from twodasl_lite.landmarks import NUM_LANDMARKS
 from twodasl_lite.morphable import MorphableModel
 
 EOS_NOISE = math.sqrt(3)  # pixels; eos's fixed assumption about landmarks
-EOS_LAMBDA = 30.0  # default of its Python interface
-NO_PRIOR = 1e3  # a deviation so large that the prior has no say
-FACE_WIDTH = 0.6  # of the picture's side
+EOS_LAMBDA = 30.0  # default of eos's Python interface
+NO_PRIOR = 1e3  # a standard deviation so large that the prior has no effect
+FACE_WIDTH = 0.6  # fraction of the picture's side
 JAW_HALF = 8  # landmarks on either side of the chin
 
 
@@ -50,11 +50,11 @@ class Surrey(NamedTuple):
     mapper: object
     contour: tuple  # edge topology, contour landmarks, model contour
     ours: MorphableModel
-    mapped: list[int]  # which of the 68 the model has a vertex for
+    mapped: list[int]  # those of the 68 landmarks for which the model has a vertex
 
 
 class Faces(NamedTuple):
-    """Synthetic faces: their landmarks in pixels and the size of each picture."""
+    """Synthetic faces: landmarks in pixels, and the size of each picture."""
 
     clean: torch.Tensor  # (B, 68, 2)
     noisy: torch.Tensor  # (B, 68, 2)
@@ -183,8 +183,8 @@ def main() -> None:
     parser.add_argument("--faces", type=int, default=128)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--max-yaw", type=float, default=60.0, help="degrees")
-    parser.add_argument("--rounds", type=int, default=5, help="timed repetitions, both libraries in turn")
-    parser.add_argument("--threads", type=int, default=1, help="of torch; eos uses one")
+    parser.add_argument("--rounds", type=int, default=5, help="number of timed repetitions, both libraries in turn")
+    parser.add_argument("--threads", type=int, default=1, help="threads for torch; eos uses one")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

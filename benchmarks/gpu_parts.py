@@ -1,7 +1,7 @@
-"""The parts of ``gpu_run.py``: each measures one thing within its seconds and reports as it goes.
+"""The parts of ``gpu_run.py``: each measures one thing within its time limit and reports as it goes.
 
-A part is a function of (:class:`Settings`, report): ``report(name=value, ...)`` adds to what the part has found and
-writes it to disk at once, so that a part that is ended early, or dies, keeps what it had.
+A part is a function of (:class:`Settings`, report): ``report(name=value, ...)`` adds to the part's results and writes
+them to disk at once, so that a part that is stopped early, or crashes, keeps its results.
 """
 
 from __future__ import annotations
@@ -56,21 +56,21 @@ MAIN, DEPTH = "68 points, 2D", "68 points, 3D"
 JITTER = 0.1
 _BASEL = (53_215, 40, 10)  # vertices, shape and expression components of the Basel Face Model
 HELD_PER_SECOND = 20.0
-"""Pictures that a core draws, where nothing was measured; 16 cores drew 353 a second."""
+"""Assumed pictures per second and core, if nothing was measured; 16 cores drew 353 a second."""
 FOR_DRAWING = 0.15
-"""Share of the training's time that may go into drawing pictures that are held."""
+"""Largest share of the training's time for drawing pictures into memory."""
 _DRAWN_AT_LEAST = {"labelled": 200, "unlabelled": 200, "validation": 100}
 
 
 class Settings(NamedTuple):
-    """What a part is to do.
+    """Settings of a part.
 
     Attributes:
         device: ``"cuda"`` or ``"cpu"``.
-        seconds: How long it may take.
-        work: Folder for what is not kept.
+        seconds: Time limit in seconds.
+        work: Folder for temporary files.
         config: Name or file of the configuration to train.
-        overrides: ``"key=value"`` words for it.
+        overrides: Overrides of the configuration, as ``"key=value"``.
         photos: File of photographs, see ``gpu_run.py --pack``.
     """
 
@@ -88,13 +88,13 @@ class Settings(NamedTuple):
 
 # ------------------------------------------------------------------------------------------------------------- clocks
 def wait(device: str | torch.device) -> None:
-    """Until the device has done what it was told."""
+    """Wait until the device has finished its work."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
 
 
 def milliseconds(work: Callable[[], object], device: str, seconds: float) -> float:
-    """Median time of a call, after one that is not counted; as many calls as the seconds allow, two at least."""
+    """Median time of a call after a warm-up call; makes as many calls as the time allows, at least two."""
     end, most = time.perf_counter() + seconds, 200 if device == "cuda" else 10
     times: list[float] = []
     work()
@@ -108,13 +108,13 @@ def milliseconds(work: Callable[[], object], device: str, seconds: float) -> flo
 
 
 def about(error: BaseException) -> str:
-    """What a traceback ends with."""
+    """The last line of a traceback."""
     return f"{type(error).__name__}: {error}".strip()[:1000]
 
 
 # -------------------------------------------------------------------------------------------------------------- ready
 def ready(settings: Settings, report: Report) -> None:
-    """What the machine has; the book's face, which is built once and kept (5 s)."""
+    """Report the machine's equipment, and build the book's face, which is cached (5 s)."""
     found = {}
     for name in ("numpy", "cv2", "scipy", "safetensors", "tqdm", "numba", "triton", "pytest", "matplotlib"):
         if importlib.util.find_spec(name) is not None:
@@ -129,7 +129,7 @@ _RESULT = re.compile(r"^\S+::\S.* (PASSED|FAILED|ERROR|SKIPPED)\b", re.MULTILINE
 
 
 def tests(settings: Settings, report: Report) -> None:
-    """``pytest -m gpu`` where pytest is there, else a few comparisons of CUDA with the CPU."""
+    """Run ``pytest -m gpu`` if pytest is installed, otherwise a few comparisons of CUDA with the CPU."""
     if importlib.util.find_spec("pytest") is None:
         report(by="comparisons of this script, as pytest is not there", **checks(settings.device))
         return
@@ -155,7 +155,7 @@ def tests(settings: Settings, report: Report) -> None:
 
 
 def checks(device: str) -> dict[str, Any]:
-    """Comparisons of a device with the CPU, without pytest: how far apart, and how far apart they may be."""
+    """Comparisons of a device with the CPU, without pytest: each difference and its tolerance."""
     model = _random_model(600, 40, 10)
     generator = torch.Generator().manual_seed(0)
     shape, expression = (torch.randn(8, k, generator=generator) for k in (40, 10))
@@ -198,12 +198,12 @@ def _random_model(vertices: int, shape: int, expression: int) -> MorphableModel:
 
 # ------------------------------------------------------------------------------------------------------------ drawing
 def drawing(settings: Settings, report: Report) -> None:
-    """Complete pictures a second, by world."""
+    """Complete pictures per second, by world."""
     model = face_model_of(settings.loaded())
     if (Path(__file__).with_name("drawing_speed.py")).is_file():
         from drawing_speed import measure
 
-        # It makes a few rounds at least, whatever its seconds: on a CPU, of small batches in one world.
+        # It always makes a few rounds, whatever its time limit: on a CPU, small batches in one world.
         shares, batch = ({"wild": 0.6, "labelled": 0.2}, None) if settings.device == "cuda" else ({"wild": 0.4}, 8)
         for world, share in shares.items():
             report(**{world: measure(settings.device, share * settings.seconds, batch=batch, world=world, model=model)})
@@ -224,14 +224,14 @@ def drawing(settings: Settings, report: Report) -> None:
 
 
 def drawing_rate(found: dict[str, Any], world: str) -> float | None:
-    """Pictures a second of a world, from what :func:`drawing` reported."""
+    """Pictures per second of a world, as reported by :func:`drawing`."""
     rate = (found.get("worlds", found).get(world) or {}) if isinstance(found, dict) else {}
     return rate.get("pictures_per_second") if isinstance(rate, dict) else None
 
 
 # ------------------------------------------------------------------------------------------------------------ kernels
 def kernels(settings: Settings, report: Report) -> None:
-    """Decoding a model of Basel's size, and finding the nearest triangle, by backend."""
+    """Time decoding a model of Basel's size, and finding the nearest triangle, by backend."""
     device, batch = settings.device, 256 if settings.device == "cuda" else 8
     model = _random_model(*_BASEL).to(device)
     weights = torch.randn(batch, sum(_BASEL[1:]), device=device)
@@ -255,7 +255,7 @@ def kernels(settings: Settings, report: Report) -> None:
     for size in sizes:
         corners = _posed(face, size, count)
         for backend in backends:
-            # numba draws on the CPU whatever the device.
+            # numba always draws on the CPU.
             place = "cpu" if backend == "numba" else device
             vertices, triangles = corners.to(place), face.triangles.to(place)
 
@@ -284,7 +284,7 @@ def _posed(model: MorphableModel, size: int, count: int) -> torch.Tensor:
 
 # ------------------------------------------------------------------------------------------------------------ profile
 class _Answer(nn.Module):
-    """In place of a network: answers that are there already, so that a loss can be timed alone."""
+    """A stand-in for a network that returns precomputed predictions, so that a loss can be timed alone."""
 
     def __init__(self, answers: torch.Tensor) -> None:
         super().__init__()
@@ -295,12 +295,11 @@ class _Answer(nn.Module):
 
 
 def profile(settings: Settings, report: Report) -> None:
-    """Where a training step's milliseconds go.
+    """Profile a training step.
 
-    ``"step"`` is the whole, measured by itself; the rows are measured one by one, with the device brought to rest
-    before and after, so that their sum is more than the step where work overlaps. Each loss is forward and backward,
-    alone, from the network's output, with the decoding of landmarks that it needs. Drawn pictures stand in for
-    photographs.
+    ``"step"`` is the whole step, measured by itself. The rows are measured one by one, with the device idle before and
+    after, so that their sum exceeds the step where work overlaps. Each loss is timed alone, forward and backward from
+    the network's output, including the landmark decoding that it needs. Drawn pictures stand in for photographs.
     """
     config, device = settings.loaded(), torch.device(settings.device)
     config = replace(config, optimiser=replace(config.optimiser, compile=False))
@@ -344,7 +343,7 @@ def _draw(faces: SyntheticFaces, count: int, truth: bool, first: int = 0) -> Fac
 def _pieces(
     run: Run, labelled: FaceBatch, unlabelled: FaceBatch | None, drawn: SyntheticFaces
 ) -> Iterator[tuple[str, Callable[[], object]]]:
-    """The pieces of a step, each as a call."""
+    """The pieces of a step, each as a callable."""
     config, network = run.config, run.network
     yield "step", lambda: run.train_step(labelled, unlabelled)
     numbers = itertools.count(1)
@@ -401,7 +400,7 @@ def _endless(stream: MemoryStream, size: int) -> Iterator[FaceBatch]:
 
 
 def _alone(run: Run, answers, seen, number, *, stage=None, supervision=None, judge=None) -> Callable[[], object]:
-    """One loss, forward and backward, from answers that are there."""
+    """One loss, forward and backward, from precomputed predictions."""
     config = run.config
     if supervision is None:
         config = replace(config, stages=tuple(stage if k == number else s for k, s in enumerate(config.stages)))
@@ -423,12 +422,12 @@ def _alone(run: Run, answers, seen, number, *, stage=None, supervision=None, jud
 
 # ----------------------------------------------------------------------------------------------------------- training
 def fitted(config: TrainConfig, seconds: float, rates: dict[str, float | None]) -> list[str]:
-    """``"key=value"`` words that make a run fit into the seconds: fewer drawn pictures, a schedule by the clock.
+    """Overrides (``"key=value"``) that make a run fit into its time: fewer drawn pictures, a schedule by the clock.
 
     Args:
-        config: As it is.
-        seconds: Of the training, drawing included.
-        rates: World to pictures a second that the machine draws into memory, where known.
+        config: Configuration without the overrides.
+        seconds: Time for the training, including drawing.
+        rates: World to pictures per second that the machine draws into memory, if known.
     """
     words = []
     if hasattr(config.run, "minutes"):  # the schedule follows the clock
@@ -451,14 +450,14 @@ def fitted(config: TrainConfig, seconds: float, rates: dict[str, float | None]) 
 
 
 def training(settings: Settings, report: Report) -> None:
-    """One run of the configuration, which ends in time."""
+    """Train the configuration once, within the time limit."""
     started = time.perf_counter()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     found = _read(settings.work / "drawing.json").get("result", {})
     config = settings.loaded()
     workers = min(cores, config.data.processes)
     worlds = {getattr(config.data, name).world for name in ("labelled", "unlabelled", "validation")}
-    # Processes on the CPU draw the pictures that are held; what CUDA draws says nothing about them.
+    # CPU processes draw the pictures that are held in memory; CUDA's rate says nothing about them.
     on_cpu = settings.device == "cpu"
     rates = {world: drawing_rate(found, world) if on_cpu else HELD_PER_SECOND * workers for world in worlds}
     seconds = settings.seconds - 4
@@ -471,7 +470,7 @@ def training(settings: Settings, report: Report) -> None:
     watching = _watched(report, started, settings.device)
     options = {"device": settings.device, "progress": False, "minutes": seconds / 60, "watch": watching}
     result = train(config, folder, **options)
-    # A run by the clock plans more steps than it makes.
+    # A run with a schedule by the clock plans more steps than it makes.
     report(step=result.step, finished=result.finished, log=LOG_FILE)
     if result.finished:
         report(planned=result.step)
@@ -482,7 +481,7 @@ def training(settings: Settings, report: Report) -> None:
 
 
 def _watched(report: Report, started: float, device: str) -> Callable[[dict], None]:
-    """Reports of a run that goes on: seconds before the first step, memory."""
+    """Reports of a run in progress: seconds before the first step, memory."""
     first = True
 
     def watch(row: dict[str, Any]) -> None:
@@ -501,13 +500,13 @@ def _watched(report: Report, started: float, device: str) -> Callable[[dict], No
 
 
 def keep_network(folder: Path, path: Path, finished: bool) -> tuple[str, int]:
-    """Write the network that a run has come to: its last, or the average in the last checkpoint of one that stopped.
+    """Write a run's network: the final one, or the averaged one in the last checkpoint if the run was stopped.
 
     Returns:
-        What it is, and its step.
+        A description of the network, and its step.
 
     Raises:
-        RuntimeError: If there is neither.
+        RuntimeError: If there is neither a finished network nor a checkpoint.
     """
     if finished and (folder / LAST_FILE).is_file():
         path.write_bytes((folder / LAST_FILE).read_bytes())
@@ -529,7 +528,7 @@ def keep_network(folder: Path, path: Path, finished: bool) -> tuple[str, int]:
 
 # --------------------------------------------------------------------------------------------------------- evaluation
 def evaluation(settings: Settings, report: Report) -> None:
-    """AFLW2000-3D where the photographs are there, else the validation pictures of the run."""
+    """Evaluate on AFLW2000-3D if the photographs are available, otherwise on the run's validation pictures."""
     config, trained, model = _trained(settings)
     report(step=int(trained.metadata.get("step", 0)))
     test = None if settings.photos is None else _test_set(settings.photos)
@@ -568,7 +567,7 @@ def _test_set(path: Path) -> Any | None:
 
 
 def _looks(trained: TrainedRegressor, model: MorphableModel, images: torch.Tensor, points) -> dict[str, torch.Tensor]:
-    """Landmarks ``(B, 68, 3)`` in the crop, by what the network was shown."""
+    """Landmarks ``(B, 68, 3)`` in the crop, by the kind of input."""
     other = None if points is None else flip_landmarks(points, CROP_SIZE)
     found = {}
     for name, shown, mirrored in ((POINTS, points, other), (ALONE, None, None)):
@@ -585,7 +584,7 @@ def _looks(trained: TrainedRegressor, model: MorphableModel, images: torch.Tenso
 
 
 def _mirrored_order() -> torch.Tensor:
-    """Which landmark of a mirrored face is which of the face: found by mirroring their numbers."""
+    """The landmark of the face that each landmark of the mirrored face is, found by mirroring indices."""
     numbers = torch.arange(68, dtype=torch.float64)
     return flip_landmarks(torch.stack([torch.zeros(68), numbers], dim=-1)[None].double(), CROP_SIZE)[0, :, 1].long()
 
@@ -632,7 +631,7 @@ def _on_photographs(settings: Settings, dataset: Any, trained: TrainedRegressor,
 
 
 def _crop(dataset: Any, index: int, box: torch.Tensor | None) -> np.ndarray:
-    """A test face, ``(120, 120, 3)``; in another box cut from the photo, or from the crop where there is no photo."""
+    """A test face, ``(120, 120, 3)``, cut with another box from the photo, or from the crop if there is no photo."""
     name = dataset.names[index]
     if box is None or getattr(dataset, "crops", None) is None:
         return dataset.crop(name, box)
@@ -673,14 +672,14 @@ def _on_pictures(settings: Settings, config: TrainConfig, trained: TrainedRegres
 
 
 def _spread(batch: FaceBatch) -> torch.Tensor:
-    """The detector's 18 points, NaN where it reported none."""
+    """The detector's 18 points, NaN where it found none."""
     return torch.where(batch.detected_visible[..., None], batch.detected, torch.nan)
 
 
 def _looks_18(
     trained: TrainedRegressor, model: MorphableModel, images, points: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """As :func:`_looks`, with 18 points given."""
+    """Like :func:`_looks`, with 18 given points."""
     found = {}
     mirrored = FaceBatch(images, points, torch.isfinite(points).all(dim=-1)).flip()
     for name, shown, other in ((POINTS, points, _spread(mirrored)), (ALONE, None, None)):
@@ -696,7 +695,7 @@ SHEET, CELL = (4, 4), 240
 
 
 def faces(settings: Settings, report: Report) -> None:
-    """A sheet of 16 faces: what the network makes of test photographs, or of validation pictures."""
+    """A sheet of 16 faces: the network's predictions on test photographs, or on validation pictures."""
     config, trained, model = _trained(settings)
     count = SHEET[0] * SHEET[1]
     test = None if settings.photos is None else _test_set(settings.photos)
@@ -721,7 +720,7 @@ def faces(settings: Settings, report: Report) -> None:
 
 
 def draw_sheet(images: torch.Tensor, coefficients: torch.Tensor, model: MorphableModel, yaw) -> np.ndarray:
-    """Each picture beside itself with the face that was found in it, ``(H, W, 3)`` uint8."""
+    """Each picture beside a copy with the predicted face, ``(H, W, 3)`` uint8."""
     factor = CELL // CROP_SIZE
     photos = torch.nn.functional.interpolate(images.float() / 255, scale_factor=factor, mode="bilinear")
     photos = photos.permute(0, 2, 3, 1).contiguous()
@@ -749,7 +748,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def last_rows(folder: Path) -> list[dict[str, Any]]:
-    """Rows of the run's log; empty without one."""
+    """Rows of the run's log; empty if there is no log."""
     return read_log(folder) if (folder / LOG_FILE).is_file() else []
 
 
@@ -763,5 +762,5 @@ PARTS: dict[str, tuple[float, Callable[[Settings, Report], None]]] = {
     "evaluation": (0.12, evaluation),
     "faces": (0.03, faces),
 }
-"""Name to the share of the time (the rest is for starting and writing) and the function. What a part leaves goes to
-the training, if it comes before, and is gained otherwise."""
+"""Name of a part to its share of the time (the rest is for starting and writing) and its function. Time that a part
+does not use goes to the training if the part comes before it; otherwise the run ends earlier."""

@@ -1,4 +1,4 @@
-"""Everything that wants a GPU, in one call that ends in time: tests, speeds, one training run, its evaluation.
+"""Everything that needs a GPU, in one call with a time limit: tests, speeds, one training run, its evaluation.
 
     python benchmarks/gpu_run.py --minutes 9 --out DIR
     python benchmarks/gpu_run.py --minutes 9 --out DIR --photos photos.pack --face-model face.npz
@@ -6,10 +6,10 @@
     python benchmarks/gpu_run.py --pack 2DASL --out photos.pack
 
 The parts run one after another, each in a process of its own and within its share of the time (``README.md`` has the
-table). One that fails, or takes too long and is ended, is written down with the last line of its traceback, and the
-next goes on. What comes back, at most eight files: ``gpu_run.json`` (what was measured, where, with which code, how
-long each part took), ``gpu_run.log.jsonl`` (the rows of the training), ``gpu_run.weights.1of3`` and so on (the network
-in half precision; ``twodasl_lite.training.gpu_results.join_weights`` makes one file of them) and ``gpu_run.faces.png``.
+table). If a part fails, or takes too long and is stopped, the last line of its traceback is recorded, and the next part
+starts. At most eight files come back: ``gpu_run.json`` (the results, the machine, the code version and the time of each
+part), ``gpu_run.log.jsonl`` (the log of the training), ``gpu_run.weights.1of3`` and so on (the network in half
+precision; ``twodasl_lite.training.gpu_results.join_weights`` joins them) and ``gpu_run.faces.png``.
 ``twodasl_lite.training.gpu_results.read_gpu_run`` reads them.
 
 The machine needs torch, numpy, opencv, scipy, safetensors and tqdm, numba for fast drawing on the CPU, and no network.
@@ -51,15 +51,15 @@ from twodasl_lite.training.log import LOG_FILE, code_version  # noqa: E402
 NAME = "gpu_run"
 MOST_FILES, MOST_BYTES = 8, 16 * 2**20
 PACK_BYTES = 45_000_000
-GRACE = 8.0  # seconds that an ended part has for leaving a checkpoint
-_LAST = ("evaluation", "faces")  # their time is kept for them, whatever the training takes
+GRACE = 8.0  # seconds that a stopped part has to write a checkpoint
+_LAST = ("evaluation", "faces")  # their time is reserved, however long the training takes
 _LEAST = {"ready": 30.0, "drawing": 12.0, "kernels": 6.0, "profile": 15.0, "evaluation": 10.0, "faces": 12.0}
-"""Seconds that a part needs at least: in short runs, on CPUs, a share would not do."""
+"""Least seconds that a part needs: in short runs on CPUs, a share of the time is not enough."""
 
 
 # -------------------------------------------------------------------------------------------------- parts as processes
 def _report_into(path: Path):
-    """A function that adds to what a part has found, on disk at once."""
+    """A function that adds to a part's results and writes them to disk at once."""
     found: dict[str, Any] = {}
 
     def report(**facts: Any) -> None:
@@ -71,9 +71,9 @@ def _report_into(path: Path):
 
 
 def _child(name: str, settings: Settings, path: Path) -> None:
-    """Run one part and write what became of it."""
+    """Run one part and write its outcome."""
     if hasattr(os, "setsid"):
-        os.setsid()  # so that it can be ended with all its helpers
+        os.setsid()  # so that it can be stopped together with its helpers
     report = _report_into(path)
     try:
         PARTS[name][1](settings, report)
@@ -87,22 +87,22 @@ def _child(name: str, settings: Settings, path: Path) -> None:
 
 
 def run_part(name: str, settings: Settings) -> dict[str, Any]:
-    """One part in a process of its own.
+    """Run one part in a process of its own.
 
     Returns:
-        ``"state"`` (``"done"``, ``"failed"``, ``"cut off"``), ``"seconds"``, ``"allowed"``, ``"result"`` and, unless it
-        is done, ``"why"``.
+        ``"state"`` (``"done"``, ``"failed"``, ``"cut off"``), ``"seconds"``, ``"allowed"``, ``"result"`` and, unless
+        the part is done, ``"why"``.
     """
     path = settings.work / f"{name}.json"
     start = time.perf_counter()
-    # Forked, a part has torch imported already; CUDA is only begun in the parts.
+    # A forked part has torch imported already; CUDA is initialised only in the parts.
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     process = multiprocessing.get_context(method).Process(target=_child, args=(name, settings, path))
     process.start()
     process.join(settings.seconds)
     late = process.is_alive()
     if late:
-        process.terminate()  # to the part alone: a run then leaves a checkpoint
+        process.terminate()  # to the part alone: a training run then writes a checkpoint
         process.join(GRACE)
     _end(process)
     process.join()
@@ -117,7 +117,7 @@ def run_part(name: str, settings: Settings) -> dict[str, Any]:
 
 
 def _end(process: multiprocessing.Process) -> None:
-    """End what is left of a part and of its helpers."""
+    """End the remaining processes of a part and its helpers."""
     try:
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)
@@ -131,13 +131,13 @@ def _end(process: multiprocessing.Process) -> None:
 def shares(seconds: float, elapsed: float, name: str) -> float:
     """Seconds that a part may take.
 
-    Each has its share of the whole; the training has all that is left, less the shares of the parts behind it, and the
-    last part whatever there is.
+    Each part has its share of the total; the training gets all remaining time less the shares of the parts after it,
+    and the last part gets all that is left.
 
     Args:
-        seconds: Of the whole.
-        elapsed: So far.
-        name: Of the part.
+        seconds: Total time in seconds.
+        elapsed: Seconds elapsed so far.
+        name: Name of the part.
     """
     own = max(PARTS[name][0] * seconds, _LEAST.get(name, 0.0))
     left = seconds - elapsed - _writing(seconds)
@@ -155,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run everything, or make the file of photographs.
 
     Returns:
-        0 if every part is done, 1 if one is not; the files are there either way.
+        0 if every part is done, otherwise 1; the files are written either way.
     """
     options = _parser().parse_args(arguments)
     if options.pack:
@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started = time.perf_counter()
     device = options.device or ("cuda" if _cuda() else "cpu")
     config, overrides = _configuration(options, device)
-    load_config(config, list(overrides))  # a wrong word is answered before any time is spent
+    load_config(config, list(overrides))  # an invalid override raises an error before any time is spent
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob(f"{NAME}.*"):
@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(facts: dict[str, Any], out: Path, work: Path, started: float, *, final: bool) -> None:
-    """Write what there is; all of it again after every part, so that little is lost if the whole is ended."""
+    """Write all results so far; called after every part, so that little is lost if the run is killed."""
     result = facts["parts"].get("training", {}).get("result", {})
     log = work / RUN / LOG_FILE
     if log.is_file():
@@ -233,7 +233,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _rounded(value: Any) -> Any:
-    """Six digits; None for what is no number, which JSON cannot say."""
+    """A number with six digits; ``None`` for NaN or infinity, which JSON cannot express."""
     if isinstance(value, dict):
         return {key: _rounded(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -248,7 +248,7 @@ def _said(part: dict[str, Any]) -> str:
 
 
 def _configuration(options: argparse.Namespace, device: str) -> tuple[str, list[str]]:
-    """Which configuration, and the words that belong to the files given."""
+    """The configuration, and the overrides that the given files require."""
     from twodasl_lite.training.config import shipped_configs
 
     shipped = shipped_configs()
@@ -264,13 +264,13 @@ def _configuration(options: argparse.Namespace, device: str) -> tuple[str, list[
 
 
 def _cuda() -> bool:
-    """Whether there is CUDA, asked in another process: it must not be begun in this one, which forks the parts."""
+    """Whether CUDA is available, tested in another process: this one forks the parts and must not initialise CUDA."""
     words = [sys.executable, "-c", "import torch, sys; sys.exit(not torch.cuda.is_available())"]
     return subprocess.run(words, check=False).returncode == 0
 
 
 def _provenance(options: argparse.Namespace, device: str, arguments: Sequence[str] | None) -> dict[str, Any]:
-    """Where, when, with what."""
+    """Provenance of the run: machine, time, versions."""
     words = sys.argv[1:] if arguments is None else arguments
     found = {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -295,7 +295,7 @@ def _provenance(options: argparse.Namespace, device: str, arguments: Sequence[st
 
 
 def _driver() -> str:
-    """Version of the driver, as nvidia-smi tells it."""
+    """Version of the driver, from nvidia-smi."""
     words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
     try:
         return subprocess.run(words, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
@@ -305,10 +305,10 @@ def _driver() -> str:
 
 # ----------------------------------------------------------------------------------------------------------- the pack
 def pack(clone: Path, out: Path) -> int:
-    """Make the one file of photographs.
+    """Make the file of photographs.
 
     Returns:
-        0, or 1 if the file is larger than what may travel.
+        0, or 1 if the file exceeds the limit.
     """
     try:
         from twodasl_lite.data.packed import pack_photos
@@ -323,16 +323,16 @@ def pack(clone: Path, out: Path) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--minutes", type=_minutes, default=9.0, metavar="M", help="of everything (default: 9)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go")
-    parser.add_argument("--device", choices=("cuda", "cpu"), help="default: a GPU where there is one")
-    parser.add_argument("--config", metavar="NAME", help="what to train (default: by device and files)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of it")
+    parser.add_argument("--minutes", type=_minutes, default=9.0, metavar="M", help="time for everything (default: 9)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="default: a GPU if there is one")
+    parser.add_argument("--config", metavar="NAME", help="configuration to train (default: by device and files)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a configuration value")
     parser.add_argument("--photos", type=_file, metavar="FILE", help="photographs, as --pack makes them, or a clone")
     parser.add_argument("--face-model", type=_file, metavar="FILE", help="a face model instead of the book's")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), metavar="PART", help=f"some of {', '.join(PARTS)}")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="keep what is not sent back, checkpoints for instance")
-    parser.add_argument("--commit", metavar="HASH", help="of the code, where there is no git to ask")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="folder for temporary files and checkpoints")
+    parser.add_argument("--commit", metavar="HASH", help="commit of the code, if git is not available")
     parser.add_argument("--pack", type=_file, metavar="CLONE", help="make the file of photographs --out, and stop")
     return parser
 

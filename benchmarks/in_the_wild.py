@@ -1,17 +1,17 @@
-"""Other networks and ours on the 2,000 photographs of AFLW2000-3D; writes what chapter 16 shows.
+"""Other networks and ours on the 2,000 photographs of AFLW2000-3D; writes the results that chapter 16 shows.
 
 Needs a clone of ``XgTu/2DASL`` (photographs, crops, detected landmarks), the folder that ``TWODASL_DATA`` names (the
 Basel Face Model at its 68 landmarks, the ICT-FaceKit Light model), and a clone of ``cleardusk/3DDFA_V2`` (its mb05
-network). Only errors and yaws are kept: numbers about pictures, no pictures and no landmarks.
+network). Only errors and yaws are stored, no pictures and no landmarks.
 
     python benchmarks/in_the_wild.py CLONE DATA --tddfa 3DDFA_V2 --run synthetic=FOLDER --run all=FOLDER ...
     python benchmarks/in_the_wild.py CLONE DATA --only-shipped
 
-A ``--run`` is a folder of ``twodasl train``: its ``last.safetensors`` and ``config.json`` are read. The same name may
-be given to several folders, of runs that differ in their seed alone: their errors are averaged, and their spread enters
-the intervals. The network that comes with the package is always measured, as ``shipped``. A ``--choice`` is a short run
+A ``--run`` is a folder of ``twodasl train``: its ``last.safetensors`` and ``config.json`` are read. Several folders may
+have the same name if their runs differ only in the seed: their errors are averaged, and their spread enters the
+intervals. The network that comes with the package is always measured, as ``shipped``. A ``--choice`` is a short run
 that differs from the first one in a single decision. ``--only-shipped`` measures the package's network again, after
-it has been replaced, and leaves everything else in the file as it was measured.
+it has been replaced, and keeps all other results in the file.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ AMOUNTS = (0.0, 0.025, 0.05, 0.1, 0.15, 0.2)
 SEEDS = (0, 1, 2)
 JAW = 17
 SELF_SUPERVISION = ("landmarks_2d", "landmarks_3d", "cycle", "critic")
-CHUNK = 100  # photographs in memory at a time
-DRAWN = 2000  # drawn test pictures
+CHUNK = 100  # number of photographs in memory at a time
+DRAWN = 2000  # number of drawn test pictures
 YAWS = (0, 15, 30, 45, 60, 75, 90)
 ICT = Path("ict-facekit", "ict_face_model_light.npz")
 OUT = Path(twodasl_lite.__file__).parent / "assets" / "results" / "photos_cpu.json"
@@ -68,19 +68,19 @@ Landmarks = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 class Ours(NamedTuple):
-    """One of our networks with its face model."""
+    """One of our networks together with its face model."""
 
     trained: TrainedRegressor
     model: MorphableModel
 
     def __call__(self, images: torch.Tensor, detected: torch.Tensor | None) -> torch.Tensor:
-        """Landmarks; without detected points after two looks."""
+        """Predict landmarks, with two looks if there are no detected points."""
         points = None if detected is None else subset_18(detected)
         return predict_with(self.trained, images, points, model=self.model).landmarks[..., :2].double()
 
 
 def read_run(folder: Path) -> Ours:
-    """A network with the face model that its configuration names."""
+    """Load a network and the face model that its configuration names."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
     path = config.get("data", {}).get("face_model", "")
     model = (read_face_model(path).with_layout if path else load_face_model)(CoefficientLayout())
@@ -88,7 +88,7 @@ def read_run(folder: Path) -> Ours:
 
 
 def run_facts(folder: Path) -> dict[str, object]:
-    """What a run's own files say about it: size, time, last error on drawn pictures."""
+    """Facts from a run's own files: size, time, last error on drawn pictures."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
     source = config.get("data", {}).get("unlabelled", {}).get("kind", "")
@@ -106,17 +106,17 @@ def run_facts(folder: Path) -> dict[str, object]:
 
 
 def whole(values: torch.Tensor) -> list[int]:
-    """Errors as whole multiples of the unit."""
+    """Errors as integer multiples of the unit."""
     return torch.round(values / UNIT).to(torch.int64).tolist()
 
 
 def per_cent(value: float) -> float:
-    """For tables."""
+    """Convert to tensors for tables."""
     return round(100 * value, 3)
 
 
 def table(errors: torch.Tensor, yaw: torch.Tensor) -> dict[str, object]:
-    """Three bins, balanced and mean, each with its interval, in per cent."""
+    """Errors of three bins, balanced and mean, each with its interval, in per cent."""
     found = summarise(errors, yaw)
     return {
         "values": [per_cent(value) for value in found.values()],
@@ -125,12 +125,12 @@ def table(errors: torch.Tensor, yaw: torch.Tensor) -> dict[str, object]:
 
 
 def balanced(errors: torch.Tensor, yaw: torch.Tensor) -> float:
-    """Per cent."""
+    """Errors in per cent."""
     return per_cent(summarise(errors, yaw, intervals=False).balanced)
 
 
 def mirrored_too(predict: Landmarks, images: torch.Tensor, detected: torch.Tensor | None) -> torch.Tensor:
-    """The mean of a picture's landmarks and those of its mirror image, mirrored back."""
+    """Average a picture's landmarks with those of its mirror image, mirrored back."""
     other = None if detected is None else flip_landmarks(detected, CROP_SIZE)
     back = flip_landmarks(predict(images.flip(-1), other), CROP_SIZE)
     return (predict(images, detected) + back) / 2
@@ -147,11 +147,11 @@ VARIANTS: dict[str, Callable[[Landmarks, torch.Tensor, torch.Tensor | None], tor
     MAP: lambda predict, images, detected: predict(images, detected),
     MAP + MIRROR: mirrored_too,
 }
-"""What is asked of a network: its name is followed by one of these."""
+"""Variants of a network's input; each is a suffix of its name."""
 
 
 def on_release_crops(methods: dict[str, Landmarks], dataset: AFLW2000) -> tuple[dict, dict, dict]:
-    """Landmarks in the crop by variant; the same with the colours swapped; milliseconds per picture."""
+    """Landmarks in the crop by variant, the same with red and blue swapped, and milliseconds per picture."""
     found: dict[str, list[torch.Tensor]] = {}
     swapped: dict[str, list[torch.Tensor]] = {}
     seconds: dict[str, float] = {}
@@ -172,7 +172,7 @@ def on_release_crops(methods: dict[str, Landmarks], dataset: AFLW2000) -> tuple[
 
 
 def on_other_boxes(methods: dict[str, Landmarks], dataset: AFLW2000, boxes: dict[str, torch.Tensor]) -> dict:
-    """Errors on crops cut again from the photographs: a dictionary by box, of one by method."""
+    """Errors on crops cut again from the photographs: box to method to errors."""
     found: dict[str, dict[str, list[torch.Tensor]]] = {key: {} for key in boxes}
     for first in range(0, len(dataset), CHUNK):
         part = slice(first, first + CHUNK)
@@ -193,7 +193,7 @@ def on_other_boxes(methods: dict[str, Landmarks], dataset: AFLW2000, boxes: dict
 
 
 def other_boxes(dataset: AFLW2000) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Boxes off by several amounts, and around a detector's landmarks; the latter also on their own."""
+    """Boxes off by several amounts, and boxes around a detector's landmarks; the latter also separately."""
     boxes = {f"{a:g}/{s}": jittered_boxes(dataset.boxes, a, s) for a in AMOUNTS for s in (SEEDS if a else (0,))}
     seen = torch.isfinite(dataset.detected).flatten(1).all(dim=1)
     in_photo = torch.where(
@@ -219,7 +219,7 @@ def boxes_compared(boxes: torch.Tensor, detected: torch.Tensor) -> dict[str, flo
 
 
 def jaw(data: Path, dataset: AFLW2000) -> dict[str, object]:
-    """What the definition of the jaw's 17 landmarks is worth: other models' points on Basel's, and on real faces."""
+    """Effect of how the jaw's 17 landmarks are defined: other models' points against Basel's, and on real faces."""
     basel, _ = read_basel_landmarks(data / "aflw2000-3d" / "bfm_68_landmarks.npz")
     goal = basel.mean
     turned = torch.stack([torch.zeros(len(YAWS)), torch.deg2rad(torch.tensor(YAWS)), torch.zeros(len(YAWS))], dim=1)
@@ -248,7 +248,7 @@ def jaw(data: Path, dataset: AFLW2000) -> dict[str, object]:
 
 
 def drawn_faces(ours: Ours) -> dict[str, object]:
-    """The shipped network on pictures of the world that it was trained in, with a simulated detector and without."""
+    """The shipped network on pictures of its training world, with and without a simulated detector."""
     parts, yaws = {"": [], MAP: [], "swapped": []}, []
     faces = SyntheticFaces(ours.model, "wild", seed=TEST_SEED)
     for first in range(0, DRAWN, CHUNK):
@@ -264,13 +264,13 @@ def drawn_faces(ours: Ours) -> dict[str, object]:
 
 
 def commit_of(folder: Path | str) -> str:
-    """Eight digits, or the word unknown."""
+    """The commit's first eight digits, or ``"unknown"``."""
     done = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return done.stdout.strip()[:8] or "unknown"
 
 
 def averaged(errors: dict[str, torch.Tensor], members: dict[str, list[str]]) -> dict[str, torch.Tensor]:
-    """Rows of several runs together: a method's name and variant to ``(S, N)``."""
+    """Combine the rows of several runs: name and variant of a method to errors ``(S, N)``."""
     grouped = {}
     for name, keys in members.items():
         suffixes = [key.removeprefix(keys[0]) for key in errors if key == keys[0] or key.startswith(f"{keys[0]},")]
@@ -280,7 +280,7 @@ def averaged(errors: dict[str, torch.Tensor], members: dict[str, list[str]]) -> 
 
 
 def differences(errors: dict[str, torch.Tensor], yaw: torch.Tensor, rows: list[str]) -> dict[str, list[float]]:
-    """Pairs of methods: the difference of their balanced errors and its interval, picture by picture, per cent."""
+    """Differences of balanced errors between pairs of methods, with paired intervals, in per cent."""
     pairs = []
     for suffix in VARIANTS:
         pairs += [(b + suffix, a + suffix) for i, a in enumerate(rows) for b in rows[i + 1 :]]
@@ -295,7 +295,7 @@ def differences(errors: dict[str, torch.Tensor], yaw: torch.Tensor, rows: list[s
 
 
 def choices(runs: list[tuple[str, Path]], dataset: AFLW2000, answered: list[int]) -> dict[str, dict[str, object]]:
-    """Balanced errors, in per cent, of short runs that differ in one decision: without a detector, and with one."""
+    """Balanced errors in per cent of short runs that differ in one decision, without and with a detector."""
     found = {}
     for name, folder in runs:
         points, _, _ = on_release_crops({name: read_run(folder)}, dataset)
@@ -309,7 +309,7 @@ def choices(runs: list[tuple[str, Path]], dataset: AFLW2000, answered: list[int]
 
 
 def main(options: argparse.Namespace) -> None:
-    """Measure and write."""
+    """Run all measurements and write the results."""
     torch.set_num_threads(1)
     dataset = read_aflw2000(options.clone)
     basel, whitening = read_basel_landmarks(options.data / "aflw2000-3d" / "bfm_68_landmarks.npz")
@@ -414,7 +414,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def only_shipped(options: argparse.Namespace) -> None:
-    """Measure the package's network again and put its numbers into the file."""
+    """Measure the package's network again and update its numbers in the file."""
     torch.set_num_threads(1)
     content = json.loads(options.out.read_text("utf-8"))
     dataset = read_aflw2000(options.clone)
@@ -451,7 +451,7 @@ def only_shipped(options: argparse.Namespace) -> None:
     for key, found in on_other_boxes({SHIPPED: shipped}, dataset, boxes).items():
         content["boxes"][key] |= {name: table(errors[answered], own) for name, errors in found.items()}
     content["drawn"] = drawn_faces(shipped)
-    content["jaw"] = jaw(options.data, dataset)  # of the face model that the network speaks, too
+    content["jaw"] = jaw(options.data, dataset)  # sizes of the network's face model, too
     content["milliseconds"] |= {name: value for name, value in times.items() if MIRROR not in name}
     content["shipped"] = {
         "network": DEFAULT,
@@ -478,11 +478,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("clone", type=Path)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--tddfa", type=Path, help="a clone of 3DDFA_V2; needed but with --only-shipped")
+    parser.add_argument("--tddfa", type=Path, help="a clone of 3DDFA_V2; required unless --only-shipped is given")
     parser.add_argument("--run", type=named_folder, action="append", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--choice", type=named_folder, action="append", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--only-shipped", action="store_true", help="measure the package's network again, only that")
+    parser.add_argument("--only-shipped", action="store_true", help="measure only the package's network again")
     given = parser.parse_args()
     if given.tddfa is None and not given.only_shipped:
         parser.error("--tddfa: found none; expected a clone of 3DDFA_V2, or --only-shipped")

@@ -1,9 +1,9 @@
-"""Memory and step time of each loss, and of the two vertex losses as their definitions say, without the closed form.
+"""Memory and step time of each loss, and of the two vertex losses computed by definition, without the closed form.
 
 A step is a forward and a backward pass from network outputs (or landmarks) that require a gradient. The embedded face
-has 11,981 vertices; ``--vertices 53215`` takes random numbers of the Basel Face Model's size instead. The losses run in
-turn, round after round, so that whatever else the machine does hits all; medians are printed. Memory is the largest
-sum of all tensors that a step makes; the constants that a loss holds are printed beside it.
+has 11,981 vertices; ``--vertices 53215`` uses random numbers of the Basel Face Model's size instead. The losses run in
+turn, round after round, so that other load on the machine affects all of them; medians are printed. Memory is the peak
+size of all tensors that a step creates; the constants that a loss stores are printed beside it.
 
     python benchmarks/loss_cost.py
 """
@@ -63,13 +63,13 @@ def random_faces(model: MorphableModel, num: int, generator: torch.Generator) ->
 
 
 def naive_vdc(predicted: torch.Tensor, target: torch.Tensor, model: MorphableModel, whitening: Whitening):
-    """Decode both, subtract (in pixels, not in face sizes)."""
+    """VDC by definition: decode both faces and subtract (in pixels, not in face sizes)."""
     difference = decode(whitening.unwhiten(predicted), model) - decode(whitening.unwhiten(target), model)
     return difference.square().sum(dim=-1).mean(dim=-1)
 
 
 def naive_wpdc(predicted: torch.Tensor, target: torch.Tensor, model: MorphableModel, whitening: Whitening):
-    """Swap one coefficient after the other and decode."""
+    """WPDC by definition: swap one coefficient after the other and decode."""
     with torch.no_grad():
         wrong, right = whitening.unwhiten(predicted), whitening.unwhiten(target)
         truth, moved = decode(right, model), torch.zeros_like(right)
@@ -83,7 +83,7 @@ def naive_wpdc(predicted: torch.Tensor, target: torch.Tensor, model: MorphableMo
 
 
 def make_steps(model: MorphableModel, batch: int, device: str) -> dict[str, tuple[Step, int]]:
-    """Name to a step and the bytes of constants it holds."""
+    """Name of a loss to its step and the bytes of its constants."""
     generator = torch.Generator().manual_seed(0)
     samples = random_faces(model, 2000, generator)
     whitening = Whitening.from_samples(samples.to(device))
@@ -130,7 +130,7 @@ def seconds(step: Step, device: str) -> float:
 
 
 def peak_bytes(step: Step, device: str) -> int:
-    """Largest sum of the tensors alive during a step, beyond what was there before."""
+    """Peak size of the tensors alive during a step, beyond those that existed before."""
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()

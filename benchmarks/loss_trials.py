@@ -1,15 +1,15 @@
-"""What was tried to make the losses earn their keep: paired differences between runs of `twodasl ablate`.
+"""Trials to make the losses pay off: paired differences between runs of `twodasl ablate`.
 
-Each ``--difference`` is a title, then folder and row of the runs in question, then folder and row of those that they
-are compared with, over the seeds that both have:
+Each ``--difference`` consists of a title, folder and row of the runs in question, and folder and row of the runs for
+comparison; it is taken over the seeds that both have:
 
     python benchmarks/loss_trials.py \\
         --difference "Gaussian map: all - landmarks" runs/gaussian all runs/gaussian +landmarks_2d \\
         --difference "only the second look pulled - both" runs/second +landmarks_2d+landmarks_3d \\
             runs/base +landmarks_2d+landmarks_3d
 
-A trial that changes the code is a run of a changed clone; its commit is kept, its code is not. Errors are those of the
-wild world's test pictures, balanced over the yaw bins; intervals are over pictures and seeds.
+A trial that changes the code is a run of a modified clone, whose commit is recorded but whose code is not stored.
+Errors are those of the wild world's test pictures, balanced over the yaw bins; intervals are over pictures and seeds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WAYS = ("", "_without_detector")
 
 
 def read_runs(folder: Path, row: str) -> dict[int, dict[str, torch.Tensor]]:
-    """Seed to errors of the finished runs."""
+    """Errors of the finished runs by seed."""
     found = {
         seed: read_errors(folder, row, seed)
         for seed in SEEDS
@@ -53,7 +53,7 @@ def run_facts(folder: Path, row: str) -> dict[str, object]:
 
 
 def per_cent(value: float) -> float:
-    """For tables."""
+    """Convert to tensors for tables."""
     return round(100 * float(value), 3)
 
 

@@ -1,9 +1,9 @@
 """Network speed: the lite regressor against the ResNets, in turn in one run.
 
-Inference in batches of 32 and a training step (forward, backward, AdamW) in batches of 64 for the lite regressor and 16
-for ResNets, which are too slow for more; all per picture. The networks take turns, so that whatever else the machine
-does hits all of them; the medians of the ratios to ResNet-50 are the result. ``--norms`` times the lite regressor with
-each normalisation.
+Times per picture are measured for inference in batches of 32, and for a training step (forward, backward, AdamW) in
+batches of 64 with the lite regressor and 16 with the ResNets, which are too slow for more. The networks take turns, so
+that other load on the machine affects all of them; the medians of the ratios to ResNet-50 are the result. ``--norms``
+times the lite regressor with each normalisation.
 
     python benchmarks/network_speed.py
 """
@@ -26,7 +26,7 @@ INFERENCE_BATCH = 32
 TRAINING_BATCH = {"lite": 64}
 SLOW_TRAINING_BATCH = 16
 REFERENCE, LITE = "resnet50", "lite"
-LIMIT = 10.0  # the lite regressor must be so many times faster
+LIMIT = 10.0  # required speed-up of the lite regressor
 
 
 def inputs(count: int) -> torch.Tensor:
@@ -34,7 +34,7 @@ def inputs(count: int) -> torch.Tensor:
 
 
 def inference(network: nn.Module) -> Callable[[], float]:
-    """A function that answers seconds per picture."""
+    """A function that returns seconds per picture."""
     network, batch = network.eval(), inputs(INFERENCE_BATCH)
 
     def run() -> float:
@@ -71,7 +71,7 @@ def in_turn(calls: dict[str, Callable[[], float]], rounds: int) -> dict[str, lis
 
 
 def table(title: str, times: dict[str, list[float]], reference: str) -> dict[str, float]:
-    """Print, and return how many times faster than the reference each is."""
+    """Print the times, and return the speed of each network relative to the reference."""
     print(f"\n{title}")
     ratios = {}
     for name, own in times.items():

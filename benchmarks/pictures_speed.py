@@ -1,9 +1,9 @@
-"""How many complete synthetic pictures a second, and where the time goes, step by step.
+"""Complete synthetic pictures per second, and the time of each step.
 
-A complete picture is drawn at random, decoded, dressed, lit, rendered with smooth edges, put before a background,
-spoilt as its world says, and comes with its landmarks. The total is measured with all threads, the steps with one, by
-torch's profiler, whose own cost is part of them. With other programs on the machine, time of the processor says more
-than time of the clock: both are printed.
+To complete a picture, the face is sampled, decoded, dressed, lit, rendered with smooth edges, placed on a background,
+degraded as its world says, and given its landmarks. The total is measured with all threads; the steps are measured with
+one, by torch's profiler, whose overhead they include. With other load on the machine, CPU time says more than
+wall-clock time: both are printed.
 
     python benchmarks/pictures_speed.py
     python benchmarks/pictures_speed.py --device cuda --batch 512
@@ -28,7 +28,7 @@ STEPS = (
     *("sampling", "decoding", "colours", "occluders", "light", "rendering", "background", "degradation"),
     "landmarks",
 )
-GOAL = {"cpu": 150, "cuda": 5000}  # pictures a second: 2 quiet cores, an H200
+GOAL = {"cpu": 150, "cuda": 5000}  # pictures per second: 2 idle cores, an H200
 
 
 def wait(device: torch.device) -> None:

@@ -1,11 +1,11 @@
-"""What completing the pose does to the losses: two ablations that differ in nothing else, in one table.
+"""Effect of completing the pose on the losses: two ablations that differ in nothing else, in one table.
 
     twodasl ablate --rows +landmarks_2d all --out runs/completed
     twodasl ablate --rows +landmarks_2d all --out runs/free --set network.pose=free
     python benchmarks/pose_forms.py runs/completed runs/free
 
-Errors are those of the wild world's test pictures, balanced over the yaw bins. Differences are paired, picture by
-picture and seed by seed, with intervals over both; those between the two folders over the seeds that both have.
+Errors are those of the wild world's test pictures, balanced over the yaw bins. Differences are paired by picture and
+seed, with intervals over both; those between the two folders are over the seeds that both have.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SEEDS = range(100)
 
 
 def read_runs(folder: Path) -> dict[str, dict[int, dict[str, torch.Tensor]]]:
-    """Row to seed to errors of the finished runs."""
+    """Errors of the finished runs by row and seed."""
     return {
         row: {
             seed: read_errors(folder, row, seed)
@@ -41,12 +41,12 @@ def read_runs(folder: Path) -> dict[str, dict[int, dict[str, torch.Tensor]]]:
 
 
 def per_cent(value: float) -> float:
-    """For tables."""
+    """Convert to tensors for tables."""
     return round(100 * float(value), 3)
 
 
 def difference(first: dict, second: dict, name: str) -> dict[str, object]:
-    """First minus second over the seeds that both have, in percentage points, with the ends of its interval."""
+    """First minus second over their common seeds, in percentage points, with the ends of its interval."""
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
         return {"seeds": []}

@@ -1,17 +1,17 @@
 """Drawing faces: the z-buffer's two backends against Sim3DR, in time, coverage and depth.
 
-Sim3DR is the C++ rasterizer of 3DDFA_V2 (https://github.com/cleardusk/3DDFA_V2); one picture after another is its
-interface. It leaves out no triangle, so it is compared with ``cull="none"``. All draw the same vertices and return
-triangle, weights and depth; programs take turns within every round, and the ratios are those of one round.
+Sim3DR is the C++ rasterizer of 3DDFA_V2 (https://github.com/cleardusk/3DDFA_V2); its interface takes one picture at a
+time. It draws every triangle, so it is compared with ``cull="none"``. All programs draw the same vertices and return
+triangle, weights and depth; they take turns within every round, and ratios are taken within one round.
 
     git clone https://github.com/cleardusk/3DDFA_V2
     (cd 3DDFA_V2/Sim3DR && pip install cython setuptools && python setup.py build_ext -i)
     python benchmarks/render_speed.py --sim3dr 3DDFA_V2/Sim3DR --ict ict_face_model_light.npz --plots plots
 
 Without ``--sim3dr`` only our backends are measured. ``--ict`` names the ICT-FaceKit Light model as an ``.npz`` with
-``mean (V, 3)``, ``triangles (T, 3)`` and named regions; drawn are the face, the head and the eyes, 34,332 triangles.
-Without it the embedded face is drawn. ``--plots`` names a folder for pictures of how the time grows with the number of
-pictures and of triangles.
+``mean (V, 3)``, ``triangles (T, 3)`` and named regions; the face, the head and the eyes are drawn, 34,332 triangles.
+Without it the embedded face is drawn. ``--plots`` names a folder for plots of the time against the number of pictures
+and of triangles.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from twodasl_lite.morphable import load_face_model
 from twodasl_lite.render import Lamps, numba_available, over, rasterize, render
 
 INSIDE_THE_MOUTH = ("gums_and_tongue", "teeth")  # left out
-FILL = 0.9  # of the picture's side that the head's longest side spans
+FILL = 0.9  # fraction of the picture's side that the head's longest side spans
 MAX_YAW = 60.0
 FAR = -1e8  # where Sim3DR's depth starts
 SAME_DEPTH = 0.05  # pixels
 GROWTH_SIZE = 120
 PICTURES = (1, 2, 4, 8, 16, 32, 64)
-SUBDIVISIONS = 3  # each makes four triangles of one
+SUBDIVISIONS = 3  # each splits a triangle into four
 
 
 def load_mesh(ict: Path | None) -> tuple[str, torch.Tensor, torch.Tensor]:
@@ -70,7 +70,7 @@ def pose_mesh(mean: torch.Tensor, size: int, count: int) -> torch.Tensor:
 
 
 def subdivide(vertices: torch.Tensor, triangles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same surfaces ``(B, V, 3)`` with four triangles for each, new vertices at the middles of the edges."""
+    """The same surfaces ``(B, V, 3)`` with each triangle split into four by new vertices at the edges' midpoints."""
     sides = torch.stack([triangles, triangles.roll(-1, 1)], dim=-1).sort(dim=-1).values  # (T, 3, 2) from corner k on
     edges, middle = sides.reshape(-1, 2).unique(dim=0, return_inverse=True)
     (a, b, c), (ab, bc, ca) = triangles.T, (middle.reshape(-1, 3) + vertices.shape[1]).T
@@ -95,14 +95,14 @@ def draw_sim3dr(
 
 
 class Spent(NamedTuple):
-    """Seconds on the clock, and seconds of all cores together; the second do not grow when others use the cores."""
+    """Wall-clock seconds, and CPU seconds of all cores, which do not grow when other programs use the cores."""
 
     clock: list[float]
     cores: list[float]
 
 
 def take_turns(programs: dict[str, Callable[[], object]], rounds: int) -> dict[str, Spent]:
-    """Times of each program in each round, after one round that is not counted."""
+    """Times of each program in each round, after a warm-up round."""
     times = {name: Spent([], []) for name in programs}
     for number in range(rounds + 1):
         for name, work in programs.items():
@@ -115,7 +115,7 @@ def take_turns(programs: dict[str, Callable[[], object]], rounds: int) -> dict[s
 
 
 def compare_speed(mean: torch.Tensor, triangles: torch.Tensor, size: int, arguments: argparse.Namespace) -> None:
-    """Print one table: time per picture, and pictures per second over Sim3DR's."""
+    """Print one table: time per picture, and pictures per second relative to Sim3DR."""
     vertices = pose_mesh(mean, size, arguments.batch)
     programs: dict[str, Callable[[], object]] = {}
     if arguments.sim3dr:
@@ -157,9 +157,9 @@ def compare_pictures(mean: torch.Tensor, triangles: torch.Tensor, size: int, cou
 
 
 def whole_pictures(mean: torch.Tensor, triangles: torch.Tensor, size: int, arguments: argparse.Namespace) -> None:
-    """Print the rate of complete pictures: normals, two lamps, colours, a background; on one thread.
+    """Print the rate of complete pictures (normals, two lamps, colours, a background) on one thread.
 
-    A data set is drawn by one process per core with one thread each.
+    A dataset is drawn by one process per core with one thread each.
     """
     torch.set_num_threads(1)
     vertices = pose_mesh(mean, size, arguments.batch)
@@ -179,7 +179,7 @@ def whole_pictures(mean: torch.Tensor, triangles: torch.Tensor, size: int, argum
 
 
 def measure_growth(mean: torch.Tensor, triangles: torch.Tensor, rounds: int) -> dict[str, dict[str, list]]:
-    """Quickest times against the number of pictures and of triangles, per backend; on one thread."""
+    """Shortest times against the number of pictures and of triangles, per backend, on one thread."""
     torch.set_num_threads(1)
     backends = ["numba", "torch"] if numba_available() else ["torch"]
     results: dict[str, dict[str, list]] = {"pictures": {"counts": list(PICTURES)}, "triangles": {"counts": []}}
@@ -205,7 +205,7 @@ def measure_growth(mean: torch.Tensor, triangles: torch.Tensor, rounds: int) -> 
 
 
 def print_growth(results: dict[str, dict[str, list]]) -> None:
-    """The exponent of each curve: 1 is linear growth."""
+    """Print the exponent of each curve; 1 is linear growth."""
     print(f"\ngrowth at {GROWTH_SIZE}x{GROWTH_SIZE}: time ~ count ** exponent")
     for kind, curves in results.items():
         counts = np.log(curves["counts"])
@@ -216,7 +216,7 @@ def print_growth(results: dict[str, dict[str, list]]) -> None:
 
 
 def plot_growth(results: dict[str, dict[str, list]], folder: Path) -> None:
-    """Draw the curves, with a straight line beside each."""
+    """Plot the curves, each with a straight line for comparison."""
     plt = require("matplotlib.pyplot", "book", "plotting")
     folder.mkdir(parents=True, exist_ok=True)
     for kind, curves in results.items():

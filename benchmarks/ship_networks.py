@@ -1,4 +1,4 @@
-"""From runs to what comes with the package: networks, model cards, logs, the ablation's table.
+"""Turn runs into the package's assets: networks, model cards, logs, the ablation table.
 
     twodasl train own-photos --out runs/own-photos
     twodasl ablate --jobs 2 --threads 1 --out runs/ablation-cpu
@@ -6,9 +6,9 @@
     python benchmarks/ship_networks.py --ablation runs/ablation-cpu
 
 With ``--clone`` (of ``XgTu/2DASL``) the card of ``own-photos`` also has its errors on the photographs of AFLW2000-3D.
-The networks are those of the first seed, not of the best. A card holds the data, the run, the errors by yaw and by skin
-tone on the test pictures, limits and licence. Skin tones are groups of the individual typology angle
-``ITA = atan((L* - 50) / b*)`` of the cheeks' colour (Chardon et al. 1991), as no light has changed it.
+The networks are those of the first seed, not of the best one. A card lists the data, the run, the errors by yaw and by
+skin tone on the test pictures, limits and licence. Skin tones are groups of the individual typology angle
+``ITA = atan((L* - 50) / b*)`` of the cheeks' unlit colour (Chardon et al. 1991).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from twodasl_lite.training.validation import MEASURES, evaluate_on
 
 ROWS = ("labelled", "+landmarks_2d", "all")
 SEED = 0
-ITA_BOUNDS = (55.0, 41.0, 28.0, 10.0, -30.0)  # degrees, from very light to dark
+ITA_BOUNDS = (55.0, 41.0, 28.0, 10.0, -30.0)  # ITA in degrees, from very light to dark
 ITA_NAMES = ("very light", "light", "intermediate", "tan", "brown", "dark")
 BOX_ERRORS = (0.0, 0.1, 0.2)
 PERCENT = 100.0
@@ -53,7 +53,7 @@ def typology_angle(skin: torch.Tensor) -> np.ndarray:
 
 
 def by_skin(errors: torch.Tensor, skin: torch.Tensor) -> list[str]:
-    """Rows of a Markdown table: mean error of each group of skin tones, with its interval."""
+    """Rows of a Markdown table: mean error of each skin tone group, with its interval."""
     group = np.digitize(-typology_angle(skin), [-bound for bound in ITA_BOUNDS])
     rows = []
     for number, name in enumerate(ITA_NAMES):
@@ -73,7 +73,7 @@ def by_yaw(table: Table) -> str:
 
 
 def describe_data(config: TrainConfig) -> str:
-    """The pictures that a run learnt from."""
+    """Description of the pictures that a run was trained on."""
     data = config.data
     text = f"{data.labelled.count:,} pictures of the {data.labelled.world} world with exact coefficients"
     if config.self_supervision.weights:
@@ -146,7 +146,7 @@ def drawn_section(config: TrainConfig, errors: dict[str, torch.Tensor], model: M
 
 
 def photo_section(trained: TrainedRegressor, model: MorphableModel, clone: Path) -> list[str]:
-    """Errors on the photographs of AFLW2000-3D, with boxes that are right and boxes that are off."""
+    """Errors on the photographs of AFLW2000-3D, with exact and with perturbed boxes."""
     dataset = read_aflw2000(clone)
     rows = []
     for share in BOX_ERRORS:
@@ -177,7 +177,7 @@ def photo_section(trained: TrainedRegressor, model: MorphableModel, clone: Path)
 
 
 def facts_of(content: bytes, code: dict, machine: dict, seconds: float, trained: TrainedRegressor) -> dict:
-    """What a card says of file and run."""
+    """The facts about file and run for a card."""
     return {
         "parameters": count_parameters(trained.network),
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -201,7 +201,7 @@ def ship(out: Path, name: str, content: bytes, text: str, log: bytes) -> None:
 
 
 def ship_own_photos(run: Path, clone: Path | None, out: Path) -> None:
-    """The network for pictures of one's own, from its run's folder."""
+    """Ship the network for readers' own pictures, from its run's folder."""
     model = load_face_model(CoefficientLayout())
     content = (run / LAST_FILE).read_bytes()
     trained = load_regressor(run / LAST_FILE)
@@ -225,7 +225,7 @@ def ship_own_photos(run: Path, clone: Path | None, out: Path) -> None:
 
 
 def ship_ablation(folder: Path, out: Path, table_too: bool) -> None:
-    """Networks of the ablation's first seed, and its table."""
+    """Ship the networks of the ablation's first seed, and its table."""
     model = load_face_model(CoefficientLayout())
     for row in ROWS:
         run = folder / row / f"seed-{SEED}"
@@ -250,7 +250,7 @@ def main() -> None:
     parser.add_argument("--own-photos", type=Path, metavar="RUN", help="folder of `twodasl train own-photos`")
     parser.add_argument("--clone", type=Path, help="a clone of XgTu/2DASL, to measure on photographs")
     parser.add_argument("--ablation", type=Path, metavar="FOLDER", help="folder of `twodasl ablate`")
-    parser.add_argument("--networks-only", action="store_true", help="of the ablation, and leave its table as it is")
+    parser.add_argument("--networks-only", action="store_true", help="only the ablation's networks, not its table")
     parser.add_argument("--out", type=Path, default=ASSETS, help="default: the package's assets")
     options = parser.parse_args()
     if options.own_photos:

@@ -1,9 +1,9 @@
-"""Do drawn faces look like faces to a network that has only seen photographs? 3DDFA_V2's, on known landmarks.
+"""Do drawn faces look like faces to a network trained on photographs? 3DDFA_V2's network on known landmarks.
 
 The published mb05 network of 3DDFA_V2 (https://github.com/cleardusk/3DDFA_V2), trained on 300W-LP, predicts the 68
-landmarks of 600 pictures whose landmarks are known. On the photographs of AFLW2000-3D it errs by 3.5 to 4 %; what it
-errs here beyond that is what the pictures, or the places of their landmarks, lack of real ones. Nothing of 3DDFA_V2 is
-part of this project.
+landmarks of 600 pictures whose landmarks are known. On the photographs of AFLW2000-3D its error is 3.5 to 4 %; any
+additional error here is due to differences between the pictures, or their landmark positions, and real ones. Nothing of
+3DDFA_V2 is part of this project.
 
     git clone https://github.com/cleardusk/3DDFA_V2
     python benchmarks/world_realism.py --tddfa 3DDFA_V2 --basel bfm_68_landmarks.npz --ict ict_face_model_light.npz
@@ -11,7 +11,7 @@ part of this project.
 ``--basel`` names the Basel Face Model: 3DDFA_V2's own ``configs/bfm_noneck_v3.pkl`` (the default, taken from the
 clone), or an ``.npz`` of it at its 68 landmarks alone, ``mean (68, 3)``, ``shape (68, 3, 40)``, ``expression (68, 3,
 10)``, in micrometres. ``--ict`` also measures the ICT-FaceKit Light model, with flat colours. ``--worlds`` are further
-worlds to measure besides the plain one; ``--sheet`` names a picture to write, of faces with both sets of landmarks.
+worlds to measure besides the plain one; ``--sheet`` names a picture file to write, with both sets of landmarks.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SKIN, SCLERA, IRIS, LIP, TOOTH = (
 
 
 def plain_world(limit: float) -> World:
-    """Clean pictures of heads that are turned to all sides."""
+    """Clean pictures of heads turned in all directions."""
     labelled = load_world("labelled")
     pose = Pose(limit, 1.0, 1.0, 0.0, 7.0, 20.0, 7.0, 20.0)
     return dataclasses.replace(labelled, name="plain", pose=pose, box=Box(0.0, 0.0), person=Person())
@@ -66,7 +66,7 @@ class Published:
         names = {"fc_param.weight": "fc.weight", "fc_param.bias": "fc.bias"}
         state = {name.removeprefix("module."): value for name, value in saved.items()}
         state = {names.get(name, name): value for name, value in state.items() if not name.startswith("fc_lm.")}
-        self.network.load_state_dict(state)  # but for a head that was used in its training alone
+        self.network.load_state_dict(state)  # except for a head that was used only in its training
         self.whitening = read_whitening(folder / "configs", units="um")
         if basel.suffix == ".npz":
             with np.load(basel, allow_pickle=False) as content:
@@ -89,14 +89,14 @@ class Published:
 
 
 def flat_ict(path: Path) -> MorphableModel:
-    """The ICT model with one colour for each part; its jaw landmarks on the edge of the jaw, as Basel's are."""
+    """The ICT model with one colour per part and its jaw landmarks on the edge of the jaw, like Basel's."""
     model = read_ict_npz(path, jaw="edge").with_layout(CoefficientLayout())
     colours = torch.tensor(SKIN).repeat(model.num_vertices, 1)
     for name, index in model.regions.items():
         for word, colour in (("sclera", SCLERA), ("iris", IRIS), ("teeth", TOOTH), ("gum", LIP), ("mouth", LIP)):
             if word in name:
                 colours[index] = torch.tensor(colour)
-    for side in ("left", "right"):  # the irises lie behind corneas, which are drawn
+    for side in ("left", "right"):  # the irises lie behind the corneas, which are drawn
         eye, iris = (model.regions[f"{part}_{side}"] for part in ("sclera", "iris"))
         middle, radius = (
             model.mean[iris].mean(dim=0),

@@ -1,7 +1,7 @@
 """Measurements of a head model: its distance to another surface, its symmetry, its folds.
 
 Float64 tensors throughout; vertices are rows ``(V, 3)`` in millimetres, triangles ``(T, 3)`` vertex indices.
-Nothing here uses the package, so that it can serve as its judge.
+Nothing here uses the package, so that the measurements can test it independently.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is wrong with a matplotlib figure, in words: text outside, legends over data, text too pale to read."""
+"""Problems of a matplotlib figure, in words: text outside, legends over data, text too pale to read."""
 
 from __future__ import annotations
 

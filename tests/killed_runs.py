@@ -1,4 +1,4 @@
-"""Runs on a few drawn pictures that end themselves in the middle; as a script, ``PHASE FOLDER WORLD``."""
+"""Runs on a few drawn pictures that kill themselves halfway; as a script, ``PHASE FOLDER WORLD``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages for tests to open: from a file or over http, with the network beyond them cut off."""
+"""Pages for tests to open, from a file or over http, without access to any other network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def address(folder: Path, scheme: str) -> Iterator[str]:
-    """Where a folder's files are, without a slash at the end; ``scheme`` is ``"file"`` or ``"http"``."""
+    """Address of a folder's files, without a trailing slash; ``scheme`` is ``"file"`` or ``"http"``."""
     from bookkit.browser import serve
 
     if scheme == "file":

@@ -1,4 +1,4 @@
-"""Files of other people's face models at small size, byte for byte in the published layouts, for the readers' tests."""
+"""Small files of third-party face models, byte for byte in the published layouts, for the readers' tests."""
 
 from __future__ import annotations
 

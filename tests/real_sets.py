@@ -1,4 +1,4 @@
-"""Folders of labelled photographs in the published layouts, small, for the tests of their readers."""
+"""Small folders of labelled photographs in the published layouts, for the tests of their readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random expressions that a face could make."""
+"""Random expressions are plausible."""
 
 from __future__ import annotations
 

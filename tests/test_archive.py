@@ -1,4 +1,4 @@
-"""The safe file format: whole or not at all, and never a pickle."""
+"""The safe file format: files are written completely or not at all, and never hold a pickle."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The book itself: each chapter runs, the site builds without a warning, every page works offline.
 
-The chapters run under nbmake; what they give is shared with `make book` (see ``bookkit.execute``), so that a
-chapter which has not changed since its last good run is not executed again.
+The chapters run under nbmake; their results are shared with `make book` (see ``bookkit.execute``), so that a
+chapter that has not changed since its last successful run is not executed again.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The picture of the package follows from its imports."""
+"""The picture of the package is derived from its imports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures, exercises and formulas count up, and mentions of them are links."""
+"""Figures, exercises and formulas are numbered without gaps, and mentions of them are links."""
 
 from __future__ import annotations
 

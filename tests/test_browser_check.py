@@ -1,4 +1,4 @@
-"""The browser check finds what is wrong, on small sites that are wrong on purpose."""
+"""The browser check finds the problems of small sites that are broken on purpose."""
 
 import os
 

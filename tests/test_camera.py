@@ -1,4 +1,4 @@
-"""Rotations, weak perspective, and the ways between crops and images."""
+"""Rotations, weak perspective, and the conversions between crops and images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The committed numbers of chapter 15: well formed always, and true where the data they were measured on is at hand."""
+"""The committed numbers of chapter 15: always well formed, and correct if the data of the measurement is available."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The committed numbers of chapter 5: well formed always, and true where the data they were measured on is at hand."""
+"""The committed numbers of chapter 5: always well formed, and correct if the data of the measurement is available."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The committed errors of a real detector: well formed, and true where the data they were measured on is at hand."""
+"""The committed errors of a real detector: well formed, and correct if the data of the measurement is available."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The command: what it writes, and what it says about pictures that are none."""
+"""The command ``twodasl reconstruct``: its files, and its messages about files that are not pictures."""
 
 from __future__ import annotations
 

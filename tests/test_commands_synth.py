@@ -1,4 +1,4 @@
-"""``twodasl synth``: sets of pictures from the command line."""
+"""The command ``twodasl synth``: sets of pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Coursework: checkers, the course that is made, and what grading gives to right, blank, wrong and broken answers."""
+"""Coursework: checkers, the generated course, and the grades of right, blank, wrong and broken answers."""
 
 from __future__ import annotations
 
@@ -312,7 +312,7 @@ MISTAKES: dict[str, tuple[Mistake, ...]] = {
             ("pixels", "pixels-hidden"),
         ),
         Mistake(
-            "variance for deviation: missing square root",
+            "variance for standard deviation: missing square root",
             "vectors.std(dim=0)",
             "vectors.var(dim=0)",
             ("whiten", "whiten-hidden"),

@@ -1,4 +1,4 @@
-"""Readers of AFLW2000-3D: the published layouts, joined by name; what is missing or disagrees is said."""
+"""Readers of AFLW2000-3D: the published layouts, joined by name; messages name missing or contradictory data."""
 
 from __future__ import annotations
 

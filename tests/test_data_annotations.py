@@ -1,4 +1,4 @@
-"""Annotation files: reading them, and the published targets that they stand for."""
+"""Annotation files: reading them, and converting them to the published targets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cameras and files do to pictures, against OpenCV where it does the same."""
+"""Degradation of pictures by cameras and files, compared with OpenCV where it has the same operation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of pictures: what the network sees of them, mirrored, taken apart, put together."""
+"""Batches of pictures: network inputs, mirroring, splitting and joining."""
 
 from __future__ import annotations
 

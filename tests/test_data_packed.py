@@ -1,4 +1,4 @@
-"""Photographs in one file: the same pictures and numbers as from the clone, and what is no such file."""
+"""Photographs in one file: the same pictures and numbers as from the clone, and errors for other files."""
 
 from __future__ import annotations
 

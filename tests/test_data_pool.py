@@ -1,4 +1,4 @@
-"""Worker processes: they end with their parent, when they are told to, and without a word."""
+"""Worker processes: they end with their parent or on request, and silently."""
 
 from __future__ import annotations
 

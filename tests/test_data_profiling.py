@@ -1,4 +1,4 @@
-"""Faces turned further: against pictures drawn at the new yaw, and on a photo."""
+"""Faces turned to larger yaws, compared with pictures drawn at the new yaw, and on a photo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shards: the same bytes from any number of workers, whole or not at all, resumed, checked, read back."""
+"""Shards: the same bytes from any number of workers, written completely or not at all, resumed, checked, read back."""
 
 from __future__ import annotations
 

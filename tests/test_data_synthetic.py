@@ -1,4 +1,4 @@
-"""Synthetic pictures: the same in any batch, with labels that fit them, and as varied as their world says."""
+"""Synthetic pictures: the same in any batch, with matching labels, and as varied as their world specifies."""
 
 from __future__ import annotations
 

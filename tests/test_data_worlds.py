@@ -1,4 +1,4 @@
-"""Settings of worlds: the two that come along, files of one's own, and what is wrong with them."""
+"""Settings of worlds: the included ones, users' own files, and errors in them."""
 
 from __future__ import annotations
 

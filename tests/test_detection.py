@@ -1,4 +1,4 @@
-"""The face detector: its boxes, which way up, and how its file is fetched."""
+"""The face detector: its boxes, the orientation of faces, and the download of its file."""
 
 from __future__ import annotations
 

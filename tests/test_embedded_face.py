@@ -1,6 +1,6 @@
-"""The embedded face: its size, its symmetry, its variety, and how close it is to a face measured on people.
+"""The embedded face: its size, its symmetry, its variety, and its distance from a face measured on people.
 
-The ICT-FaceKit neutral face (Li et al. 2020, MIT licence) is a ruler only; nothing of it is in the package.
+The ICT-FaceKit neutral face (Li et al. 2020, MIT licence) serves only as a reference; nothing of it is in the package.
 """
 
 from __future__ import annotations

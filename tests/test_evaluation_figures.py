@@ -1,4 +1,4 @@
-"""Figures of errors: what is drawn where, and that nothing is drawn of nothing."""
+"""Figures of errors: the positions of what is drawn, and errors for empty input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Normalised mean errors, yaw bins, curves and tables: hand values, refusals, and known answers on real numbers."""
+"""Normalised mean errors, yaw bins, curves and tables: hand values, rejected input, known results on real data."""
 
 from __future__ import annotations
 

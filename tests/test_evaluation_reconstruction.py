@@ -1,4 +1,4 @@
-"""Reconstruction error after a rigid alignment: what it forgives, what it does not, and the release's own procedure."""
+"""Reconstruction error after rigid alignment: what it ignores, what it measures, and the release's own procedure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Meshes for other programs, read back by another reader than the writer where there is one."""
+"""Meshes for other programs, read back with an independent reader where one exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The search without a detector: a network that sees is believed, one that guesses is not."""
+"""The search without a detector: it accepts a network that sees the face, and rejects one that guesses."""
 
 from __future__ import annotations
 

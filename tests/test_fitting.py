@@ -1,4 +1,4 @@
-"""Coefficients from landmarks: what is known is found again, and the answer is the minimum that it claims to be."""
+"""Coefficients from landmarks: known faces are recovered, and the result is a minimum of the objective."""
 
 from __future__ import annotations
 

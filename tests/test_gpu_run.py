@@ -1,4 +1,4 @@
-"""The one call for everything that wants a GPU: it ends in time, and no part of it brings down another."""
+"""The one call for everything that needs a GPU: it ends in time, and no part of it brings down another."""
 
 from __future__ import annotations
 

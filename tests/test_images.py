@@ -1,4 +1,4 @@
-"""Photographs of every kind that a reader may bring."""
+"""Photographs of every kind that a user may have."""
 
 from __future__ import annotations
 

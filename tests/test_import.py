@@ -1,4 +1,4 @@
-"""What importing the package costs and needs."""
+"""Cost and requirements of importing the package."""
 
 from __future__ import annotations
 

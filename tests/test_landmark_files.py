@@ -1,4 +1,4 @@
-"""Files of landmarks: what they are taken for, and which mistakes they look like."""
+"""Landmark files: recognised formats, and messages about likely mistakes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses on labelled pictures: PDC, VDC, WPDC, against loops over what their definitions say."""
+"""Losses on labelled pictures: PDC, VDC, WPDC, compared with loops over their definitions."""
 
 from __future__ import annotations
 

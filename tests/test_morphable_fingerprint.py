@@ -1,4 +1,4 @@
-"""A face model is known again, and another one is not taken for it."""
+"""Fingerprints recognise a face model and distinguish it from others."""
 
 from __future__ import annotations
 

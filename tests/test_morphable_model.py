@@ -1,4 +1,4 @@
-"""The morphable model: decoding, sampling, other sizes, the disk."""
+"""The morphable model: decoding, sampling, other sizes, saving and loading."""
 
 from __future__ import annotations
 

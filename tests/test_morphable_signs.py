@@ -1,4 +1,4 @@
-"""The sign of a component does not hang on rounding."""
+"""The sign of a component does not depend on rounding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The critic: per sample, blind to what is not there, with a gradient everywhere."""
+"""The critic: it scores each sample independently, ignores missing landmarks, and has a gradient everywhere."""
 
 from __future__ import annotations
 

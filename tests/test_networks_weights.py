@@ -1,4 +1,4 @@
-"""Weights from and to files: what fits is loaded exactly, what does not is refused by name."""
+"""Weights from and to files: matching weights are loaded exactly, others are rejected by name."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What courses and other people's code rely on: public names and the names of their parameters stay as they are.
+"""Public names and the names of their parameters, on which courses and other code rely, do not change.
 
-``public_names.json`` holds the promise. New names may come; a promised one may not vanish, nor change its parameters
-other than by new ones with a default. After a deliberate change, with a line in ``CHANGELOG.md``:
+``public_names.json`` lists them. New names may be added; a listed name may neither disappear nor change its parameters,
+except for new ones with a default. After a deliberate change, with a line in ``CHANGELOG.md``, run
 ``python -m tests.test_public_names``.
 """
 

@@ -1,4 +1,4 @@
-"""Quizzes: what is refused, what becomes of one on a page, and that it works in a browser, with and without scripts."""
+"""Quizzes: rejected files, their markup on a page, and their use in a browser, with and without scripts."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Basel Face Models of 2009, 2017 and 2019, as written in the published layouts at small size."""
+"""Basel Face Models of 2009, 2017 and 2019, in the published layouts at small size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FLAME's pickles and eos' binary files, written as published at small size."""
+"""FLAME's pickles and eos' binary files, in the published layouts at small size."""
 
 from __future__ import annotations
 

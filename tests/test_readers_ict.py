@@ -1,4 +1,4 @@
-"""The ICT model: folder of OBJ files, one-file repack, and the way here from its repository."""
+"""The ICT model: folder of OBJ files, one-file repack, and the download from its repository."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The 68 landmarks where a format does not bring them: from files, or by registering the embedded face."""
+"""The 68 landmarks for formats that lack them: from files, or by registering the embedded face."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pickles are read as data: every layout of numpy's arrays, and not one name more."""
+"""Pickles are read as data: every layout of numpy arrays is accepted, and no other name."""
 
 from __future__ import annotations
 

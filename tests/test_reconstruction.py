@@ -1,4 +1,4 @@
-"""From crop to photo: known faces in known places must come back exactly there."""
+"""From crop to photo: known faces at known positions must be recovered exactly there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables become dataclasses: every kind of value, what is refused, and the words that say so."""
+"""Tables become dataclasses: every kind of value, rejected input, and the error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faces followed through videos: with a detector, and by the picture itself."""
+"""Faces tracked through videos, with a detector and by optical flow."""
 
 from __future__ import annotations
 

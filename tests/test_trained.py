@@ -1,4 +1,4 @@
-"""What comes trained with the package: found by name, whole, and as good as its table says."""
+"""The package's trained networks: found by name, complete, and as accurate as their tables say."""
 
 from __future__ import annotations
 

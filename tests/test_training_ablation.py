@@ -1,4 +1,4 @@
-"""Sets of pictures, the ablation and its table, and the commands, on synthetic pictures as few as possible."""
+"""Sets of pictures, the ablation and its table, and the commands, on as few synthetic pictures as possible."""
 
 from __future__ import annotations
 

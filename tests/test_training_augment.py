@@ -1,4 +1,4 @@
-"""Moved and relit pictures: what is known about them goes along."""
+"""Moved and relit pictures: their labels are transformed with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training on every device: in half precision, compiled, with pictures held or drawn there, gone on with exactly."""
+"""Training on every device: in half precision, compiled, with pictures held or drawn there, and resumed exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run on a GPU left is read as it was written, and its weights survive being cut into parts."""
+"""Results of a GPU run are read as they were written, and its weights survive being split into parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop: it learns, it goes on after an interruption as if there had been none, and it says what went wrong."""
+"""The training loop: it learns, it resumes as if there had been no interruption, and its errors say what went wrong."""
 
 from __future__ import annotations
 

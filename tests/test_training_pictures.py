@@ -1,4 +1,4 @@
-"""Pictures drawn ahead, stopped in the middle, and streamed beside the training step."""
+"""Pictures drawn in advance, drawing stopped halfway, and pictures streamed during training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one step computes, compared with the formulas written out."""
+"""The computations of one step, compared with the explicit formulas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layout of a face in its texture: every triangle has a place of its own."""
+"""The layout of a face in its texture: triangles do not overlap."""
 
 from __future__ import annotations
 

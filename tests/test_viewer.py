@@ -1,4 +1,4 @@
-"""The page of a reconstructed face: what it holds, what it draws, and that it needs nothing else."""
+"""The page of a reconstructed face: its contents, its drawing, and that it is self-contained."""
 
 from __future__ import annotations
 

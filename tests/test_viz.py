@@ -1,4 +1,4 @@
-"""The explorer computes what the package computes, in a page and in JupyterLab; figures show what they are given."""
+"""The explorer agrees with the package, in a page and in JupyterLab; figures show the data that they are given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of reconstructed faces: in the right place, and nowhere else."""
+"""Pictures of reconstructed faces: drawn in the right place, and nowhere else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page "Your own face": the network in the browser gives the package's coefficients, from a disk and over http."""
+"""The page "Your own face": the network in the browser predicts the package's coefficients, from disk and over http."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Small runs for the tests of training; as a script, one that kills itself or runs in several processes.
 
-The faces are random numbers in the right places: nothing can be learnt from them, but everything can be computed.
+The faces are random numbers of the right shapes: nothing can be learnt from them, but everything can be computed.
 """
 
 from __future__ import annotations

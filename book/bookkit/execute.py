@@ -1,10 +1,10 @@
 """Run each chapter once, and again only when something it depends on has changed.
 
-A chapter is run by nbmake on a copy, so that outputs never touch the sources. Beside the executed copy lies a
-record of the run with a key: a hash over the chapter's code cells, the modules and data files of the package that
-they reach (see `bookkit.dependencies`), the pinned environment and the settings that change results. `make book` and
-`make test` both ask for the same key and therefore share one execution. Text is not part of the key: editing prose,
-a comment or a docstring rebuilds the page without running anything.
+nbmake runs a copy of the chapter, so that outputs never touch the sources. A record of the run is stored beside the
+executed copy, with a key: a hash over the chapter's code cells, the modules and data files of the package that they
+reach (see `bookkit.dependencies`), the pinned environment and the settings that change results. `make book` and `make
+test` use the same key and therefore share one execution. Text is not part of the key: editing prose, a comment or a
+docstring rebuilds the page without running anything.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from bookkit.pairing import INSTALL_TAG
 RECORD_VERSION = 3
 # Settings that change what a chapter computes or shows.
 RELEVANT_SETTINGS = ("TWODASL_2DASL", "TWODASL_DATA", "TWODASL_FACE_MODEL")
-APART = ("course",)  # the coursework, which carries solved assignments: no chapter's outputs depend on it
+APART = ("course",)  # the coursework with its solved assignments, on which no chapter's outputs depend
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-STARTUP_SECONDS = 60  # starting pytest and a kernel, on a slow disk
+STARTUP_SECONDS = 60  # time to start pytest and a kernel on a slow disk
 
 
 class ChapterError(Exception):
@@ -60,14 +60,14 @@ class Run:
     """The record of one execution.
 
     Attributes:
-        file: The notebook's name without its ending.
+        file: Name of the notebook without its suffix.
         key: Hash over everything the result depends on.
         seconds: Time from the start of the first cell to the end of the last.
         cells: Number of code cells.
         finished: Local time at which the run ended, ISO format.
-        cached: Whether this run was read from disk instead of made now.
-        machine: Where it ran: processor and number of cores.
-        unforeseen: Files of the package that the run opened though nothing in the code led to them, with their digests.
+        cached: Whether the run was read from disk instead of executed now.
+        machine: Machine of the run: processor and number of cores.
+        unforeseen: Files of the package that the run opened although nothing in the code led to them, with digests.
     """
 
     file: str
@@ -92,13 +92,13 @@ def record_path(chapter: Chapter) -> Path:
 
 @cache
 def _package() -> Package:
-    """The package, read once in a process."""
+    """The package, read once per process."""
     return Package(PACKAGE, APART)
 
 
 @cache
 def _environment_digest() -> str:
-    """Hash over what all chapters share: pins, Python, settings."""
+    """Hash over everything that all chapters share: pins, Python, settings."""
     digest = hashlib.sha256()
     if CONSTRAINTS.exists():
         digest.update(CONSTRAINTS.read_bytes())
@@ -110,14 +110,14 @@ def _environment_digest() -> str:
 
 @cache
 def _file_digest(path: Path, letter_by_letter: bool = True) -> str:
-    """Hash over a file of the package; over what it does only, if wanted and if it is code."""
+    """Hash over a file of the package; on request, for code, only over its behaviour."""
     if path.suffix == ".py" and not letter_by_letter:
         return module_digest(path.read_text(encoding="utf-8"))
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _describe_setting(value: str | None) -> str:
-    """A setting's value, with size and time of the file it names."""
+    """The value of a setting, with size and time of the file that it names."""
     if not value:
         return ""
     path = Path(value)
@@ -133,7 +133,7 @@ def execution_key(chapter: Chapter) -> str:
     cells = [
         (cell.source, sorted(cell.metadata.get("tags", []))) for cell in notebook.cells if cell.cell_type == "code"
     ]
-    # The cell that installs the package does nothing where there is one; what counts is that it stands there.
+    # The cell that installs the package does nothing if the package is installed; only its presence counts.
     code = parse_cells(source for source, tags in cells if INSTALL_TAG not in tags)
     traceback = any("raises-exception" in tags for _, tags in cells)
     exact = traceback or shows_source(code)
@@ -164,14 +164,14 @@ def _reached_files(code: Unit, exact: bool) -> dict[Path, str]:
 
 
 def _unforeseen(chapter: Chapter, log: Path) -> dict[str, str]:
-    """The files of the package that a run opened and that its key does not hold, with their digests."""
+    """The files of the package that a run opened and that its key does not cover, with their digests."""
     code = parse_cells(source for source, tags in _code_cells(chapter) if INSTALL_TAG not in tags)
     opened = watched_files(log, PACKAGE) - set(_reached_files(code, exact=False))
     return {path.relative_to(ROOT).as_posix(): _file_digest(path, path.suffix != ".py") for path in sorted(opened)}
 
 
 def _still_so(unforeseen: dict[str, str]) -> bool:
-    """Whether the files that a run turned out to read are as they were."""
+    """Whether the unforeseen files of a run are unchanged."""
     for name, digest in unforeseen.items():
         path = ROOT / name
         if not path.is_file() or _file_digest(path, path.suffix != ".py") != digest:
@@ -187,14 +187,14 @@ def describe_machine() -> str:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)[1]
     except (OSError, TypeError):
-        pass  # not on Linux, or on a processor without a name
+        pass  # not Linux, or a processor without a name
     name = re.sub(r"\((?:R|TM)\)|\bCPU\b|@.*", "", name)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return f"{' '.join(name.split())}, {cores} core{'s' if cores > 1 else ''}"
 
 
 def read_run(chapter: Chapter) -> Run | None:
-    """The record of the last good run, whether or not it is still current."""
+    """The record of the last successful run, whether or not it is still current."""
     try:
         return Run(**json.loads(record_path(chapter).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -202,7 +202,7 @@ def read_run(chapter: Chapter) -> Run | None:
 
 
 def current_run(chapter: Chapter) -> Run | None:
-    """The last good run if nothing has changed since, else ``None``."""
+    """The last successful run if nothing has changed since, otherwise ``None``."""
     run = read_run(chapter)
     if run is None or not executed_path(chapter).exists() or run.key != execution_key(chapter):
         return None
@@ -212,16 +212,16 @@ def current_run(chapter: Chapter) -> Run | None:
 
 
 def execute(chapter: Chapter) -> Run:
-    """Run a chapter under nbmake unless its last run is still good.
+    """Run a chapter under nbmake unless its last run is still valid.
 
     Args:
         chapter: The chapter to run.
 
     Returns:
-        The record of the run; its ``cached`` tells whether anything was executed.
+        The record of the run; its ``cached`` says whether anything was executed.
 
     Raises:
-        ChapterError: A cell failed or timed out. The message shows the cell and its traceback.
+        ChapterError: If a cell failed or timed out. The message shows the cell and its traceback.
     """
     EXECUTED.mkdir(parents=True, exist_ok=True)
     with FileLock(EXECUTED / ".lock"):
@@ -231,8 +231,8 @@ def execute(chapter: Chapter) -> Run:
         record_path(chapter).unlink(missing_ok=True)
         executed_path(chapter).unlink(missing_ok=True)
         key = execution_key(chapter)
-        # Outside the repository: nbmake passes over folders named _build, and a chapter must not lean on where
-        # it lies.
+        # Outside the repository: nbmake skips folders named _build, and a chapter must not depend on its
+        # location.
         with tempfile.TemporaryDirectory(prefix="chapter-", ignore_cleanup_errors=True) as folder:
             copy = Path(folder) / f"{chapter.file}.ipynb"
             shutil.copyfile(chapter.path, copy)
@@ -254,7 +254,7 @@ def execute(chapter: Chapter) -> Run:
             machine=describe_machine(),
             unforeseen=unforeseen,
         )
-        # The record comes last: without it the copy does not count.
+        # The record is written last: without it the copy does not count.
         partial = record_path(chapter).with_suffix(".json.part")
         partial.write_text(json.dumps(asdict(run), indent=1) + "\n", encoding="utf-8")
         os.replace(partial, record_path(chapter))
@@ -262,7 +262,7 @@ def execute(chapter: Chapter) -> Run:
 
 
 def _log_of(copy: Path) -> Path:
-    """Where a chapter's kernel writes down which files of the package it opens."""
+    """File in which a chapter's kernel records the files of the package that it opens."""
     return copy.with_suffix(".opened")
 
 
@@ -270,7 +270,7 @@ def _run_nbmake(copy: Path, chapter: Chapter) -> None:
     """Execute a notebook in place by ``pytest --nbmake --overwrite``."""
     limit = int(chapter.budget * TIMEOUT_FACTOR)
     command = [sys.executable, "-m", "pytest", "--nbmake", "--overwrite", f"--nbmake-timeout={limit}"]
-    # The notebook must not depend on the repository's pytest settings, nor leave a cache in the build.
+    # The notebook must neither depend on the repository's pytest settings nor leave a cache in the build.
     command += ["-q", "--no-header", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(copy.parent)]
     command.append(str(copy))
     startup = copy.parent / ".ipython" / "profile_default" / "startup" / "00-watch.py"
@@ -279,8 +279,8 @@ def _run_nbmake(copy: Path, chapter: Chapter) -> None:
     environment = {
         **os.environ,
         "PLOTLY_RENDERER": "plotly_mimetype",
-        "TWODASL_FIGURES": "static",  # the face explorer as a page without a kernel shows it
-        # This tree's package, whatever else is installed.
+        "TWODASL_FIGURES": "static",  # the face explorer as shown in a page without a kernel
+        # The package of this checkout, whatever else is installed.
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "PYTHONHASHSEED": "0",
@@ -318,7 +318,7 @@ def _run_nbmake(copy: Path, chapter: Chapter) -> None:
 
 
 def _stop(process: subprocess.Popen) -> None:
-    """End a process and the kernels it started."""
+    """End a process and the kernels that it started."""
     if os.name == "posix":
         try:
             os.killpg(process.pid, signal.SIGKILL)
@@ -341,7 +341,7 @@ def execute_all(chapters: Iterable[Chapter]) -> list[Run]:
     """Run several chapters, report each, and print the table of times.
 
     Raises:
-        ChapterError: At least one chapter failed; all were tried.
+        ChapterError: If at least one chapter failed; the others are run all the same.
     """
     runs, failures = [], []
     for chapter in chapters:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bookkit.config import CONSTRAINTS
 
-# Tools of the environment itself, and the project.
+# Tools of the environment itself, and the project: these are not pinned.
 LEFT_OUT = {"pip", "setuptools", "wheel", "twodasl-lite"}
 HEADER = """\
 # The exact versions with which the book was built; `pip install -c constraints.txt -e ".[book,train,dev]"`

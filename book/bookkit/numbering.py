@@ -1,13 +1,13 @@
-r"""Numbers of figures, exercises and equations: checked, turned into places to link to, and linked.
+r"""Numbers of figures, exercises and equations: checked, turned into link targets, and linked.
 
-A chapter is read in two forms. In JupyterLab nothing counts, so that captions (``**Figure 4.2.** …``) and exercises
-(``### Exercise 4.1 · …``) carry their numbers in the source; `problems` says where they do not count up, and where text
-mentions a number that there is not. On the page
+A chapter is read in two forms. JupyterLab does not number anything, so captions (``**Figure 4.2.** …``) and exercises
+(``### Exercise 4.1 · …``) have their numbers in the source; `problems` lists gaps in the numbering and mentions of
+numbers that do not exist. On the page
 
 * captions, exercises and displayed formulas become targets (``figure-4-2``, ``exercise-4-1``, ``equation-4-3``);
 * each mention ("figure 4.2", "Exercises 4.1") becomes a link, across chapters too;
-* displayed formulas get their numbers here, from ``\tag``: nobody types one. A formula that text refers to holds
-  ``\label{name}``, and the text says ``{eq}`name```.
+* displayed formulas get their numbers here, through ``\tag``: nobody types one. A formula that the text refers to
+  contains ``\label{name}``, and the text refers to it with ``{eq}`name```.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FORMULA = re.compile(r"^\$\$(.+?)\$\$[ \t]*$", re.MULTILINE | re.DOTALL)
 LABEL = re.compile(r"\\label\{([\w-]+)\}")
 EQUATION_ROLE = re.compile(r"\{eq\}`([\w-]+)`")
 MENTION = re.compile(r"\b(figure|exercise|equation)(s?) (\d+\.\d+)(?:( and | to |, )(\d+\.\d+))?", re.IGNORECASE)
-# Where a number is no mention: code, links, formulas, roles, headings, the captions themselves.
+# Places where a number is not a mention: code, links, formulas, roles, headings, the captions themselves.
 KEPT = re.compile(
     r"(^```.*?^```|^:::+.*?$|`[^`]*`|\[[^\]]*\]\([^)]*\)|\$\$.*?\$\$|\$[^$\n]*\$|^#.*?$|^\*\*Figure \d+\.\d+\.?\*\*)",
     re.MULTILINE | re.DOTALL,
@@ -36,12 +36,12 @@ KEPT = re.compile(
 
 @dataclass
 class Numbered:
-    """What can be referred to in a set of chapters.
+    """Everything that can be referred to in a set of chapters.
 
     Attributes:
-        places: Kind and number of each: ``("figure", "4.2")``.
+        places: Kind and number of each target: ``("figure", "4.2")``.
         labels: Number of each labelled formula.
-        exercises: For each chapter its exercises, number and title.
+        exercises: Number and title of each chapter's exercises.
     """
 
     places: set[tuple[str, str]] = field(default_factory=set)
@@ -59,10 +59,10 @@ def _texts(notebook: NotebookNode) -> list[str]:
 
 
 def number(chapters: Iterable[tuple[Chapter, NotebookNode]]) -> Numbered:
-    """Everything in these chapters that can be referred to.
+    """Collect everything in these chapters that can be referred to.
 
     Raises:
-        ValueError: Two formulas have the same label.
+        ValueError: If two formulas have the same label.
     """
     found = Numbered()
     for chapter, notebook in chapters:
@@ -84,7 +84,7 @@ def number(chapters: Iterable[tuple[Chapter, NotebookNode]]) -> Numbered:
 
 
 def problems(chapters: Iterable[tuple[Chapter, NotebookNode]]) -> list[str]:
-    """Captions and exercises that do not count up from one, and mentions of what there is not."""
+    """Captions and exercises that are not numbered 1, 2, 3, …, and mentions of numbers that do not exist."""
     chapters = list(chapters)
     known = number(chapters)
     found = []
@@ -116,7 +116,7 @@ def mentions(text: str) -> list[tuple[str, str]]:
 
 
 def link_mentions(text: str, known: Numbered) -> str:
-    """A text with links where it refers to something known."""
+    """A text in which references to known targets are links."""
 
     def link(match: re.Match) -> str:
         kind, plural, first, between, second = match.groups()
@@ -142,12 +142,12 @@ def link_mentions(text: str, known: Numbered) -> str:
 
 
 def add_targets(text: str, chapter: Chapter, formulas: int) -> tuple[str, int]:
-    """A text whose exercises and formulas can be linked to, and whose formulas are numbered.
+    """A text with link targets for exercises and formulas, and with numbered formulas.
 
     Args:
-        text: Markdown.
-        chapter: Where it stands.
-        formulas: How many displayed formulas stand before it in the chapter.
+        text: Text in Markdown.
+        chapter: Chapter that contains the text.
+        formulas: Number of displayed formulas before it in the chapter.
 
     Returns:
         The text, and the number of formulas up to its end.
@@ -159,7 +159,7 @@ def add_targets(text: str, chapter: Chapter, formulas: int) -> tuple[str, int]:
         formulas += 1
         given = f"{chapter.number}.{formulas}"
         inside = LABEL.sub("", match[1]).rstrip()
-        # Environments that number their own lines take no second tag.
+        # Environments that number their own lines cannot take a second tag.
         mark = "" if re.search(r"\\tag|\\begin\{(?:align|gather|multline)\*?\}", inside) else f" \\tag{{{given}}}"
         if mark:
             # Sphinx puts a formula with row breaks into a split environment, where a tag is an error; it does not look
@@ -183,7 +183,7 @@ def exercise_list(chapters: Iterable[Chapter], known: Numbered) -> str:
 
 
 def term_list(chapters: Iterable[tuple[Chapter, NotebookNode]]) -> str:
-    """The glossary's words that chapters use, with the chapters, as Markdown."""
+    """The glossary terms that chapters use, with links to those chapters, as Markdown."""
     users: dict[str, list[Chapter]] = {}
     for chapter, notebook in chapters:
         for text in _texts(notebook):
@@ -200,5 +200,5 @@ def term_list(chapters: Iterable[tuple[Chapter, NotebookNode]]) -> str:
 
 
 def read(chapters: Iterable[Chapter]) -> list[tuple[Chapter, NotebookNode]]:
-    """Chapters with their notebooks."""
+    """Chapters together with their notebooks."""
     return [(chapter, nbformat.read(chapter.path, as_version=4)) for chapter in chapters]

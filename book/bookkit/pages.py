@@ -1,17 +1,16 @@
-"""Lay out what Sphinx reads: book pages, chapters with their outputs, API stubs.
+"""Lay out the source that Sphinx reads: book pages, chapters with their outputs, API stubs.
 
 ``book/_build/source`` mirrors the repository (``book/…``, ``notebooks/…``), so that a relative link works the
-same on a page, in JupyterLab and on the repository's web pages. A file is only rewritten when its content
-changes, which keeps Sphinx's incremental builds quick.
+same on a page, in JupyterLab and on the repository's web pages. A file is rewritten only when its content
+changes, which keeps Sphinx's incremental builds fast.
 
-A chapter's page takes its text and code from the notebook and the outputs from the executed copy, and then
+A chapter's page takes its text and code from the notebook and its outputs from the executed copy. Then
 
 * Plotly's JSON becomes a ``<div class="book-plotly">`` that ``_static/book.js`` draws without a kernel or a network;
 * cells tagged ``solution`` are folded, cells tagged ``live-only`` lose their outputs and say why;
 * figures, exercises and displayed formulas become targets, and mentions of them links, see `bookkit.numbering`;
 * pictures get the caption below them (``**Figure 1.2.** …``) as their alternative text;
-* a line of measured facts (reading time, run time) goes below the title; a **Time** line of the front cell makes room
-  for it;
+* a line of measured facts (reading time, run time) goes below the title and replaces a **Time** line of the front cell;
 * a badge goes above each cell that opens a stored result, see `bookkit.provenance`;
 * the chapter's quiz (``book/quizzes``) goes to the end.
 """
@@ -43,7 +42,7 @@ from bookkit.start_page import start_html
 from bookkit.student import student_notebook
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
-WORDS_PER_MINUTE = 180  # a text with formulas
+WORDS_PER_MINUTE = 180  # for a text with formulas
 SECONDS_PER_CODE_LINE = 4
 TIME_LINE = re.compile(r"^\*\*Time\*\*.*?(?:\n\n|\Z)", re.MULTILINE | re.DOTALL)
 CAPTION = re.compile(r"^\*\*Figure (\d+\.\d+)\.?\*\*")
@@ -54,13 +53,13 @@ LIVE_NOTE = (
 
 
 def lay_out(chapters: Iterable[Chapter]) -> list[Path]:
-    """Write everything Sphinx reads and remove what no longer belongs.
+    """Write everything that Sphinx reads and remove files that no longer belong.
 
     Args:
-        chapters: The chapters to show; each must have been executed.
+        chapters: Chapters to show; each must have been executed.
 
     Returns:
-        The files that make up the source folder.
+        The files of the source folder.
     """
     files: dict[str, bytes] = {}
     chapters = list(chapters)
@@ -86,7 +85,7 @@ def _dump(notebook: NotebookNode) -> bytes:
 
 
 def _synchronise(files: dict[str, bytes], folder: Path) -> list[Path]:
-    """Make ``folder`` hold exactly ``files``, touching only what differs."""
+    """Make ``folder`` contain exactly ``files``, touching only files that differ."""
     for path in sorted(folder.rglob("*"), reverse=True) if folder.exists() else []:
         if path.is_file() and path.relative_to(folder).as_posix() not in files:
             path.unlink()
@@ -111,10 +110,10 @@ def chapter_page(
     """Join a chapter's text with the outputs of its run and prepare it for a page without a kernel.
 
     Args:
-        source: The notebook as kept in the repository.
-        executed: The copy that was run; it has the same code cells.
-        chapter: The chapter's entry in the road map.
-        known: What can be linked to; by default what the chapter itself holds.
+        source: Notebook as stored in the repository.
+        executed: Executed copy with the same code cells.
+        chapter: Entry of the chapter in the road map.
+        known: Link targets; by default those of the chapter itself.
 
     Returns:
         A new notebook for myst-nb.
@@ -187,20 +186,20 @@ def _insert_facts(front: str, page: NotebookNode, chapter: Chapter) -> str:
 
 
 def reading_minutes(notebook: NotebookNode) -> int:
-    """Minutes to read a chapter: words of text plus lines of code, at a learner's pace."""
+    """Minutes to read a chapter at a learner's pace, from its words of text and lines of code."""
     words = sum(len(cell.source.split()) for cell in notebook.cells if cell.cell_type == "markdown")
     lines = sum(len(cell.source.splitlines()) for cell in notebook.cells if cell.cell_type == "code")
     return max(1, math.ceil(words / WORDS_PER_MINUTE + lines * SECONDS_PER_CODE_LINE / 60))
 
 
 def _split_caption(text: str) -> tuple[str, str]:
-    """A caption, which is one paragraph, and what follows it in the same cell."""
+    """A caption, which is one paragraph, and the rest of its cell."""
     caption, _, rest = text.partition("\n\n")
     return caption, rest
 
 
 def _caption_after(cells: list[NotebookNode], index: int) -> str:
-    """The caption below a code cell as plain text, empty when there is none."""
+    """The caption below a code cell as plain text; empty if there is none."""
     if index + 1 >= len(cells) or cells[index + 1].cell_type != "markdown":
         return ""
     text = cells[index + 1].source
@@ -213,7 +212,7 @@ def _caption_after(cells: list[NotebookNode], index: int) -> str:
 
 
 def _plotly_to_html(cell: NotebookNode, prefix: str, start: int, caption: str) -> int:
-    """Replace Plotly outputs by a div and its data; returns how many there were."""
+    """Replace Plotly outputs by a div and its data, and return their number."""
     found = 0
     for output in cell.outputs:
         data = output.get("data", {})
@@ -237,7 +236,7 @@ def _plotly_to_html(cell: NotebookNode, prefix: str, start: int, caption: str) -
 
 
 def _fill_markers(text: str, chapters: list[Chapter]) -> str:
-    """Replace ``<!-- generate: name -->`` lines by what the chapters say."""
+    """Replace ``<!-- generate: name -->`` lines by content generated from the chapters."""
     generators: dict[str, Callable[[list[Chapter]], str]] = {
         "architecture": lambda shown: architecture_page(Package(PACKAGE)),
         "contents": _contents,
@@ -264,7 +263,7 @@ def _parts() -> Iterator[tuple[str, list[Chapter]]]:
 
 
 def _contents(shown: list[Chapter]) -> str:
-    """The hidden tables of contents that fill the sidebar."""
+    """The hidden tables of contents that fill the side bar."""
     blocks = []
     for part, chapters in _parts():
         entries = [
@@ -276,7 +275,7 @@ def _contents(shown: list[Chapter]) -> str:
 
 
 def _road_map(shown: list[Chapter]) -> str:
-    """All chapters as a picture and by part, with links to those that are written."""
+    """All chapters as a picture and listed by part, with links to those that are written."""
     lines = [road_map_svg(road_map(), {chapter.number: f"notebooks/{chapter.file}.html" for chapter in shown})]
     for part, chapters in _parts():
         lines += [f"### {part}", "", '<ol class="road-map">']
@@ -297,7 +296,7 @@ def _road_map(shown: list[Chapter]) -> str:
 
 
 def _run_times(shown: list[Chapter]) -> str:
-    """Minutes to read, measured seconds against budgets, and where they were measured."""
+    """Table of reading minutes, measured seconds with their budgets, and the machine that measured them."""
     lines = ["| chapter | minutes to read | seconds measured | budget in seconds | where |", "|---|---:|---:|---:|---|"]
     for chapter in shown:
         run, minutes = read_run(chapter), reading_minutes(nbformat.read(chapter.path, as_version=4))
@@ -309,7 +308,7 @@ def _run_times(shown: list[Chapter]) -> str:
 
 
 def _stored_results(shown: list[Chapter]) -> str:
-    """What comes computed, and the chapters that show it."""
+    """Table of stored results and the chapters that show them."""
     users: dict[Path, list[str]] = {}
     for chapter in shown:
         link = f"[chapter {chapter.number}](../notebooks/{chapter.file}.ipynb)"
@@ -324,18 +323,18 @@ def _stored_results(shown: list[Chapter]) -> str:
 
 
 def api_pages(package: Path) -> Iterator[tuple[str, str]]:
-    """A page for each public module of the package, and the list of them.
+    """A page for each public module of the package, and a page that lists them.
 
     Args:
-        package: Folder of the package. It is read, not imported.
+        package: Folder of the package, which is read, not imported.
 
     Yields:
-        Name of the page relative to the source folder, and its text.
+        Name of each page relative to the source folder, and its text.
     """
     rows = []
     for path in sorted(package.rglob("*.py")):
         if not (path.parent / "__init__.py").exists():
-            continue  # scripts that the package carries as data
+            continue  # scripts that the package includes as data
         parts = path.relative_to(package.parent).with_suffix("").parts
         if parts[-1] == "__init__":
             parts = parts[:-1]
@@ -346,15 +345,15 @@ def api_pages(package: Path) -> Iterator[tuple[str, str]]:
         rows.append((module, summary))
         directive = f".. automodule:: {module}\n   :members:\n   :show-inheritance:"
         yield f"book/api/{module}.md", f"# `{module}`\n\n```{{eval-rst}}\n{directive}\n```\n"
-    lines = ["# API reference", "", "The modules of `twodasl_lite`, from the words of the field upwards.", ""]
-    lines += ["| module | what it holds |", "|---|---|"]
+    lines = ["# API reference", "", "The modules of `twodasl_lite`, from the basic vocabulary upwards.", ""]
+    lines += ["| module | contents |", "|---|---|"]
     lines += [f"| [`{module}`]({module}.md) | {summary} |" for module, summary in rows]
     lines += ["", ":::{toctree}", ":hidden:", "", *[module for module, _ in rows], ":::", ""]
     yield "book/api/index.md", "\n".join(lines)
 
 
 def clean_pages(html_folder: Path, source_folder: Path = SOURCE) -> None:
-    """Remove built pages whose source is gone, so that nothing stale is read, linked or checked."""
+    """Remove built pages whose source no longer exists, so that no stale page is read, linked or checked."""
     kept = {"genindex.html", "py-modindex.html", "search.html"}
     for page in html_folder.rglob("*.html"):
         name = page.relative_to(html_folder)

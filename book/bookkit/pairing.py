@@ -1,8 +1,7 @@
-"""Keep each chapter's notebook and script the same, without outputs, byte for byte reproducible.
+"""Keep each chapter's notebook and script identical in content, without outputs, and reproducible byte for byte.
 
-The notebook is a pure function of the script and the script of the notebook: cell ids count from the top,
-metadata holds tags and the kernel's name only. What differs between the two is therefore always something a
-person wrote.
+The notebook is a pure function of the script, and the script of the notebook: cell ids count from the top, and metadata
+contains only tags and the kernel's name. Any difference between the two was therefore written by a person.
 """
 
 from __future__ import annotations
@@ -31,11 +30,10 @@ if importlib.util.find_spec("twodasl_lite") is None:
 
 
 def normalise(notebook: NotebookNode) -> NotebookNode:
-    """Bring a notebook into the one form in which it is kept.
+    """Bring a notebook into its canonical form.
 
-    Outputs, counters and foreign metadata go; cells are numbered; solutions are folded in JupyterLab; the cell
-    that installs the package where it is missing stands after the front cell, made from the repository's
-    address.
+    Outputs, counters and foreign metadata are removed; cells are numbered; solutions are folded in JupyterLab; the cell
+    that installs the package if it is missing is generated from the repository's address and put after the front cell.
     """
     cells = [cell for cell in notebook.cells if INSTALL_TAG not in cell.metadata.get("tags", [])]
     url, branch = repository()
@@ -77,7 +75,7 @@ def pair(names: list[str] | None = None) -> list[Path]:
     """Write the missing or older side of each pair from the newer one, and normalise both.
 
     Args:
-        names: Beginnings of file names, such as ``01``; all chapters when empty.
+        names: Prefixes of file names, such as ``01``; all chapters when empty.
 
     Returns:
         The files whose content changed.
@@ -100,7 +98,7 @@ def pair(names: list[str] | None = None) -> list[Path]:
 
 
 def problems() -> list[str]:
-    """What is out of step, in words; empty when every pair agrees."""
+    """Differences between notebooks and scripts, in words; empty when every pair agrees."""
     found = []
     stems = {path.stem for path in [*NOTEBOOKS.glob("*.ipynb"), *SCRIPTS.glob("*.py")]}
     for stem in sorted(stems):

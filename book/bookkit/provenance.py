@@ -1,14 +1,14 @@
-"""Where the numbers come from that a chapter does not compute: results stored with the package.
+"""Provenance of the numbers that a chapter does not compute: results stored with the package.
 
-A stored result is a file of ``twodasl_lite/assets``: the table of an ablation, the log of a run, a trained network, the
-errors of methods on photographs that may not be passed on. Each says for itself how it was made; this module reads that
-(device, machine, commit, seconds, date) and makes of it
+A stored result is a file of ``twodasl_lite/assets``: the table of an ablation, the log of a run, a trained network, or
+the errors of methods on photographs that may not be passed on. Each file records how it was made; this module reads the
+record (device, machine, commit, seconds, date) and makes from it
 
 * a badge above the cell of a chapter that opens the file, found from the cell's code, and
 * the table on the page *Stored results*.
 
-What a file does not say is left out, never guessed; the commit that brought the file into the repository is added where
-git is at hand.
+Facts that a file does not record are left out, never guessed; the commit that brought the file into the repository is
+added if git is available.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from pathlib import Path
 from bookkit.config import PACKAGE, ROOT
 
 ASSETS = PACKAGE / "assets"
-# Calls that open a file of the assets: their argument, or its default, stands for the braces.
+# Calls that open a file of the assets: their argument, or its default, replaces the braces.
 OPENERS = {
     "trained_regressor": ("networks/lite-{}.safetensors", "own-photos"),
     "model_card": ("networks/lite-{}.safetensors", "own-photos"),
     "trained_log": ("results/lite-{}.log.jsonl", "own-photos"),
     "ablation_table": ("results/ablation_{}.json", "cpu"),
 }
-INPUTS = {"astronaut_landmarks.csv"}  # what somebody clicked is no result
+INPUTS = {"astronaut_landmarks.csv"}  # recorded clicks are not a result
 COMMIT_LETTERS = 8
-DEEPEST = 4  # of a JSON file's levels: its head, not its tables
+DEEPEST = 4  # levels of a JSON file to read: its head, not its tables
 
 
 @dataclass
 class Stored:
-    """What one stored file says about its making.
+    """The provenance that one stored file records.
 
     Attributes:
-        path: The file.
-        devices: Where it was computed, in the file's words.
+        path: Path of the file.
+        devices: Devices that computed it, in the file's words.
         commits: Commits of this repository that computed it.
-        seconds: How long that took, all runs together; ``None`` if the file does not say.
+        seconds: Time of all runs together; ``None`` if the file does not record it.
         dates: Days on which it was measured.
-        how: The command or the method.
-        data: The files of others that it was measured on.
+        how: Command or method.
+        data: Third-party files on which it was measured.
     """
 
     path: Path
@@ -66,7 +66,7 @@ class Stored:
         return self.path.relative_to(ASSETS).as_posix()
 
     def facts(self) -> list[str]:
-        """What is known, in a few words each."""
+        """The known facts, in a few words each."""
         found = [" and ".join(self.devices) if self.devices else "device not recorded"]
         found.append(f"commit {', '.join(self.commits)}" if self.commits else f"commit {_brought_by(self.path)}")
         found.append(duration(self.seconds) if self.seconds is not None else "time not recorded")
@@ -74,7 +74,7 @@ class Stored:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a reader says them: ``41 s``, ``5 min``, ``1.5 h``."""
+    """Seconds in a readable unit: ``41 s``, ``5 min``, ``1.5 h``."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -102,10 +102,10 @@ def stored_results() -> list[Stored]:
 
 @cache
 def read_stored(path: Path) -> Stored:
-    """Read what a file says about its making.
+    """Read the provenance that a file records.
 
     Raises:
-        ValueError: The file is damaged.
+        ValueError: If the file is damaged.
     """
     found = Stored(path)
     if path.suffix == ".safetensors":
@@ -125,7 +125,7 @@ def read_stored(path: Path) -> Stored:
 
 
 def _collect(found: Stored, value: object, depth: int) -> Iterator[float]:
-    """Note what a part of a JSON file says; yields the seconds of its runs."""
+    """Collect the provenance in a part of a JSON file, and yield the seconds of its runs."""
     if depth > DEEPEST:
         return
     if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -159,7 +159,7 @@ def _collect(found: Stored, value: object, depth: int) -> Iterator[float]:
 
 
 def _read_card(found: Stored, card: str) -> None:
-    """A network's card: a table whose rows ``run`` and ``made on`` say it in words."""
+    """Read a network's model card, a table whose rows ``run`` and ``made on`` give the provenance in words."""
     rows = dict(re.findall(r"^\| ([\w ]+?) \| (.+?) \|$", card, re.MULTILINE))
     made = rows.get("made on", "")
     words = [found_word for name in ("device", "machine", "threads") if (found_word := _after(name, made))]
@@ -191,7 +191,7 @@ def opened_by(source: str) -> list[Path]:
     """The stored results that a cell's code opens.
 
     Args:
-        source: Code of a cell. A name given as a variable stands for all files that it may mean.
+        source: Code of a cell. A file name in a variable stands for all files that it may mean.
     """
     try:
         tree = ast.parse(source)
@@ -217,8 +217,8 @@ def badge(paths: Iterable[Path], root: str) -> str:
     """The badge of a cell that opens stored results, as Markdown.
 
     Args:
-        paths: The files.
-        root: How to get from the page to the site's root, such as ``"../"``.
+        paths: Paths of the files.
+        root: Relative path from the page to the site's root, such as ``"../"``.
     """
     entries = []
     for path in paths:
@@ -230,7 +230,7 @@ def badge(paths: Iterable[Path], root: str) -> str:
 
 
 def anchor(path: Path) -> str:
-    """The place of a file on the page of stored results."""
+    """The anchor of a file on the page of stored results."""
     return "stored-" + re.sub(r"[^a-z0-9]+", "-", path.relative_to(ASSETS).as_posix().lower()).strip("-")
 
 
@@ -238,7 +238,7 @@ def stored_table(users: dict[Path, list[str]]) -> str:
     """All stored results as Markdown.
 
     Args:
-        users: For each file the links to the chapters that open it.
+        users: Links to the chapters that open each file.
     """
     lines = []
     for stored in stored_results():

@@ -14,8 +14,9 @@ A question has three or four choices, one of them right, and every choice explai
     text = "68"
     why = "That is the number of landmarks."
 
-Texts are MyST Markdown; in single quotes a backslash stays one. On the page each choice is a ``<details>`` element, so
-that a quiz works with a keyboard, with a screen reader, and without any script; ``_static/book.js`` only counts.
+Texts are MyST Markdown; in single quotes a backslash stays a backslash. On the page each choice is a ``<details>``
+element, so that a quiz works with a keyboard, with a screen reader, and without any script; ``_static/book.js`` only
+counts.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class Choice:
     """One answer that a reader may give.
 
     Attributes:
-        text: The answer.
-        why: Why it is right or wrong.
+        text: Text of the answer.
+        why: Explanation of why it is right or wrong.
         right: Whether it is right.
     """
 
@@ -55,7 +56,7 @@ class Question:
 
 
 def quiz_path(chapter: Chapter) -> Path:
-    """Where a chapter's quiz is kept."""
+    """Path of a chapter's quiz."""
     return QUIZZES / f"{chapter.number:02d}.toml"
 
 
@@ -63,7 +64,7 @@ def read_quiz(path: Path) -> list[Question]:
     """Read and check a quiz.
 
     Raises:
-        ValueError: With the file and the question, if one is not as the module's text says.
+        ValueError: If a question does not have the form described in this module's docstring; names file and question.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -1,8 +1,9 @@
-"""The road map as a picture: chapters are boxes, an arrow leads from what a chapter needs to the chapter.
+"""The road map as a picture: chapters are boxes, and arrows lead to a chapter from the chapters that it needs.
 
-Two SVGs are made from ``book/chapters.toml``, and the style sheet shows the one that fits: in a wide window a column
-for each part, on a phone one column of all chapters with arcs beside it. Colours come from the page's theme. Arrows
-that others imply are left out: if chapter 7 needs 3 and 6, and 6 needs 3, the arrow from 3 to 7 would say nothing.
+Two SVGs are made from ``book/chapters.toml``, and the style sheet shows the one that fits: in a wide window one column
+for each part, on a phone a single column of all chapters with arcs beside it. Colours come from the page's theme.
+Arrows that others imply are left out: if chapter 7 needs 3 and 6, and 6 needs 3, the arrow from 3 to 7 would add
+nothing.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from collections.abc import Iterable, Mapping
 
 from bookkit.config import Chapter
 
-WIDE = 1060  # width of the picture's own coordinates
+WIDE = 1060  # width of the picture in its own coordinates
 GUTTER, BOX_HEIGHT, ROW = 36, 62, 86
-TOP = 46  # below the parts' titles
+TOP = 46  # top of the boxes, below the titles of the parts
 TALL, TALL_ROW, TALL_BOX = 380, 56, 44
-ARC_ROOM = 76  # left of the boxes on a phone
-LETTERS = 15  # of a line in a box
+ARC_ROOM = 76  # space left of the boxes on a phone
+LETTERS = 15  # greatest number of letters in a line of a box
 
 
 def direct_needs(chapters: Iterable[Chapter]) -> dict[int, list[int]]:
-    """What each chapter needs, without what follows from its other needs."""
+    """The needs of each chapter, without those that follow from its other needs."""
     needs = {chapter.number: set(chapter.needs) for chapter in chapters}
     behind: dict[int, set[int]] = {}
     for number in sorted(needs):
@@ -38,7 +39,7 @@ def road_map_svg(chapters: Iterable[Chapter], links: Mapping[int, str]) -> str:
 
     Args:
         chapters: All chapters of the book, in order.
-        links: Addresses of those that are written.
+        links: Addresses of the chapters that are written.
     """
     chapters = list(chapters)
     parts = list(dict.fromkeys(chapter.part for chapter in chapters))
@@ -92,7 +93,7 @@ def _wide(chapters: list[Chapter], parts: list[str], edges: list[tuple[int, int]
         x = p * (column + GUTTER)
         boxes.append(f'<text class="road-part" x="{x + column / 2:g}" y="20">{html.escape(part)}</text>')
         for i, chapter in enumerate(inside):
-            row = i + (rows - len(inside)) / 2  # short columns stand in the middle
+            row = i + (rows - len(inside)) / 2  # short columns are centred
             y = TOP + row * ROW
             place[chapter.number] = (x, y, p, i)
             boxes.append(_box(chapter, p, x, y, column, BOX_HEIGHT, links.get(chapter.number)))

@@ -22,12 +22,12 @@ def build(chapters: Iterable[Chapter], *, strict: bool = False) -> None:
     """Execute what has changed and build the site into ``book/_build/html``.
 
     Args:
-        chapters: The chapters to show.
-        strict: Build every page anew and treat each warning as an error.
+        chapters: Chapters to show.
+        strict: Whether to rebuild every page and treat warnings as errors.
 
     Raises:
-        bookkit.execute.ChapterError: A chapter's cell failed.
-        SiteError: Sphinx found an error (or, if strict, warned).
+        bookkit.execute.ChapterError: If a chapter's cell failed.
+        SiteError: If Sphinx found an error or, if strict, printed a warning.
     """
     chapters = list(chapters)
     execute_all(chapters)
@@ -40,10 +40,10 @@ def build(chapters: Iterable[Chapter], *, strict: bool = False) -> None:
     command = [sys.executable, "-m", "sphinx", "--quiet", "-b", "html", "-c", str(BOOK)]
     command += ["-d", str(BUILD / "doctrees"), *(["-E", "-W", "--keep-going"] if strict else [])]
     if _side_bar() != before:
-        command.append("-a")  # the side bar stands on every page, and Sphinx does not see that it has changed
+        command.append("-a")  # the side bar is on every page, and Sphinx does not notice when it changes
     command += [str(SOURCE), str(HTML)]
     if not strict and len(chapters) < len(written_chapters()):
-        # Links to the chapters that are left out lead nowhere, which is no news.
+        # Links to chapters that are left out are broken, as expected.
         command[-2:-2] = ["-D", "suppress_warnings=myst.xref_missing"]
     print("building the pages …", flush=True)
     done = subprocess.run(
@@ -63,16 +63,16 @@ def build(chapters: Iterable[Chapter], *, strict: bool = False) -> None:
 
 
 def _side_bar() -> list[str]:
-    """What the side bar lists: the tables of contents of the start page, as laid out for Sphinx."""
+    """Content of the side bar: the tables of contents of the start page, as laid out for Sphinx."""
     index = SOURCE / "index.md"
     text = index.read_text(encoding="utf-8") if index.exists() else ""
     return re.findall(r"^:::\{toctree\}.*?^:::$", text, re.MULTILINE | re.DOTALL)
 
 
 def where_to_open() -> str:
-    """What to tell the reader after a build."""
+    """The message for the reader after a build."""
     index = HTML / "index.html"
     return (
-        f"The book is ready. Open\n    {index.as_uri()}\nin a browser; no server and no network is needed. "
+        f"The book is ready. Open\n    {index.as_uri()}\nin a browser; neither a server nor a network is needed. "
         "`make lab` opens the chapters in JupyterLab."
     )

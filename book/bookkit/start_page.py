@@ -1,6 +1,6 @@
-"""The top of the start page: a head to push with three sliders, and a photograph that becomes a mesh.
+"""The top of the start page: a head to change with three sliders, and a photograph that becomes a mesh.
 
-Both are output of the package, made when the book is built: `make_head` packs three directions of the embedded face
+Both are made by the package when the book is built: `make_head` packs three directions of the embedded face
 model for the browser, which computes and draws them with the face explorer's own script (``viz/static/face.js``);
 `make_strip` fits the model to the portrait of chapter 4 and draws the four steps from photograph to turned mesh.
 """
@@ -29,14 +29,14 @@ SMILE = {
     "browOuterUp_L": 0.25,
     "browOuterUp_R": 0.25,
 }
-RAW = "`" * 8  # more than any script has
-MAX_ERROR = 0.1  # mm: a third of a pixel on the page
+RAW = "`" * 8  # more backticks than any script has in a row
+MAX_ERROR = 0.1  # in mm: a third of a pixel on the page
 STILL_PIXELS = 560
 TURN = -30.0  # degrees of yaw
 INK = 0.42  # opacity of the mesh's edges
 STRIP_PIXELS = 480
-CARD = (24, 48)  # rows and columns of the card that carries the teeth
-STRIP_FIELD = 1.75  # side of the strip's pictures over that of the landmarks' box
+CARD = (24, 48)  # rows and columns of the card that shows the teeth
+STRIP_FIELD = 1.75  # side of the strip's pictures divided by that of the landmarks' box
 STEPS = (
     ("photo", "A photograph", "A portrait photograph of an astronaut, cropped to the head"),
     ("landmarks", "68 landmarks", "The same photograph with 68 landmarks on brows, eyes, nose, mouth and jaw"),
@@ -49,20 +49,20 @@ def start_html(first: Chapter | None) -> str:
     """The start page's first screen.
 
     Args:
-        first: The chapter to begin with; without one there is no button.
+        first: First chapter to read; without one there is no button.
 
     Returns:
-        MyST Markdown. The pictures it names are written to the site's static files.
+        MyST Markdown. The pictures that it names are written to the site's static files.
     """
     made = _made()
     button = f'<a class="start-button" href="notebooks/{first.file}.html">Start</a>' if first else ""
-    # The sentence stands here and not in index.md: on a phone the head comes between it and the button.
+    # The sentence is here and not in index.md because on a phone the head comes between it and the button.
     steps = "".join(
         f'<li><img src="_static/start/{name}.webp?{made["digest"]}" width="{STRIP_PIXELS}" height="{STRIP_PIXELS}" '
         f'alt="{html.escape(alt)}"><span>{title}</span></li>'
         for name, title, alt in STEPS
     )
-    # Raw HTML, because Markdown's ends at the first empty line, and scripts have some.
+    # Raw HTML, because an HTML block in Markdown ends at the first empty line, and scripts have some.
     return f"""{RAW}{{raw}} html
 <div class="start">
 <p class="start-sentence">Learn to recover a 3D face from a single photograph, and train the network that does it.</p>
@@ -96,7 +96,7 @@ def _slider(name: str, label: str, low: float, high: float, step: float, value: 
 
 
 def _made() -> dict[str, str]:
-    """Head and strip, made again only when the code that makes them has changed."""
+    """Head and strip, remade only when the code that makes them has changed."""
     digest = _digest()
     record = STATIC / "made.json"
     try:
@@ -116,7 +116,7 @@ def _made() -> dict[str, str]:
 
 
 def _digest() -> str:
-    """A hash of this module and of all that it reaches."""
+    """A hash of this module and of everything that it reaches."""
     text = Path(__file__).read_text(encoding="utf-8")
     package = Package(PACKAGE, ("course",))
     modules = package.reached(parse_cells([text]))
@@ -155,7 +155,7 @@ def make_head():
     names = list(model.expression_names)
     known = {name: weight for name, weight in SMILE.items() if name in names}
     smile = sum(model.expression_basis[..., names.index(name)] * weight for name, weight in known.items())
-    if not known:  # a model of somebody else's, whose expressions have no names
+    if not known:  # another model, whose expressions have no names
         smile = model.expression_basis[..., 0] * model.expression_std[0]
     colours = model.decode_albedo()[0] if model.albedo_mean is not None else torch.full_like(model.mean, 0.75)
     head = MorphableModel(
@@ -198,7 +198,7 @@ def make_strip() -> dict:
     """From a photograph to a turned mesh.
 
     Returns:
-        Four uint8 pictures by the names of `STEPS`: three ``(S, S, 3)``, and the last ``(S, S, 4)`` on a clear ground.
+        Four uint8 pictures by the names of `STEPS`: three ``(S, S, 3)``, and the last ``(S, S, 4)``, transparent.
     """
     import cv2
     import numpy as np
@@ -241,7 +241,7 @@ def make_strip() -> dict:
 
 
 def _with_teeth(vertices, triangles, paint, landmarks, crop):
-    """The mesh with a small card between the lips that carries what the photo shows there: a smile with its teeth."""
+    """The mesh with a small card between the lips that shows the photo's content there: a smile with its teeth."""
     import torch
 
     from twodasl_lite.images import sample_colours
@@ -300,13 +300,13 @@ def _over_photo(crop, vertices, triangles):
 
 
 def _edges(vertices, triangles, height: int, width: int, fine: int = 4):
-    """How much of each pixel the visible triangles' edges cover, ``(H, W)``."""
+    """The fraction of each pixel that the visible triangles' edges cover, ``(H, W)``."""
     import torch
 
     from twodasl_lite.render import rasterize, refine
 
     fragments = rasterize(refine(vertices[None], fine), triangles, height * fine, width * fine, cull="back")
-    # The distance from an edge is the opposite corner's weight times that corner's height over it.
+    # The distance from an edge is the opposite corner's weight times that corner's height above the edge.
     corners = refine(vertices[None], fine)[0, triangles]  # (T, 3, 3)
     first, second, third = corners[..., :2].unbind(dim=1)
     area = ((second - first)[:, 0] * (third - first)[:, 1] - (second - first)[:, 1] * (third - first)[:, 0]).abs()
@@ -318,7 +318,7 @@ def _edges(vertices, triangles, height: int, width: int, fine: int = 4):
 
 
 def _turned(vertices, triangles, paint):
-    """The mesh with the photo's colours, seen from the side, on a clear ground."""
+    """The mesh with the photo's colours, seen from the side, on a transparent background."""
     import numpy as np
     import torch
 

@@ -1,7 +1,7 @@
 """The reader's version of a chapter: exercises without their solutions.
 
-It is generated from the solved chapter and never kept beside it. Cells tagged ``solution`` make room for an
-empty cell, cells tagged ``exercise`` (what to start from) and ``check`` (what tells whether it is right) stay.
+It is generated from the solved chapter and never stored in the repository. Cells tagged ``solution`` are replaced by an
+empty cell; cells tagged ``exercise`` (code to start from) and ``check`` (a test of the answer) stay.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ EMPTY_TEXT = "*Your answer*"
 
 
 def student_notebook(solved: NotebookNode) -> NotebookNode:
-    """A copy of a notebook with solutions and outputs taken out.
+    """A copy of a notebook without solutions and outputs.
 
     Args:
-        solved: The chapter as kept in the repository.
+        solved: Notebook of the chapter as stored in the repository.
 
     Returns:
-        A new notebook. Where an ``exercise`` cell stands right before a code solution, it is the place to
-        write; elsewhere an empty cell takes the solution's place.
+        A new notebook. If an ``exercise`` cell comes right before a code solution, students write there; elsewhere an
+        empty cell replaces the solution.
     """
     student = copy.deepcopy(solved)
     cells: list[NotebookNode] = []

@@ -1,9 +1,9 @@
-"""What the page "Your own face" needs beside its text: network, face model, runtime and pictures to try, as scripts.
+"""Scripts for the page "Your own face": network, face model, runtime and sample pictures.
 
-A page opened from a disk may load scripts, and nothing else. So the network (ONNX), the face model and
-onnxruntime-web's WebAssembly are written as text inside scripts, compressed, and loaded when the reader has chosen a
-picture. Network and face model are the package's: whichever network
-:func:`twodasl_lite.trained.trained_regressor` gives. Explained in the chapter "What it is good for".
+A page opened from disk may load scripts, and nothing else. So the network (ONNX), the face model and onnxruntime-web's
+WebAssembly are compressed, written as text inside scripts, and loaded when the reader has chosen a picture. The network
+is the one that :func:`twodasl_lite.trained.trained_regressor` returns, and the face model is the package's. Explained
+in the chapter "What it is good for".
 """
 
 from __future__ import annotations
@@ -44,23 +44,23 @@ FOLDER = "your_face"
 RUNTIME = "onnxruntime-web"
 SCRIPTS = tuple(PACKAGE / "viz" / "static" / name for name in ("face.js", "viewer.js", "your_face.js"))
 MAX_ERROR = 0.1
-"""Precision of the face model in mm; the landmarks, which the network sees again, are not rounded."""
+"""Precision of the face model in mm; the landmarks, which are fed back to the network, are not rounded."""
 LOOKS, RECROPS, STAYS = 2, 3, 0.02
-"""As in the package: looks at a crop, new crops at most, and the part of its width by which one must move to count."""
+"""As in the package: looks at a crop, largest number of new crops, and smallest move that counts, in crop widths."""
 DEMOS = ((2, "A drawn face, from the front"), (3, "A drawn face, from below"), (12, "A drawn face, from the side"))
-"""Numbers of pictures of the world below, chosen for looking different."""
+"""Numbers of pictures in the world below, chosen because they look different."""
 _DEMO_SEED = 20
 _DEMO_SIDE, _DEMO_FACE, _FINE = 360, 2, 2  # pixels; pixels per pixel of the crop; subpixels
-_GAUSSIAN_REACH = 12.0  # of landmarks.landmark_map, in sigmas
+_GAUSSIAN_REACH = 12.0  # reach of landmarks.landmark_map, in sigmas
 _LEVEL = 9
 _ORGANS = ("eyeball", "iris", "pupil", "teeth")
 
 
 def prepare() -> bool:
-    """Write the scripts into the static folder of the site; those that are there already and fit are left alone.
+    """Write the scripts into the static folder of the site, except those that are there and up to date.
 
     Returns:
-        Whether the page will run the network; if not, it says why, and a warning has been printed.
+        Whether the page can run the network; if not, the page says why, and a warning has been printed.
     """
     folder = assets.STATIC / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def prepare() -> bool:
 
 
 def _key(trained: TrainedRegressor, runtime: Path | None) -> str:
-    """Changes with everything that the scripts are made from."""
+    """A digest that changes with every input of the scripts."""
     digest = hashlib.sha256(repr(runtime).encode())
     for tensor in trained.network.state_dict().values():
         digest.update(tensor.detach().cpu().numpy().tobytes())
@@ -112,7 +112,7 @@ def _key(trained: TrainedRegressor, runtime: Path | None) -> str:
 
 
 def app_script() -> str:
-    """The page's own program, one classic script: a module could not be loaded from a disk."""
+    """The page's own program as one classic script: a module cannot be loaded from disk."""
     body = "\n".join(path.read_text(encoding="utf-8") for path in SCRIPTS)
     start = (
         'const host = document.getElementById("your-face");\n'
@@ -129,7 +129,7 @@ def model_part(model: MorphableModel) -> dict:
     """The face model for the browser: packed, with the landmarks in full precision.
 
     Args:
-        model: In the network's layout.
+        model: Face model in the network's layout.
     """
     packed = pack_model(model, None, None, max_error=MAX_ERROR)
     at = model.landmarks
@@ -158,10 +158,10 @@ def model_part(model: MorphableModel) -> dict:
 
 
 def network_part(trained: TrainedRegressor) -> dict:
-    """The network as ONNX, from pictures to raw coefficients, and how it is to be used.
+    """The network as ONNX, from pictures to raw coefficients, and the settings for its use.
 
     Raises:
-        MissingDependencyError: Without the package onnx.
+        MissingDependencyError: If the package onnx is not installed.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
@@ -181,7 +181,7 @@ def network_part(trained: TrainedRegressor) -> dict:
 
 
 def runtime_part(folder: Path) -> dict:
-    """onnxruntime-web: its program and its WebAssembly for one thread."""
+    """The script and the single-threaded WebAssembly of onnxruntime-web."""
     script = (folder / "ort.wasm.bundle.min.mjs").read_bytes()
     binary = (folder / "ort-wasm-simd-threaded.wasm").read_bytes()
     return {"licence": f"{RUNTIME}: MIT, Microsoft Corporation", "script": _packed(script), "wasm": _packed(binary)}
@@ -189,10 +189,10 @@ def runtime_part(folder: Path) -> dict:
 
 @torch.no_grad()
 def demo_pictures(model: MorphableModel, numbers=DEMOS) -> list[dict]:
-    """Pictures to try, drawn as those of the world "labelled" are, but larger and with some room around the face.
+    """Sample pictures, drawn like those of the world "labelled", but larger and with some room around the face.
 
     Returns:
-        For each its title, its WebP as a data address, and the box around the face.
+        Title, WebP as a data URL, and box around the face, for each picture.
     """
     from PIL import Image
 
@@ -227,5 +227,5 @@ def demo_pictures(model: MorphableModel, numbers=DEMOS) -> list[dict]:
 
 
 def _larger(points: torch.Tensor) -> torch.Tensor:
-    """Points in pixels of the crop, in those of a picture that is larger."""
+    """Convert points from pixels of the crop to pixels of a larger picture."""
     return torch.cat([(points[..., :2] + 0.5) * _DEMO_FACE - 0.5, points[..., 2:] * _DEMO_FACE], dim=-1)

@@ -1,18 +1,18 @@
-"""An nbgrader course out of the solved sources in ``assignments/``.
+"""An nbgrader course made from the solved sources in ``assignments/``.
 
-Each assignment is one py:percent script with its solutions. The instructor's notebook is made from it here, the
-students' notebook from that by nbgrader, which takes solutions and hidden tests out; neither is kept beside the source.
-A cell says what it is in its first line::
+Each assignment is one py:percent script with its solutions. This module makes the instructor's notebook from it, and
+nbgrader makes the students' notebook from that by removing solutions and hidden tests; neither is stored in the
+repository. The first line of a cell says what the cell is::
 
     # %% answer="rotation"                       an answer that tests grade
-    # %% test="rotation-visible" points=2        a test; what stands between the marks of hidden tests is not released
+    # %% test="rotation-visible" points=2        a test; the part marked as hidden is not released
     # %% [markdown] answer="depth" points=4      an answer that a person grades
     # %% locked="setup"                          restored before grading, should a student have changed it
 
 Solutions stand between ``### BEGIN SOLUTION`` and ``### END SOLUTION``, hidden tests between ``### BEGIN HIDDEN TESTS``
-and ``### END HIDDEN TESTS``. Inside hidden tests the word ``SECRET_SEED`` becomes a number that depends on the course's
-secret: whoever reads these sources knows how answers are tested, but not on which numbers. A model answer that a person
-compares with ends in a paragraph ``**Rubric.**``; it goes to the graders.
+and ``### END HIDDEN TESTS``. Inside hidden tests the word ``SECRET_SEED`` is replaced by a number that depends on the
+course's secret: anyone who reads these sources knows how answers are tested, but not on which numbers. The model answer
+to a question that a person grades ends in a paragraph ``**Rubric.**``; both go to the graders.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ BEGIN_SOLUTION, END_SOLUTION = "### BEGIN SOLUTION", "### END SOLUTION"
 BEGIN_HIDDEN, END_HIDDEN = "### BEGIN HIDDEN TESTS", "### END HIDDEN TESTS"
 POINTS_MARK = "{points}"
 SECONDS_PER_CELL = 120
-"""A cell that takes longer is stopped during grading; the slowest solved one takes a tenth of it."""
+"""Time limit of a cell during grading; the slowest solved cell takes a tenth of it."""
 
 COURSE_FILE = "course.json"
 SETUP_NOTEBOOK = "check_my_setup.ipynb"
 INSTALL = "twodasl_lite @ git+https://github.com/twodasl-lite/twodasl_lite@main"
-"""What students install where the package is missing; ``twodasl course new --install`` changes it."""
+"""Requirement that students install if the package is missing; ``twodasl course new --install`` changes it."""
 
 _KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 _KINDS = ("answer", "test", "locked")
@@ -67,9 +67,9 @@ class Assignment:
     """A solved source.
 
     Attributes:
-        name: Name of the assignment in nbgrader, and of its notebook: the file's name without its ending.
-        title: The first heading.
-        text: The script.
+        name: Name of the assignment in nbgrader and of its notebook: the file name without its suffix.
+        title: First heading.
+        text: Text of the script.
     """
 
     name: str
@@ -85,15 +85,15 @@ def assignments() -> tuple[Assignment, ...]:
 
 
 def read_assignment(file_name: str, text: str) -> Assignment:
-    """Take a script as an assignment.
+    """Read a script as an assignment.
 
     Args:
-        file_name: Its name, ending in ``.py``.
-        text: Its content.
+        file_name: Name of the script, ending in ``.py``.
+        text: Text of the script.
 
     Raises:
-        FileFormatError: If it has no title.
-        ValueRangeError: If the name holds characters that nbgrader refuses.
+        FileFormatError: If the script has no title.
+        ValueRangeError: If the name contains characters that nbgrader refuses.
     """
     name = Path(file_name).stem
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
@@ -106,7 +106,7 @@ def read_assignment(file_name: str, text: str) -> Assignment:
 
 # -------------------------------------------------------------------------------------------------- one notebook
 def secret_number(seed: str, *names: str) -> int:
-    """A number for one hidden test, from the course's secret; 31 bits."""
+    """A 31-bit number for one hidden test, derived from the course's secret."""
     text = "\0".join([seed, *names])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
@@ -115,15 +115,15 @@ def source_notebook(assignment: Assignment, seed: str, install: str = INSTALL) -
     """The instructor's notebook of an assignment, with solutions and all tests.
 
     Args:
-        assignment: The solved source.
-        seed: The course's secret.
-        install: What pip installs where the package is missing.
+        assignment: Solved source.
+        seed: Secret of the course.
+        install: Requirement that pip installs if the package is missing.
 
     Returns:
         A notebook (``nbformat.NotebookNode``) with nbgrader's metadata.
 
     Raises:
-        FileFormatError: If a cell is not marked as the module's text says.
+        FileFormatError: If a cell is not marked as this module's docstring says.
         MissingDependencyError: If jupytext or nbformat is missing.
     """
     jupytext = require("jupytext", "course", "making a course")
@@ -150,11 +150,11 @@ def source_notebook(assignment: Assignment, seed: str, install: str = INSTALL) -
 
 
 def handout(name: str, install: str = INSTALL) -> Any:
-    """A notebook of ``handouts/``, which nobody grades.
+    """An ungraded notebook from ``handouts/``.
 
     Args:
-        name: The script's name without its ending.
-        install: What pip installs where the package is missing.
+        name: Name of the script without its suffix.
+        install: Requirement that pip installs if the package is missing.
 
     Returns:
         A notebook (``nbformat.NotebookNode``).
@@ -170,7 +170,7 @@ def handout(name: str, install: str = INSTALL) -> Any:
 
 
 def _notebook(cells: list[Any], install: str) -> Any:
-    """Cells as a notebook, with the one that installs the package after the first."""
+    """Cells as a notebook, with the cell that installs the package in second place."""
     nbformat = require("nbformat", "course", "making a course")
     setup = nbformat.v4.new_code_cell(_SETUP.format(install=install), id="cell-install")
     setup.metadata["jupyter"] = {"source_hidden": True}
@@ -181,7 +181,7 @@ def _notebook(cells: list[Any], install: str) -> Any:
 
 
 def notebook_text(notebook: Any) -> str:
-    """A notebook as the text of its file."""
+    """The text of a notebook's file."""
     nbformat = require("nbformat", "course", "making a course")
     return nbformat.writes(notebook, version=4).rstrip("\n") + "\n"
 
@@ -194,7 +194,7 @@ def _wrong(assignment: Assignment, source: str, found: str) -> FileFormatError:
 
 
 def _marks(assignment: Assignment, cell: Any, kind: str, name: str) -> dict[str, object]:
-    """What nbgrader wants to know about a cell."""
+    """The facts about a cell that nbgrader needs."""
     points, code = cell.metadata.get("points"), cell.cell_type == "code"
     source = cell.source
     if kind == "answer" and not (BEGIN_SOLUTION in source and END_SOLUTION in source):
@@ -204,14 +204,14 @@ def _marks(assignment: Assignment, cell: Any, kind: str, name: str) -> dict[str,
     if kind != "test" and (BEGIN_HIDDEN in source or SEED_WORD in source):
         raise _wrong(assignment, source, "a hidden test outside a test")
     if kind == "test" and (not code or points is None):
-        raise _wrong(assignment, source, "a test without points, or that is no code")
+        raise _wrong(assignment, source, "a test without points, or one that is not code")
     if kind == "answer" and not code and points is None:
         raise _wrong(assignment, source, "a written answer without points")
     return _nbgrader(name, cell.cell_type, locked=kind != "answer", points=points)
 
 
 def _nbgrader(name: str, cell_type: str, *, locked: bool, points: float | None = None) -> dict[str, object]:
-    """Nbgrader's metadata of a cell; what is not locked is an answer."""
+    """The nbgrader metadata of a cell; a cell that is not locked is an answer."""
     marks: dict[str, object] = {
         "grade": points is not None,
         "grade_id": name,
@@ -225,7 +225,7 @@ def _nbgrader(name: str, cell_type: str, *, locked: bool, points: float | None =
 
 
 def _fill_seed(assignment: Assignment, source: str, seed: str, name: str) -> str:
-    """Put the secret number where the word stands, which may only be inside hidden tests."""
+    """Replace the seed word by the secret number; it may occur only inside hidden tests."""
     released = re.sub(f"{BEGIN_HIDDEN}.*?{END_HIDDEN}", "", source, flags=re.DOTALL)
     if SEED_WORD in released:
         raise _wrong(assignment, source, f"{SEED_WORD} outside hidden tests")
@@ -237,7 +237,7 @@ def _number(value: float) -> str:
 
 
 def _write_points(cells: Sequence[Any]) -> None:
-    """Say in each task's heading, and in the front cell, how many points there are."""
+    """Write the number of points into each task's heading and into the front cell."""
     marks = [cell.metadata.get("nbgrader", {}) for cell in cells]
     points = [mark.get("points", 0) if mark.get("grade") else 0 for mark in marks]
     heads = [i for i, cell in enumerate(cells) if cell.cell_type == "markdown" and cell.source.startswith("### Task")]
@@ -250,7 +250,7 @@ def _write_points(cells: Sequence[Any]) -> None:
 
 
 def rubrics(assignment: Assignment) -> str:
-    """Model answers and rubrics of what a person grades, as Markdown; empty where there is nothing."""
+    """Model answers and rubrics of the answers that a person grades, as Markdown; empty if there are none."""
     parts = []
     for header, body in re.findall(r"^# %% \[markdown\] (.*answer=.*)\n((?:#.*\n?)*)", assignment.text, re.MULTILINE):
         name, points = re.search(r'answer="([^"]+)"', header), re.search(r"points=(\d+)", header)
@@ -272,24 +272,24 @@ def new_course(
     """Make a course: instructor's notebooks, settings, rubrics, and the students' notebooks.
 
     Args:
-        folder: Where; must not exist, or be empty.
-        seed: The secret from which the hidden tests take their numbers; a random one by default.
-        names: Beginnings of the names of the assignments wanted (such as ``"02"``); all by default.
-        install: What students install where the package is missing, as pip is told.
-        release: Also make the students' notebooks.
+        folder: Folder of the course, new or empty.
+        seed: Secret from which the numbers of the hidden tests are derived; a random one by default.
+        names: Prefixes of the names of the assignments to include (such as ``"02"``); all by default.
+        install: Requirement for pip that students install if the package is missing.
+        release: Whether to make the students' notebooks too.
 
     Returns:
         The folder.
 
     Raises:
         MissingDependencyError: If nbgrader or jupytext is missing.
-        TwodaslError: If the folder holds something.
-        ValueRangeError: If the seed is empty, or a name is that of no assignment.
+        TwodaslError: If the folder is not empty.
+        ValueRangeError: If the seed is empty, or no assignment begins with one of the names.
     """
     require("nbgrader", "course", "making a course")
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise TwodaslError(f"{folder}: found something there already; expected a new or an empty folder")
+        raise TwodaslError(f"{folder}: found a folder that is not empty; expected a new or an empty folder")
     if seed is None:
         seed = secrets.token_urlsafe(24)
     if not seed.strip():
@@ -321,17 +321,17 @@ def _choose(names: Iterable[str]) -> list[Assignment]:
 
 
 def add_assignment(folder: str | os.PathLike[str], script: str | os.PathLike[str]) -> Assignment:
-    """Add an assignment of one's own to a course, or put a changed one in the place of the old.
+    """Add a new assignment to a course, or replace one by a changed version.
 
     Args:
-        folder: The course.
-        script: A solved source, written as this module's text says.
+        folder: Folder of the course.
+        script: Solved source, written as this module's docstring says.
 
     Returns:
         The assignment.
 
     Raises:
-        FileFormatError: If the folder is no course or the script no assignment.
+        FileFormatError: If the folder is not a course or the script is not an assignment.
     """
     folder, script = Path(folder), Path(script)
     settings = read_settings(folder)
@@ -360,7 +360,7 @@ def read_settings(folder: str | os.PathLike[str]) -> dict[str, str]:
     """The secret and the other settings of a course.
 
     Raises:
-        FileFormatError: If the folder is no course made here.
+        FileFormatError: If the folder is not a course made by this module.
     """
     path, expected = Path(folder) / COURSE_FILE, "a folder made by `twodasl course new`"
     try:
@@ -370,7 +370,7 @@ def read_settings(folder: str | os.PathLike[str]) -> dict[str, str]:
     except ValueError as error:
         raise FileFormatError(path, "a damaged file", expected) from error
     if not isinstance(content, dict) or not all(isinstance(content.get(key), str) for key in ("seed", "install")):
-        raise FileFormatError(path, "no seed or no install", expected)
+        raise FileFormatError(path, "no seed or no install entry", expected)
     return content
 
 
@@ -379,10 +379,10 @@ def course_api(folder: str | os.PathLike[str]) -> Any:
     """The API of nbgrader for a course, with the settings of its ``nbgrader_config.py``.
 
     Raises:
-        FileFormatError: If the folder is no course.
+        FileFormatError: If the folder is not a course.
     """
     require("nbgrader", "course", "working with a course")
-    # Nbgrader runs `alembic` by its name, and finds none unless the environment is an active one.
+    # nbgrader runs `alembic` by name, which fails unless the environment is active.
     scripts = str(Path(sys.executable).parent)
     if scripts not in os.environ.get("PATH", "").split(os.pathsep):
         os.environ["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", "")])
@@ -400,14 +400,14 @@ def release_assignment(folder: str | os.PathLike[str], name: str) -> Path:
     """Make the students' version of an assignment.
 
     Args:
-        folder: The course.
-        name: The assignment.
+        folder: Folder of the course.
+        name: Name of the assignment.
 
     Returns:
-        Its folder, ready to be handed out.
+        The folder to hand out.
 
     Raises:
-        TwodaslError: If nbgrader refuses, with its reasons.
+        TwodaslError: If nbgrader fails; the message holds its reasons.
     """
     result = course_api(folder).generate_assignment(name, force=True)
     if not result["success"]:
@@ -421,18 +421,18 @@ def grade(folder: str | os.PathLike[str], name: str, student: str) -> bool:
     """Run the tests of an assignment on one submission. This executes the student's code.
 
     Args:
-        folder: The course.
-        name: The assignment.
-        student: The student, a folder in ``submitted/``.
+        folder: Folder of the course.
+        name: Name of the assignment.
+        student: Name of the student, a folder in ``submitted/``.
 
     Returns:
-        Whether nbgrader got through; :func:`twodasl_lite.course.report.report` says what came out.
+        Whether nbgrader completed; :func:`twodasl_lite.course.report.report` gives the results.
     """
     return bool(course_api(folder).autograde(name, student, force=True)["success"])
 
 
 def main() -> None:
-    """Write the notebook ``check_my_setup`` of the repository anew from its script."""
+    """Rewrite the repository's notebook ``check_my_setup`` from its script."""
     path = Path(__file__).resolve().parents[2] / "notebooks" / "setup" / SETUP_NOTEBOOK
     _write(path, notebook_text(handout("check_my_setup")))
     print(f"written: {path}")

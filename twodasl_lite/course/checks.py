@@ -1,8 +1,8 @@
-"""Checkers for exercises: they say what is wrong with an answer without giving the answer away.
+"""Checkers for exercises, which say what is wrong with an answer without giving the solution away.
 
-A checker raises :class:`CheckFailed`, or returns. Its message names the mistake where it recognises one: a missing
+A checker either returns or raises :class:`CheckFailed`. The message names the mistake if it is a known one: a missing
 square root, y running the wrong way, degrees for radians, a transposed matrix, image pixels for crop pixels. It never
-prints what was expected, apart from shapes, units and ranges.
+shows the expected values, only shapes, units and ranges.
 
 Tensors follow the package's conventions (:mod:`twodasl_lite.camera`): pixels count from 0, y runs down.
 """
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 RELATIVE_TOLERANCE = 1e-3
-"""How far a value may be off, relative to the largest one expected; much more than rounding, less than a mistake."""
+"""Largest admissible error relative to the largest expected value: far above rounding, but below any real mistake."""
 
 _PACKAGE = __name__.partition(".")[0]
 _CROP_MARGIN = 60.0  # pixels: a turned head may reach outside the crop, an image is larger than this
@@ -44,24 +44,24 @@ _FACTORS = {
 
 
 class CheckFailed(AssertionError):
-    """An answer is not right; the message says what about it."""
+    """An answer is wrong; the message says how."""
 
 
 # -------------------------------------------------------------------------------------------------- shape and kind
 def tensor(name: str, found: object, shape: Sequence[int | None] | None = None, *, finite: bool = True) -> torch.Tensor:
-    """An answer must be a tensor of numbers of a certain shape.
+    """Check that an answer is a tensor of numbers of a certain shape.
 
     Args:
-        name: What the answer is called in the exercise.
-        found: The answer.
-        shape: Its shape; ``None`` stands for any size. No check without it.
+        name: Name of the answer in the exercise.
+        found: The student's answer.
+        shape: Expected shape, in which ``None`` stands for any size; by default the shape is not checked.
         finite: Whether NaN and infinity are mistakes.
 
     Returns:
-        The answer, as a tensor.
+        The answer as a tensor.
 
     Raises:
-        CheckFailed: If it is something else.
+        CheckFailed: If the answer is anything else.
 
     Example:
         >>> tensor("areas", torch.zeros(2), (2,)).shape
@@ -79,7 +79,7 @@ def tensor(name: str, found: object, shape: Sequence[int | None] | None = None, 
     try:
         value = found if isinstance(found, torch.Tensor) else torch.as_tensor(found)
     except (TypeError, ValueError, RuntimeError):
-        raise CheckFailed(f"{name}: found a {type(found).__name__} that is no array of numbers.") from None
+        raise CheckFailed(f"{name}: found a {type(found).__name__} that is not an array of numbers.") from None
     if shape is not None:
         _check_shape(name, tuple(value.shape), tuple(shape))
     if finite and value.is_floating_point() and not bool(torch.isfinite(value).all()):
@@ -101,7 +101,7 @@ def _check_shape(name: str, found: tuple[int, ...], expected: tuple[int | None, 
     if not found and len(expected) == 1:
         message += " That is a single number: over which axis should the sum or the mean go?"
     elif len(found) < len(expected) and found == tuple(expected)[len(expected) - len(found) :]:
-        message += " The batch has disappeared: one answer for each face is wanted."
+        message += " The batch axis is missing: the task asks for one answer per face."
     elif len(found) == len(expected) > 1 and sorted(found) == sorted(size or 0 for size in expected):
         message += " The axes are in another order."
     elif len(found) == len(expected) + 1 and 1 in found:
@@ -119,18 +119,18 @@ def close(
     points: bool = False,
     tolerance: float | None = None,
 ) -> None:
-    """An answer must be the expected one, within a tolerance.
+    """Check that an answer equals the expected one, within a tolerance.
 
     Args:
-        name: What the answer is called in the exercise.
-        found: The answer.
-        expected: The right one.
+        name: Name of the answer in the exercise.
+        found: The student's answer.
+        expected: The correct answer.
         unit: Unit for the message, such as ``"mm"``.
-        points: Whether the last axis holds x, y (and z): mistakes about axes are then named.
-        tolerance: Largest deviation allowed; :data:`RELATIVE_TOLERANCE` of the largest magnitude expected by default.
+        points: Whether the last axis holds x, y (and z), so that mistakes about axes can be named.
+        tolerance: Largest admissible error; by default :data:`RELATIVE_TOLERANCE` times the largest expected magnitude.
 
     Raises:
-        CheckFailed: With the mistake's name where it is a known one, else with the size of the largest deviation.
+        CheckFailed: If the answer is wrong; the message names a known mistake or gives the size of the largest error.
 
     Example:
         >>> close("size", torch.tensor([25.0, 4.0]), torch.tensor([5.0, 2.0]), unit="mm")
@@ -162,13 +162,13 @@ def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def _diagnose(found: torch.Tensor, expected: torch.Tensor, *, points: bool) -> str | None:
-    """The name of a well-known mistake that turns what is expected into what was found."""
+    """The name of a well-known mistake that turns the expected values into those found."""
     if not bool(found.any()):
         return "all values are zero."
     named: list[tuple[Callable[[torch.Tensor], torch.Tensor], str]] = [
         (lambda e: -e, "the sign is the opposite."),
         (lambda e: e.square(), "these are squares of what is asked for: is a square root missing?"),
-        (lambda e: e.abs().sqrt(), "a square root too many: these are the roots of what is asked for."),
+        (lambda e: e.abs().sqrt(), "a square root too many: these are the square roots of what is asked for."),
     ]
     if expected.dim() >= 2 and expected.shape[-1] == expected.shape[-2]:
         named.insert(0, (lambda e: e.transpose(-1, -2), "rows and columns are exchanged: this is the transpose."))
@@ -186,7 +186,7 @@ def _diagnose(found: torch.Tensor, expected: torch.Tensor, *, points: bool) -> s
         ratio = float((found * expected).sum() / expected.square().sum())
         if _same(found, expected * ratio):
             much = "too large" if abs(ratio) > 1 else "too small"
-            return f"all values are {much} by one and the same factor, {ratio:.4g}."
+            return f"all values are {much} by the same factor, {ratio:.4g}."
         shift = float((found - expected).mean())
         if float((found - expected - shift).abs().max()) < 1e-3 * spread:
             return f"all values are off by the same amount, {shift:.4g}."
@@ -194,7 +194,7 @@ def _diagnose(found: torch.Tensor, expected: torch.Tensor, *, points: bool) -> s
 
 
 def _diagnose_points(found: torch.Tensor, expected: torch.Tensor) -> str | None:
-    """Mistakes about axes, for points whose last axis is x, y (and z)."""
+    """The name of a mistake about axes, for points whose last axis is x, y (and z)."""
     if expected.shape[-1] not in (2, 3) or expected.numel() < 3 * expected.shape[-1]:
         return None
     f, e = found.reshape(-1, expected.shape[-1]), expected.reshape(-1, expected.shape[-1])
@@ -219,21 +219,21 @@ def _diagnose_points(found: torch.Tensor, expected: torch.Tensor) -> str | None:
         ]
         return f"all points are shifted: {', '.join(parts)}. From which number do these coordinates count?"
     if all(right[:2]) and not all(right):
-        return "x and y are right, the depth z is not."
+        return "x and y are right, but the depth z is not."
     return None
 
 
 # -------------------------------------------------------------------------------------------- units of measurement
 def crop_landmarks(name: str, found: object, count: int = NUM_LANDMARKS) -> torch.Tensor:
-    """Landmarks must be pixels of the crop: 0 to 120, y down.
+    """Check that landmarks are in pixels of the crop: 0 to 120, y down.
 
     Args:
-        name: What they are called in the exercise.
-        found: ``(..., count, 2)`` or ``(..., count, 3)``; NaN where a landmark is not known.
+        name: Name of the landmarks in the exercise.
+        found: Landmarks, ``(..., count, 2)`` or ``(..., count, 3)``; NaN where a landmark is unknown.
         count: Number of landmarks.
 
     Returns:
-        The landmarks, as a tensor.
+        The landmarks as a tensor.
 
     Raises:
         CheckFailed: If they look like pixels of a whole image, like numbers between -1 and 1, like millimetres of the
@@ -245,7 +245,7 @@ def crop_landmarks(name: str, found: object, count: int = NUM_LANDMARKS) -> torc
     seen = value[..., :2].reshape(-1, 2)
     seen = seen[torch.isfinite(seen).all(dim=1)]
     if not len(seen):
-        raise CheckFailed(f"{name}: not one landmark has coordinates; all are NaN.")
+        raise CheckFailed(f"{name}: no landmark has coordinates; all are NaN.")
     low, high = float(seen.min()), float(seen.max())
     expected = f"expected crop pixels 0-{CROP_SIZE}"
     if high > CROP_SIZE + _CROP_MARGIN:
@@ -263,18 +263,18 @@ def crop_landmarks(name: str, found: object, count: int = NUM_LANDMARKS) -> torc
 
 
 def angles(name: str, found: object, unit: str = "degrees") -> torch.Tensor:
-    """Angles of heads must be in the unit asked for.
+    """Check that angles of heads are in the required unit.
 
     Args:
-        name: What they are called in the exercise.
+        name: Name of the angles in the exercise.
         found: Angles of several heads.
         unit: ``"degrees"`` or ``"radians"``.
 
     Returns:
-        The angles, as a tensor.
+        The angles as a tensor.
 
     Raises:
-        CheckFailed: If they look like the other unit.
+        CheckFailed: If the angles appear to be in the other unit.
     """
     value = tensor(name, found)
     largest = float(value.detach().abs().max()) if value.numel() else 0.0
@@ -287,24 +287,24 @@ def angles(name: str, found: object, unit: str = "degrees") -> torch.Tensor:
 
 # ------------------------------------------------------------------------------------------------------- behaviour
 def gradient(name: str, function: Callable[[torch.Tensor], torch.Tensor], point: torch.Tensor) -> torch.Tensor:
-    """An answer must be differentiable: its gradient has to arrive, and to be finite.
+    """Check that an answer is differentiable: a gradient must reach the input, and it must be finite.
 
     Args:
-        name: What the answer is called in the exercise.
-        function: Takes a tensor like ``point``, gives a tensor.
-        point: Where the gradient is taken.
+        name: Name of the answer in the exercise.
+        function: Function from a tensor like ``point`` to a tensor.
+        point: Point at which the gradient is taken.
 
     Returns:
         The gradient of the sum of the function's values.
 
     Raises:
-        CheckFailed: If no gradient arrives, or one that is NaN.
+        CheckFailed: If no gradient arrives, or it is not finite.
     """
     leaf = point.detach().clone().requires_grad_()
     value = tensor(name, function(leaf))
     if not value.requires_grad:
         raise CheckFailed(
-            f"{name}: no gradient arrives. Somewhere the way back is cut: by .item(), float(), .detach(), numpy, or by "
+            f"{name}: no gradient arrives. Something breaks the graph: .item(), float(), .detach(), numpy, or "
             "making a new tensor from numbers."
         )
     (result,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
@@ -320,13 +320,13 @@ def gradient(name: str, function: Callable[[torch.Tensor], torch.Tensor], point:
 
 @contextmanager
 def from_scratch(*parts: str) -> Iterator[None]:
-    """While inside, the package may not do the work: the answer has to be the reader's own.
+    """A context in which the package may not do the work: the answer has to be the student's own code.
 
     Args:
         parts: Modules or subpackages that may not be used, such as ``"losses"``; the whole package by default.
 
     Raises:
-        CheckFailed: On leaving, if one of its functions was called.
+        CheckFailed: On exit, if one of their functions was called.
 
     Example:
         >>> with from_scratch("camera"):

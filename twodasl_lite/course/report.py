@@ -1,7 +1,7 @@
-"""What came out of autograding: points for each submission, and what went wrong with it.
+"""Results of autograding: the points of each submission, and the problems it ran into.
 
-nbgrader keeps points in a database and errors in the graded notebooks; here the two come together. A submission
-that could not be graded at all (the kernel died, the file is no notebook) is a row too.
+nbgrader keeps points in a database and errors in the graded notebooks; this module brings the two together. A
+submission that could not be graded at all (the kernel died, the file is not a notebook) is listed too.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ NOT_GRADED = "could not be graded: damaged file, or its kernel died or could not
 
 @dataclass(frozen=True)
 class Result:
-    """One submission.
+    """Result of one submission.
 
     Attributes:
         assignment: Name of the assignment.
         student: Name of the student.
         points: Points so far, from tests and from graders.
-        maximum: Points that can be had.
-        waiting: How many answers a person has yet to grade.
+        maximum: Highest possible number of points.
+        waiting: Number of answers that a person still has to grade.
         failed: Names of the tests without full points.
-        remarks: What went wrong while running, in words.
+        remarks: Problems during the run, in words.
     """
 
     assignment: str
@@ -45,14 +45,14 @@ def report(folder: str | os.PathLike[str], assignment: str | None = None) -> lis
     """Results of all submissions of a course.
 
     Args:
-        folder: The course.
-        assignment: Only this one.
+        folder: Folder of the course.
+        assignment: Name of the only assignment to report; all by default.
 
     Returns:
-        A row per submission, sorted.
+        One row per submission, sorted.
 
     Raises:
-        FileFormatError: If the folder is no course.
+        FileFormatError: If the folder is not a course.
         ValueRangeError: If there is no such assignment.
     """
     folder = Path(folder)
@@ -92,7 +92,7 @@ def _result(api: object, folder: Path, assignment: str, student: str) -> Result:
 
 
 def _remarks(graded: Path) -> list[str]:
-    """Cells that were stopped, and answers that raised an error of their own."""
+    """Cells that were stopped, and answers that raised an error themselves."""
     remarks = []
     cells = json.loads(graded.read_text(encoding="utf-8"))["cells"]
     for number, cell in enumerate(cells):

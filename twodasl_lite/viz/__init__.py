@@ -1,6 +1,6 @@
-"""What a reader sees: the face explorer, figures for print, and plotly figures for the page.
+"""Everything a reader sees: the face explorer, figures for print, and plotly figures for the page.
 
-Nothing is imported before it is used: ``import twodasl_lite.viz`` needs none of matplotlib, plotly and anywidget.
+Submodules are imported on first use: ``import twodasl_lite.viz`` needs neither matplotlib nor plotly nor anywidget.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str):
-    """Import the module that holds ``name`` when it is first asked for."""
+    """Import the module that defines ``name`` on first access."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

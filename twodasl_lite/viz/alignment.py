@@ -1,6 +1,6 @@
-"""Reconstructed faces over their photo: the surface, its points, depth and coordinates, as arrays of pixels.
+"""Reconstructed faces over their photo: surface, points, depth and coordinates, as arrays of pixels.
 
-Needs no plotting package. A large photo is drawn smaller, so that a 50-megapixel one takes no gigabytes.
+Needs no plotting package. A large photo is drawn smaller, so that 50 megapixels do not take gigabytes.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from twodasl_lite.texture import face_triangles, seen_vertices
 LARGEST = 2048
 """Longest side of a drawn picture, in pixels."""
 SMALLEST = 1024
-"""A photo whose longer side is shorter is enlarged to this for drawings on it: dots and lines need some room."""
+"""A photo whose longer side is shorter than this, in pixels, is enlarged, because dots and lines need some room."""
 SURFACE = (0.78, 0.80, 0.88)
-_DOTS = 140  # side of a face over the radius of a dot on it
-_SUBPIXEL_BITS = 4  # OpenCV draws between pixels when coordinates come as integers with this many fractional bits
+_DOTS = 140  # side of a face divided by the radius of a dot on it
+_SUBPIXEL_BITS = 4  # OpenCV draws with subpixel precision when coordinates are integers with this many fractional bits
 _LIGHT = Lamps(
     torch.tensor([0.25] * 3),
     torch.tensor([[-0.4, 0.6, 1.0], [0.9, 0.2, 0.5]]),
@@ -41,12 +41,12 @@ _LIGHT = Lamps(
 
 
 class Canvas:
-    """A photo in the size in which it is drawn, and faces in the pixels of that.
+    """A photo resized for drawing, and faces in pixels of the resized photo.
 
     Args:
-        photo: ``(H, W, 3)`` uint8 RGB.
-        largest: Longest side of the pictures.
-        smallest: What a shorter longest side is enlarged to.
+        photo: Photo, ``(H, W, 3)`` uint8 RGB.
+        largest: Upper limit of the longest side, in pixels.
+        smallest: Lower limit of the longest side, in pixels.
     """
 
     def __init__(self, photo: np.ndarray, largest: int = LARGEST, smallest: int = 1) -> None:
@@ -62,12 +62,12 @@ class Canvas:
         self.stretch = torch.tensor([self.photo.shape[1] / width, self.photo.shape[0] / height])
 
     def place(self, points: torch.Tensor) -> torch.Tensor:
-        """Points ``(N, 2)`` or ``(N, 3)`` of the photo in the picture's pixels."""
+        """Convert points ``(N, 2)`` or ``(N, 3)`` from pixels of the photo to pixels of the picture."""
         plane = (points[:, :2] + 0.5) * self.stretch - 0.5
         return torch.cat([plane, points[:, 2:] * self.stretch.mean()], dim=1)
 
     def window(self, vertices: torch.Tensor) -> tuple[slice, slice] | None:
-        """Rows and columns that vertices ``(V, 3)`` in the picture's pixels cover; none if they lie outside."""
+        """Rows and columns covered by vertices ``(V, 3)`` in the picture's pixels; none if they lie outside."""
         height, width = self.photo.shape[:2]
         low, high = vertices[:, :2].amin(dim=0).floor(), vertices[:, :2].amax(dim=0).ceil()
         left, top = int(low[0].clamp(0, width)), int(low[1].clamp(0, height))
@@ -78,7 +78,7 @@ class Canvas:
 def face_windows(
     canvas: Canvas, faces: Sequence[torch.Tensor]
 ) -> Iterator[tuple[tuple[slice, slice], torch.Tensor, int, int]]:
-    """For each face, small ones first: window, vertices ``(1, V, 3)`` in it, its height and width."""
+    """For each face, small ones first: its window, vertices ``(1, V, 3)`` in it, and the window's height and width."""
     placed = [canvas.place(vertices.cpu()) for vertices in faces]
     for vertices in sorted(placed, key=lambda v: float((v.amax(dim=0) - v.amin(dim=0))[:2].prod())):
         window = canvas.window(vertices)
@@ -99,19 +99,19 @@ def overlay_picture(
     largest: int = LARGEST,
     smallest: int = SMALLEST,
 ) -> np.ndarray:
-    """The surfaces over the photo.
+    """The surfaces drawn over the photo.
 
     Args:
-        photo: ``(H, W, 3)`` uint8 RGB.
+        photo: Photo, ``(H, W, 3)`` uint8 RGB.
         faces: Vertices ``(V, 3)`` of each face in pixels of the photo.
         model: The face model.
-        landmarks: ``(68, 2)`` or ``(68, 3)`` of each face, to be drawn on top.
-        opacity: Of the surface.
-        largest: Longest side of the result.
-        smallest: A shorter one is enlarged to this.
+        landmarks: Landmarks of each face to draw on top, ``(68, 2)`` or ``(68, 3)``.
+        opacity: Opacity of the surface.
+        largest: Upper limit of the result's longest side, in pixels.
+        smallest: Lower limit of the result's longest side, in pixels.
 
     Returns:
-        ``(h, w, 3)`` uint8 RGB.
+        The picture, ``(h, w, 3)`` uint8 RGB.
     """
     canvas, triangles = Canvas(photo, largest, smallest), face_triangles(model)
     result = canvas.photo.copy()
@@ -136,18 +136,18 @@ def dense_picture(
     smallest: int = SMALLEST,
     every: int = 4,
 ) -> np.ndarray:
-    """The dense alignment: vertices that are seen, as dots, yellow near and blue far.
+    """The dense alignment: visible vertices as dots, from yellow (near) to blue (far).
 
     Args:
-        photo: As for :func:`overlay_picture`.
-        faces: Likewise.
-        model: Likewise.
-        largest: Likewise.
-        smallest: Likewise.
-        every: Which part of the vertices is drawn: every fourth.
+        photo: Photo, ``(H, W, 3)`` uint8 RGB.
+        faces: Vertices ``(V, 3)`` of each face in pixels of the photo.
+        model: The face model.
+        largest: Upper limit of the result's longest side, in pixels.
+        smallest: Lower limit of the result's longest side, in pixels.
+        every: Stride through the vertices: 4 draws every fourth one.
 
     Returns:
-        ``(h, w, 3)`` uint8 RGB.
+        The picture, ``(h, w, 3)`` uint8 RGB.
     """
     canvas = Canvas(photo, largest, smallest)
     result, triangles = canvas.photo.copy(), face_triangles(model)
@@ -173,9 +173,10 @@ def dense_picture(
 def depth_and_coordinates(
     photo: np.ndarray, faces: Sequence[torch.Tensor], model: MorphableModel, *, largest: int = LARGEST
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Depth (white is near, face by face) and PNCC pictures of the faces, black where there is none.
+    """Depth pictures (white is near, scaled per face) and PNCC pictures of the faces, black where there is no face.
 
-    Never enlarged: of a photo that is not too large, pixel for pixel. Arguments as for :func:`overlay_picture`.
+    The pictures are never enlarged: a photo that is not too large keeps its pixels. Arguments are those of
+    :func:`overlay_picture`.
 
     Returns:
         Two pictures ``(h, w, 3)`` uint8.

@@ -1,6 +1,6 @@
-"""Figures of errors, for print, in matplotlib: error curves, bars by yaw, ablations; and the worst cases as a sheet.
+"""Figures of errors for print, in matplotlib: error curves, bars by yaw bin, ablations, and a sheet of the worst cases.
 
-Errors come as fractions and are drawn in per cent. Curves and bars differ by dash, hatch and place as well as by
+Errors are passed as fractions and drawn in per cent. Curves and bars differ by dash, hatch and position as well as by
 colour. Used from chapter 14 on.
 """
 
@@ -24,7 +24,7 @@ _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (8, 2)), (0, 
 _HATCHES = ("", "///", "...", "\\\\\\", "xxx", "++")
 _TRUE_COLOUR, _PREDICTED_COLOUR = (240, 228, 66), (0, 160, 255)
 _CAPTION_HEIGHT = 22
-_WIDEST = 3.0  # a worst case is shown this many times wider than the face, at most
+_WIDEST = 3.0  # largest width of the picture of a worst case, in face widths
 
 
 def _tidy(ax, axis: str = "both") -> None:
@@ -34,13 +34,13 @@ def _tidy(ax, axis: str = "both") -> None:
 
 
 def draw_ced(ax, errors: Mapping[str, torch.Tensor], limit: float = LIMIT, *, area: bool = True) -> None:
-    """Cumulative error distributions.
+    """Draw cumulative error distributions.
 
     Args:
         ax: The matplotlib axes.
-        errors: Name to ``(N,)`` errors; NaN for faces without an answer, which count as failures.
+        errors: Name to errors ``(N,)``; NaN for faces without a prediction, which count as failures.
         limit: Right end of the axis.
-        area: Whether the legend says each curve's area.
+        area: Whether the legend gives the area under each curve.
     """
     if not errors:
         raise ShapeError("errors: found no curve; expected at least one")
@@ -55,7 +55,7 @@ def draw_ced(ax, errors: Mapping[str, torch.Tensor], limit: float = LIMIT, *, ar
 
 
 def draw_yaw_bars(ax, tables: Mapping[str, Table]) -> None:
-    """Errors by yaw bin, balanced and mean, side by side, with intervals where the tables have them.
+    """Draw balanced, mean and per-yaw-bin errors side by side, with intervals where the tables have them.
 
     Args:
         ax: The matplotlib axes.
@@ -94,16 +94,16 @@ def draw_yaw_bars(ax, tables: Mapping[str, Table]) -> None:
 def draw_ablation(
     ax, tables: Mapping[str, Table], *, reference: str | None = None, label: str = "balanced NME, %"
 ) -> None:
-    """One row per variant: its balanced error as a dot with its interval, and the change against a reference.
+    """Draw one row per variant: its balanced error as a dot with its interval, and the change against a reference.
 
     Args:
         ax: The matplotlib axes.
-        tables: Name of a variant to its table, top to bottom.
-        reference: Variant to compare with, drawn as a line; the first by default.
+        tables: Name of a variant to its table, from top to bottom.
+        reference: Variant to compare with, drawn as a line; the first one by default.
         label: Title of the horizontal axis.
 
     Raises:
-        ValueRangeError: If the reference is none of the variants.
+        ValueRangeError: If the reference is not one of the variants.
     """
     names = list(tables)
     if not names:
@@ -144,15 +144,15 @@ def worst_cases(
     """Faces with the true landmarks (yellow) and the predicted ones (blue), as one picture.
 
     Args:
-        photos: The photos; None for one that is missing, whose cell is then grey.
-        predicted: ``(N, 68, 2 or 3)`` in photo pixels.
-        truth: ``(N, 68, 2 or 3)``.
-        captions: A line per face; ASCII letters.
-        columns: Faces per row.
+        photos: Photos; ``None`` for a missing one, whose cell is then grey.
+        predicted: Predicted landmarks, ``(N, 68, 2 or 3)`` in photo pixels.
+        truth: True landmarks, ``(N, 68, 2 or 3)`` in photo pixels.
+        captions: One line per face, in ASCII.
+        columns: Number of faces per row.
         cell: Side of a face in pixels.
 
     Returns:
-        ``(H, W, 3)`` uint8 RGB.
+        The sheet, ``(H, W, 3)`` uint8 RGB.
 
     Raises:
         ShapeError: If the numbers of photos, landmarks and captions differ.
@@ -174,7 +174,7 @@ def worst_cases(
 
 def _worst_case(photo: np.ndarray | None, predicted: torch.Tensor, truth: torch.Tensor, cell: int) -> np.ndarray:
     box, own = landmarks_box(torch.cat([truth[:, :2], predicted[:, :2]])), landmarks_box(truth[:, :2])
-    if float(box[2] - box[0]) > _WIDEST * float(own[2] - own[0]):  # so far off that both do not fit
+    if float(box[2] - box[0]) > _WIDEST * float(own[2] - own[0]):  # too far off to show both
         box = own
     scale = cell / float(box[2] - box[0] + 1)
     grey = np.full((cell, cell, 3), 200, dtype=np.uint8)

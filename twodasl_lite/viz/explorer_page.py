@@ -1,7 +1,7 @@
-"""The face explorer as a piece of HTML that needs no kernel, no network and no other script.
+"""The face explorer as an HTML fragment that needs no kernel, no network and no other script.
 
-The HTML holds the packed model, the script that computes and draws it, and a still picture: for print, for readers
-without JavaScript, and until the script has started. :mod:`twodasl_lite.viz.explorer` adds the live notebook.
+The HTML holds the packed model, the script that computes and draws it, and a still picture for print, for readers
+without JavaScript, and until the script has started. :mod:`twodasl_lite.viz.explorer` adds the live notebook version.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _STILL_PIXELS = 640
 
 @lru_cache(maxsize=1)
 def script_source() -> str:
-    """The explorer's source; read once."""
+    """Source of the explorer, read once."""
     return "\n".join(script.read_text(encoding="utf-8") for script in SCRIPTS)
 
 
 # ------------------------------------------------------------------------------------------------------------ settings
 def check_coefficients(name: str, value: Sequence[float] | torch.Tensor | None, length: int) -> list[float]:
-    """A checked list of exactly ``length`` numbers; shorter input is filled up with zeros."""
+    """A checked list of exactly ``length`` numbers; shorter input is padded with zeros."""
     if value is None:
         return [0.0] * length
     numbers = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value, dtype=np.float64)
@@ -50,7 +50,7 @@ def check_coefficients(name: str, value: Sequence[float] | torch.Tensor | None, 
 
 
 def check_colouring(colouring: str, packed: PackedModel, two_faces: bool) -> str:
-    """The colouring, if the model and the number of faces admit it."""
+    """The colouring, if it is valid for the model and the number of faces."""
     if colouring not in COLOURINGS:
         raise ValueRangeError(f"colouring: found {colouring!r}; expected one of {', '.join(COLOURINGS)}")
     if colouring == "skin" and not packed.header["hasColours"]:
@@ -61,7 +61,7 @@ def check_colouring(colouring: str, packed: PackedModel, two_faces: bool) -> str
 
 
 def _options(packed: PackedModel, **given) -> dict:
-    """Checked initial settings, named as the traits are."""
+    """Checked initial settings under the names of the traits."""
     ks, ke = packed.header["numShape"], packed.header["numExpression"]
     colouring = given["colouring"] or ("skin" if packed.header["hasColours"] else "clay")
     return {
@@ -163,7 +163,7 @@ def _portrait(packed: PackedModel, options: dict) -> bytes:
 def _still_colours(
     packed: PackedModel, options: dict, vertices: list[np.ndarray], turned: list[np.ndarray]
 ) -> list[np.ndarray | None]:
-    """Vertex colours of each face in the still picture, as the script chooses them."""
+    """Vertex colours of each face in the still picture, the same as the script's."""
     from twodasl_lite.viz.figures import colour_by
     from twodasl_lite.viz.shading import vertex_normals
 
@@ -186,8 +186,8 @@ def _still_colours(
 
 
 def _webp(png: bytes) -> bytes:
-    """The same picture at a tenth of the size, for the page."""
-    from PIL import Image  # matplotlib, which drew the picture, needs it too
+    """The same picture as a file of a tenth of the size, for the page."""
+    from PIL import Image  # matplotlib, which drew the picture, depends on it too
 
     buffer = io.BytesIO()
     Image.open(io.BytesIO(png)).save(buffer, "WEBP", quality=86, method=4)
@@ -196,7 +196,7 @@ def _webp(png: bytes) -> bytes:
 
 # ------------------------------------------------------------------------------------------------------------ the page
 def _javascript_options(options: dict) -> dict:
-    """Python's trait names to the script's."""
+    """Convert Python's trait names to the script's."""
     renamed = {
         "second_shape": "secondShape",
         "second_expression": "secondExpression",
@@ -207,7 +207,7 @@ def _javascript_options(options: dict) -> dict:
 
 
 def _json_for_script(value: object) -> str:
-    """JSON that may stand inside a script element: nothing in it looks like a tag."""
+    """JSON that is safe inside a script element: nothing in it looks like a tag."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
@@ -226,12 +226,12 @@ def _figure_html(packed: PackedModel, options: dict, png: bytes, alt: str) -> st
 
 
 class StaticExplorer:
-    """A face explorer for pages only: HTML that computes for itself, and a picture for print.
+    """A face explorer for pages only: self-contained HTML, and a picture for print.
 
     Attributes:
-        html: The self-contained piece of HTML.
-        png: The still picture.
-        packed: The packed model.
+        html: Self-contained HTML fragment.
+        png: Still picture.
+        packed: Packed model.
     """
 
     def __init__(self, html: str, png: bytes, packed: PackedModel) -> None:
@@ -245,7 +245,7 @@ class StaticExplorer:
         }
 
     def save(self, path: str | os.PathLike[str], title: str = "Face explorer") -> None:
-        """Write a whole page that can be opened, sent or put on a server by itself."""
+        """Write a complete page that can be opened, sent or hosted on its own."""
         page = (
             f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1"></head>\n'
@@ -263,14 +263,14 @@ def make_static(packed: PackedModel, options: dict) -> StaticExplorer:
 
 
 def face_explorer_html(model: MorphableModel, **settings) -> StaticExplorer:
-    """The explorer as a piece of HTML, without a widget.
+    """The explorer as an HTML fragment, without a widget.
 
     Args:
         model: The face model.
-        **settings: As for :class:`FaceExplorer`.
+        **settings: Arguments of :class:`FaceExplorer`.
 
     Returns:
-        An object that a notebook displays; its ``html`` can be put into any page, and ``save`` writes a whole one.
+        An object that a notebook displays; its ``html`` can be put into any page, and ``save`` writes a complete page.
     """
     packed, options = prepare(model, **settings)
     return make_static(packed, options)

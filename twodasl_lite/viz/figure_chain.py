@@ -1,11 +1,11 @@
-"""The chain of looks: landmarks to a face to landmarks to a face, step by step, with its drift.
+"""The chain of looks: from landmarks to a face, back to landmarks and so on, step by step, with the drift of each look.
 
 ::
 
     x -> X1 = D(G(I, M(x))) -> x1 = P(X1) -> X2 = D(G(I, M(x1))) -> x2 = P(X2) -> ...
 
-Every chain is computed beforehand by the networks that are given; the script (``static/chain_figure.js``) shows them
-and measures the losses between their steps. Used in the chapters on 3D consistency and the cycle.
+The given networks compute every chain beforehand; the script (``static/chain_figure.js``) shows the chains and computes
+the losses between their steps. Used in the chapters on 3D consistency and the cycle.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from twodasl_lite.viz.palette import OKABE_ITO
 
 
 class ChainFigure(InteractiveFigure):
-    """What :func:`chain_figure` returns.
+    """The figure that :func:`chain_figure` returns.
 
     Attributes:
-        begins: ``(N, F, 18, 2)`` the landmarks that the chains begin with, NaN where missing.
-        faces: ``(R, M, N, F, L, 68, 3)`` landmarks of look L, by regressor, map, noise and face.
-        gradients: ``(R, M, N, F, 18, 2)`` slope of the cycle loss at the points x1 that the second look sees, as it
-            comes back through the map; per pixel.
+        begins: Landmarks at the start of each chain, ``(N, F, 18, 2)``, NaN where missing.
+        faces: Landmarks after each look, ``(R, M, N, F, L, 68, 3)``, by regressor, map, noise, face and look.
+        gradients: Gradient of the cycle loss, ``(R, M, N, F, 18, 2)`` per pixel, with respect to the points x1 that the
+            second look sees, as it comes back through the map.
     """
 
     kind = "chain_figure"
@@ -79,20 +79,20 @@ class ChainFigure(InteractiveFigure):
         super().__init__("The chain of looks", header, arrays, state, self._still(state, batch))
 
     def _chosen(self, state: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        """``(18, 2)`` and ``(L, 68, 3)``: what the chain begins with, and its faces."""
+        """The chosen chain's initial landmarks ``(18, 2)`` and its faces ``(L, 68, 3)``."""
         place = tuple(state[name] for name in ("regressor", "kind", "noise", "face"))
         return self.begins[place[2], place[3]], self.faces[place]
 
     def numbers(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Losses and drift of the chosen chain by the package.
+        """Losses and drift of the chosen chain, computed by the package.
 
         Args:
-            state: What the controls say; the present state by default.
+            state: State of the controls; the current one by default.
 
         Returns:
             ``"landmarks_2d"``, ``"landmarks_3d"``, ``"cycle"``: losses of the first two looks; ``"drift"``: mean
             distance in pixels between the 18 points before and after each look; ``"errors"``: mean distance in pixels
-            from the true 18 points, first of the input, then after each look (empty if the truth is not known);
+            from the true 18 points, for the input and then after each look (empty without ground truth);
             ``"slope"``: norm of the cycle loss's gradient at x1.
         """
         state = self.state if state is None else state
@@ -137,7 +137,7 @@ class ChainFigure(InteractiveFigure):
 
 
 def _chain(network, batch, points, model, whitening, kind, pose, looks) -> tuple[torch.Tensor, torch.Tensor]:
-    """Faces of each look ``(F, L, 68, 3)``, and the slope ``(F, 18, 2)`` of the cycle loss at x1."""
+    """Faces after each look ``(F, L, 68, 3)``, and the gradient ``(F, 18, 2)`` of the cycle loss at x1."""
     device = next(network.parameters()).device
     training = network.training
     network.eval()
@@ -156,7 +156,7 @@ def _chain(network, batch, points, model, whitening, kind, pose, looks) -> tuple
         first = subset_18(faces[0][..., :2]).detach().requires_grad_()
         second = look(first)
         loss = CycleConsistency()(subset_18(second[..., :2]), begin).sum()
-        (slope,) = torch.autograd.grad(loss, first, allow_unused=True)  # a binary map lets nothing through
+        (slope,) = torch.autograd.grad(loss, first, allow_unused=True)  # no gradient passes through a binary map
         faces.append(second.detach())
         with torch.no_grad():
             for _ in range(looks - 2):
@@ -186,26 +186,26 @@ def chain_figure(
 ) -> ChainFigure:
     """Step through x, X1, x1, X2, x2, ... on one or several faces, with the drift of each look.
 
-    A reader chooses network, face, map and noise, steps through the chain, turns the 3D landmarks, and sees how far
-    the points drift, how much of the input's noise is left after each look, and the gradient that comes back through a
-    Gaussian map but not through a binary one.
+    The reader chooses a network, a face, a map and a noise level, steps through the chain, turns the 3D landmarks, and
+    sees how far the points drift, how much of the input noise is left after each look, and the gradient that comes back
+    through a Gaussian map but not through a binary one.
 
     Args:
-        regressors: Name to network, for instance ``{"before training": a, "after": b}``; whitened outputs.
-        batch: Up to ten faces; if it has ``landmarks``, chains begin with the true points plus noise and errors are
-            shown, otherwise with the detected ones plus noise.
-        model: The face model.
-        whitening: Of its coefficients.
-        noises: Standard deviations in pixels of the noise to choose from; its pattern is the same for all.
+        regressors: Name to network with whitened outputs, for instance ``{"before training": a, "after": b}``.
+        batch: Up to ten faces; with ``landmarks``, chains start at the true points plus noise and errors are shown,
+            otherwise they start at the detected points plus noise.
+        model: Face model.
+        whitening: Whitening of the model's coefficients.
+        noises: Standard deviations of the noise levels to choose from, in pixels; all share one noise pattern.
         kinds: Maps to choose from: ``"binary"``, ``"gaussian"``.
-        pose: How the networks' 12 pose numbers are read, see :func:`~twodasl_lite.camera.constrain_pose`.
-        looks: How many times the network looks, at least 2.
-        seed: Of the noise.
-        face_names: What to call the faces.
+        pose: Reading of the networks' 12 pose numbers, see :func:`~twodasl_lite.camera.constrain_pose`.
+        looks: Number of passes through the network, at least 2.
+        seed: Seed of the noise.
+        face_names: Names of the faces.
 
     Returns:
-        The figure, as the last line of a cell displays it; ``figure.numbers()`` are the package's numbers for what the
-        controls say.
+        The figure, displayed when it is the last line of a cell; ``figure.numbers()`` returns the package's numbers for
+        the current controls.
 
     Raises:
         ValueRangeError: If there is nothing to choose from, or too much for a page.

@@ -1,6 +1,6 @@
-"""Which coefficient matters: one of the 62 numbers is wrong; what the three coefficient losses say to that.
+"""Which coefficient matters: one of the 62 numbers is wrong, and the three coefficient losses rate the error.
 
-Below, the three losses as maps over any two coefficients, with the path that gradient descent takes in them.
+Below, the three losses are shown as maps over any two coefficients, with the path that gradient descent takes in each.
 
 The script (``static/coefficient_figure.js``) computes PDC, VDC and WPDC and their gradients from the moments of the
 face model (:class:`~twodasl_lite.losses.VertexMoments`), so that its numbers are those of the package. Used in the
@@ -36,17 +36,17 @@ SHOWN = ("weights", "pdc", "vdc", "wpdc", "errors")
 LOSSES = ("pdc", "vdc", "wpdc")
 COLOURS = ("one", "all")
 ERROR_LIMIT = 3.0
-"""Reach of the slider in standard deviations."""
+"""Range of the slider on either side of zero, in standard deviations."""
 DESCENT_STEPS = 10
-"""Steps of gradient descent at a press of the button."""
+"""Number of gradient descent steps per press of the button."""
 MAP_POINTS = 33
-"""Points along each side of a map over two coefficients, which reaches as far as the sliders."""
+"""Points along each side of a map over two coefficients; the map covers the range of the sliders."""
 PATH_STEPS = 24
-"""Steps of gradient descent in a map."""
+"""Number of gradient descent steps in a map."""
 
 
 class CoefficientFigure(InteractiveFigure):
-    """What :func:`coefficient_figure` returns."""
+    """The figure that :func:`coefficient_figure` returns."""
 
     kind = "coefficient_figure"
     script_class = "CoefficientFigure"
@@ -95,7 +95,7 @@ class CoefficientFigure(InteractiveFigure):
         return self._whitening.unwhiten(whitened.to(self._whitening.mean)).double().cpu()
 
     def _step_sizes(self) -> list[dict[str, float]]:
-        """For each face and loss a step of descent: the largest that cannot overshoot near the truth."""
+        """Step size of gradient descent for each face and loss: the largest that cannot overshoot near the truth."""
         vdc, result = self._losses["vdc"], []
         for truth in self._truth.to(self._model.mean):
             hessian = torch.func.hessian(lambda c, t=truth: vdc(c[None], t[None])[0])(truth)
@@ -106,15 +106,15 @@ class CoefficientFigure(InteractiveFigure):
         """Move controls of the live figure.
 
         Raises:
-            ValueRangeError: If the figure has no such control, or both coefficients would be the same.
+            ValueRangeError: If the figure lacks one of these controls, or both coefficients would be the same.
         """
         wanted = self.state | changes
         if wanted["coefficient"] == wanted["second"]:
-            raise ValueRangeError(f"second: found {wanted['second']}, which is the first too; expected another")
+            raise ValueRangeError(f"second: found {wanted['second']}, the same as the first; expected another one")
         super().set(**changes)
 
     def _off_by(self, state: Mapping[str, Any], offsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Prediction and truth ``(N, D)`` where the two chosen coefficients are off by ``(N, 2)``."""
+        """Prediction and truth ``(N, D)`` for errors ``(N, 2)`` of the two chosen coefficients."""
         truth = self._truth[state["face"]].to(self._model.mean)
         rest = torch.tensor(state["errors"]).to(truth)
         chosen = torch.zeros(2, len(rest)).to(truth)
@@ -124,10 +124,10 @@ class CoefficientFigure(InteractiveFigure):
 
     @torch.no_grad()
     def maps(self, state: Mapping[str, Any] | None = None) -> dict[str, torch.Tensor]:
-        """Each loss over the errors of the two chosen coefficients; all others stay as wrong as they are.
+        """Each loss over the errors of the two chosen coefficients; all other errors stay fixed.
 
         Args:
-            state: What the controls say; the present state by default.
+            state: State of the controls; the current one by default.
 
         Returns:
             Name of the loss to ``(MAP_POINTS, MAP_POINTS)``: rows are errors of the second coefficient, columns of the
@@ -139,16 +139,16 @@ class CoefficientFigure(InteractiveFigure):
         return {name: loss(predicted, truth).reshape(MAP_POINTS, -1) for name, loss in self._losses.items()}
 
     def paths(self, state: Mapping[str, Any] | None = None) -> dict[str, torch.Tensor]:
-        """Gradient descent on each loss in the two chosen coefficients alone, from where they are.
+        """Gradient descent on each loss in the two chosen coefficients alone, from their current errors.
 
-        A step is half of what the largest curvature allows for: 2 for PDC and at most that for WPDC, and for VDC that
-        of the map where both coefficients are right.
+        The step size is half of what the largest curvature allows: that curvature is 2 for PDC and at most 2 for WPDC,
+        and for VDC that of the map where both coefficients are right.
 
         Args:
-            state: What the controls say; the present state by default.
+            state: State of the controls; the current one by default.
 
         Returns:
-            Name of the loss to ``(1 + PATH_STEPS, 2)`` errors.
+            Name of the loss to errors ``(1 + PATH_STEPS, 2)``.
         """
         state = self.state if state is None else state
         start = torch.tensor([state["errors"][state[key]] for key in ("coefficient", "second")]).to(self._model.mean)
@@ -167,15 +167,15 @@ class CoefficientFigure(InteractiveFigure):
         return result
 
     def numbers(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """PDC, VDC, WPDC, their gradients and WPDC's weights, by the package.
+        """PDC, VDC, WPDC, their gradients and WPDC's weights, computed by the package.
 
         Args:
-            state: What the controls say; the present state by default.
+            state: State of the controls; the current one by default.
 
         Returns:
-            ``"pdc"``, ``"vdc"``, ``"wpdc"``: numbers; ``"gradients"``: name to 62 numbers; ``"weights"``: 62 numbers;
-            ``"moved"``: mean distance in pixels by which the vertices are moved, as they are coloured; ``"maps"`` and
-            ``"paths"``: those of :meth:`maps` and :meth:`paths`, flat.
+            ``"pdc"``, ``"vdc"``, ``"wpdc"``: loss values; ``"gradients"``: name to 62 numbers; ``"weights"``: 62
+            numbers; ``"moved"``: mean displacement of the vertices in pixels, as the colours show it; ``"maps"`` and
+            ``"paths"``: results of :meth:`maps` and :meth:`paths`, flat.
         """
         state = self.state if state is None else state
         truth = self._truth[state["face"]][None].to(self._model.mean)
@@ -198,7 +198,7 @@ class CoefficientFigure(InteractiveFigure):
         return numbers | {"moved": float(off.mean())}
 
     def _moved(self, truth: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
-        """How far each vertex is off, ``(V,)`` in pixels, after centring the depths."""
+        """Error of each vertex after centring the depths, ``(V,)`` in pixels."""
         move = [decode(self._whitening.unwhiten(w), self._model)[0].double() for w in (predicted, truth)]
         move = move[0] - move[1]
         move[:, 2] -= move[:, 2].mean()
@@ -261,33 +261,34 @@ def coefficient_figure(
     show: str = "weights",
     colour: str = "one",
 ) -> CoefficientFigure:
-    """One of the 62 coefficients is wrong: which vertices move, and what PDC, VDC and WPDC say.
+    """One of the 62 coefficients is wrong: which vertices move, and how PDC, VDC and WPDC rate the error.
 
-    A reader picks a coefficient (in a list or by its bar), moves its error and that of the 61 others, looks at WPDC's
-    weights and the three gradients as bars, and lets gradient descent on one of the losses repair the face. Below are
-    the three losses over two coefficients, with contour lines and the path of descent from where the reader is.
+    The reader picks a coefficient (in a list or by its bar), changes its error and that of the 61 others, looks at
+    WPDC's weights and the three gradients as bars, and lets gradient descent on one of the losses repair the face.
+    Below are the three losses over two coefficients, with contour lines and the path of descent from the current error.
 
     Args:
-        model: The face model, for instance ``load_face_model(CoefficientLayout())``.
-        whitening: Of its coefficients.
-        target: ``(F, D)`` or ``(D,)`` whitened true coefficients, one or several faces to choose from; the average
+        model: Face model, for instance ``load_face_model(CoefficientLayout())``.
+        whitening: Whitening of the model's coefficients.
+        target: True coefficients of one or several faces to choose from, ``(F, D)`` or ``(D,)`` whitened; the average
             vector by default.
-        face_names: What to call the faces, for instance ``["from the front", "half profile"]``.
-        coefficient: Which coefficient is wrong at first, index or name.
-        error: By how many standard deviations.
-        others: By how many standard deviations all others are wrong, with fixed random signs.
+        face_names: Names of the faces, for instance ``["from the front", "half profile"]``.
+        coefficient: Coefficient that is wrong at first, index or name.
+        error: Error of that coefficient in standard deviations.
+        others: Error of all other coefficients in standard deviations, with fixed random signs.
         second: The other coefficient of the maps, index or name; by default ``"pose[0,3]"``, the shift to the right (or
             ``"pose[0,2]"`` if that is ``coefficient``).
-        show: What the bars show: ``"weights"``, ``"pdc"``, ``"vdc"``, ``"wpdc"`` (gradients) or ``"errors"``.
-        colour: What colours the vertices: how far this coefficient's error moves them (``"one"``), or all (``"all"``).
+        show: Content of the bars: ``"weights"``, ``"pdc"``, ``"vdc"``, ``"wpdc"`` (gradients) or ``"errors"``.
+        colour: Meaning of the vertex colours: the displacement due to this coefficient's error (``"one"``) or to all
+            errors (``"all"``).
 
     Returns:
-        The figure, as the last line of a cell displays it; ``figure.numbers()`` are the package's numbers for what the
-        controls say.
+        The figure, displayed when it is the last line of a cell; ``figure.numbers()`` returns the package's numbers for
+        the current controls.
 
     Raises:
-        ShapeError: If shapes do not fit.
-        ValueRangeError: If a name is unknown or an error out of range.
+        ShapeError: If a shape does not match.
+        ValueRangeError: If a name is unknown or an error is out of range.
 
     Example:
         >>> coefficient_figure(model, whitening, target[:3], ["a", "b", "c"])  # doctest: +SKIP
@@ -297,7 +298,7 @@ def coefficient_figure(
         second = "pose[0,2]" if model.layout.names[coefficient] == "pose[0,3]" else "pose[0,3]"
     second = _index("second", second, model.layout.names)
     if second == coefficient:
-        raise ValueRangeError(f"second: found {second}, which is the coefficient too; expected another")
+        raise ValueRangeError(f"second: found {second}, the same as coefficient; expected another one")
     for name, value, limit in (("error", error, ERROR_LIMIT), ("others", others, 1.0)):
         if not abs(value) <= limit:
             raise ValueRangeError(f"{name}: found {value}; expected at most {limit}")

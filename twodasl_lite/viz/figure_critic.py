@@ -1,7 +1,7 @@
-"""The self-critic's score over slices of coefficient space, through training time.
+"""The self-critic's score over slices of coefficient space, in the course of training.
 
-Scores are computed from a run's checkpoints, whose files the figure names with their hashes; the script
-(``static/critic_figure.js``) shows them. Used in the chapter on the self-critic.
+Scores are computed from a run's checkpoints; the figure names their files and hashes, and the script
+(``static/critic_figure.js``) shows the scores. Used in the chapter on the self-critic.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ _CHUNK = 4096
 
 
 class CriticFigure(InteractiveFigure):
-    """What :func:`critic_figure` returns.
+    """The figure that :func:`critic_figure` returns.
 
     Attributes:
-        snapshots: The networks at each checkpoint.
-        scores: ``(C, A, F, n, n)`` by checkpoint, slice and face; rows are the second coefficient, from low to high.
-        pairs: ``"real"``, ``"fake"``, ``"shuffled"`` to ``(C, N)`` scores.
+        snapshots: Networks at each checkpoint.
+        scores: Scores ``(C, A, F, n, n)`` by checkpoint, slice and face; rows run over the second coefficient, from low
+            to high.
+        pairs: ``"real"``, ``"fake"``, ``"shuffled"`` to scores ``(C, N)``.
     """
 
     kind = "critic_figure"
@@ -69,7 +70,7 @@ class CriticFigure(InteractiveFigure):
 
     @torch.no_grad()
     def _at(self, snapshot: Snapshot) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
-        """Scores of slices ``(A, F, n, n)`` and of pairs, and where the regressor is in each slice ``(A, F, 2)``."""
+        """Scores of slices ``(A, F, n, n)`` and of pairs, and the regressor's place in each slice ``(A, F, 2)``."""
         critic, white = snapshot.critic, snapshot.whitening
         real = white.whiten(self._labelled.coefficients.to(white.mean))
         points, seen = self._landmarks(self._labelled)
@@ -92,7 +93,7 @@ class CriticFigure(InteractiveFigure):
 
     @torch.no_grad()
     def slice(self, snapshot: Snapshot, number: int, face: int) -> torch.Tensor:
-        """The critic's scores ``(n, n)`` around one real pair, two of whose coefficients move."""
+        """The critic's scores ``(n, n)`` around one real pair while two of its coefficients vary."""
         white = snapshot.whitening
         points, seen = self._landmarks(self._labelled)
         n = self._grid
@@ -108,14 +109,14 @@ class CriticFigure(InteractiveFigure):
         return torch.cat(scores).reshape(n, n)
 
     def numbers(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Scores by the package, computed anew from the chosen checkpoint.
+        """Scores recomputed by the package from the chosen checkpoint.
 
         Args:
-            state: What the controls say; the present state by default.
+            state: State of the controls; the current one by default.
 
         Returns:
-            ``"scores"``: the slice, flat; ``"score"``: at the cursor; ``"real"``, ``"fake"``, ``"shuffled"``: mean
-            scores; ``"told"``: share of (real, fake) pairs of pairs in which the real one scores higher.
+            ``"scores"``: the slice, flat; ``"score"``: the score at the cursor; ``"real"``, ``"fake"``, ``"shuffled"``:
+            mean scores; ``"told"``: fraction of all (real, fake) combinations in which the real pair scores higher.
         """
         state = self.state if state is None else state
         snapshot = self.snapshots[state["checkpoint"]]
@@ -167,25 +168,25 @@ def critic_figure(
     reach: float = 3.0,
     grid: int = 33,
 ) -> CriticFigure:
-    """What the critic thinks of faces around the true one, from checkpoint to checkpoint of a run.
+    """The critic's scores of faces around the true one, from checkpoint to checkpoint of a run.
 
-    A reader moves through training time, chooses which two coefficients span the picture, moves a cursor over it, and
-    compares the scores of real pairs, of the regressor's own (fakes), and of real coefficients with another face's
-    landmarks (shuffled). Files and their SHA-256 stand below the figure.
+    The reader moves through training time, chooses which two coefficients span the picture, moves a cursor over it, and
+    compares the scores of real pairs, of the regressor's own pairs (fakes), and of real coefficients paired with
+    another face's landmarks (shuffled). The checkpoint files and their SHA-256 are listed below the figure.
 
     Args:
-        checkpoints: A run's folder, whose kept checkpoints are taken, or a list of folders of checkpoints.
-        labelled: Pictures with coefficients: real pairs; the first ``faces`` of them are shown.
-        unlabelled: Pictures whose fakes the regressor makes; a few hundred of each are enough.
-        model: The face model: names of the coefficients.
-        slices: Pairs of names of coefficients.
-        faces: How many faces to choose from.
-        reach: How far the slice goes from the true coefficients, in standard deviations.
-        grid: Points along each side; odd, so that the truth is one of them.
+        checkpoints: Folder of a run, whose kept checkpoints are used, or a list of checkpoint folders.
+        labelled: Pictures with coefficients, which form the real pairs; the first ``faces`` of them are shown.
+        unlabelled: Pictures from which the regressor makes the fakes; a few hundred of each kind are enough.
+        model: Face model, for the names of the coefficients.
+        slices: Pairs of coefficient names.
+        faces: Number of faces to choose from.
+        reach: Extent of a slice on either side of the true coefficients, in standard deviations.
+        grid: Number of points along each side; odd, so that the truth is one of them.
 
     Returns:
-        The figure, as the last line of a cell displays it; ``figure.numbers()`` are the package's numbers for what the
-        controls say.
+        The figure, displayed when it is the last line of a cell; ``figure.numbers()`` returns the package's numbers for
+        the current controls.
 
     Raises:
         ValueRangeError: If the run has no critic, there is no checkpoint, or an argument is out of range.
@@ -204,5 +205,5 @@ def critic_figure(
     snapshots = [read_snapshot(folder) for folder in find_checkpoints(checkpoints)]
     for snapshot in snapshots:
         if snapshot.critic is None:
-            raise ValueRangeError(f"checkpoints: found none of a critic in {snapshot.file}; expected a run with one")
+            raise ValueRangeError(f"checkpoints: found no critic in {snapshot.file}; expected a run with a critic")
     return CriticFigure(snapshots, labelled, unlabelled, model, [tuple(pair) for pair in slices], faces, reach, grid)

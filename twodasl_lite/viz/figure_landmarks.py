@@ -1,7 +1,7 @@
-"""2D landmark consistency: landmarks to drag, what the loss says, and the depth that it cannot see.
+"""2D landmark consistency: landmarks to drag, the loss and its gradient, and the depth that the loss cannot see.
 
-The script (``static/landmark_figure.js``) decodes the 68 landmarks from the model's own numbers and computes the loss
-and its gradient as :class:`~twodasl_lite.losses.LandmarkConsistency2D` does. Used in the chapter on 2D consistency.
+The script (``static/landmark_figure.js``) decodes the 68 landmarks from the unrounded model and computes the loss and
+its gradient as :class:`~twodasl_lite.losses.LandmarkConsistency2D` does. Used in the chapter on 2D consistency.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from twodasl_lite.viz.interactive import (
 from twodasl_lite.viz.palette import OKABE_ITO
 
 NOISE_LIMIT = 6.0
-"""Reach of the noise slider in pixels, per axis."""
+"""Maximum of the noise slider: standard deviation in pixels, per axis."""
 DELTA_LIMITS = (0.01, 0.3)
 DESCENT_STEPS = 200
 _SIDE_VIEW = -75.0  # degrees
@@ -44,7 +44,7 @@ def point_names() -> list[str]:
 
 
 class LandmarkFigure(InteractiveFigure):
-    """What :func:`landmark_consistency_figure` returns."""
+    """The figure that :func:`landmark_consistency_figure` returns."""
 
     kind = "landmark_figure"
     script_class = "LandmarkFigure"
@@ -93,7 +93,7 @@ class LandmarkFigure(InteractiveFigure):
         return decode_landmarks(self._whitening.unwhiten(whitened.to(mean)), self._model)
 
     def _step_size(self) -> float:
-        """A step of descent that cannot overshoot near the truth, from the Jacobian of the 18 points."""
+        """Step size of gradient descent that cannot overshoot near the truth, from the Jacobian of the 18 points."""
         truth = self._truth[0].to(self._whitening.mean)
         jacobian = torch.func.jacrev(lambda c: subset_18(self._decode(c[None])[0, :, :2]).flatten())(truth).double()
         size = (self._landmarks[:, :2].amax(0) - self._landmarks[:, :2].amin(0)).prod().sqrt()
@@ -101,20 +101,20 @@ class LandmarkFigure(InteractiveFigure):
         return float(0.7 / curvature)
 
     def observed(self, state: Mapping[str, Any] | None = None) -> torch.Tensor:
-        """The noisy landmarks ``(18, 2)`` in pixels for a state of the controls."""
+        """The noisy landmarks ``(18, 2)`` in pixels for the given state of the controls."""
         state = self.state if state is None else state
         drag = torch.tensor(state["drag"], dtype=torch.float64).reshape(NUM_SUBSET, 2)
         return subset_18(self._landmarks[:, :2]) + state["noise"] * self._noise + drag
 
     def numbers(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The loss and its gradient by the package.
+        """The loss and its gradient, computed by the package.
 
         Args:
-            state: What the controls say; the present state by default.
+            state: State of the controls; the current one by default.
 
         Returns:
             ``"loss"``; ``"gradient"``: 62 numbers; ``"points"``: 18 predicted points, flat; ``"off_2d"``: mean distance
-            of the visible points in pixels; ``"off_depth"``: root mean square error of the 68 depths, centred.
+            of the visible points in pixels; ``"off_depth"``: root mean square error of the 68 centred depths.
         """
         state = self.state if state is None else state
         predicted = torch.tensor([state["predicted"]]).to(self._whitening.mean).requires_grad_()
@@ -156,7 +156,7 @@ class LandmarkFigure(InteractiveFigure):
             middle = torch.tensor([CROP_SIZE / 2, CROP_SIZE / 2, float(vertices[:, 2].mean())])
             flip = torch.tensor([1.0, -1.0, 1.0])
 
-            def side(points_3d):  # pixels have y down, turning wants it up
+            def side(points_3d):  # y points down in pixels, but turn() expects it up
                 return torch.as_tensor(turn(((points_3d - middle) * flip).numpy(), yaw=_SIDE_VIEW)) * flip + middle
 
             shaded_mesh(right, side(vertices), self._model.triangles, frame="pixels")
@@ -183,30 +183,30 @@ def landmark_consistency_figure(
     delta: float = HUBER_DELTA,
     seed: int = 0,
 ) -> LandmarkFigure:
-    """Landmarks to drag and to make noisy; the 2D loss, where it pulls, and what it cannot see.
+    """Landmarks to drag and to make noisy, the 2D loss and its pull, and the depth that it cannot see.
 
-    A reader drags the 18 detected points (or moves the chosen one with the arrow keys), raises their noise, hides
+    The reader drags the 18 detected points (or moves the selected one with the arrow keys), raises their noise, hides
     some, switches to Huber's distance, lets gradient descent move the 62 numbers, and looks at the result from the
-    side, where the true landmarks show the depth that the loss never asked for.
+    side, where the true landmarks show the depth that the loss does not constrain.
 
     Args:
-        model: The face model.
-        whitening: Of its coefficients.
-        coefficients: ``(D,)`` or ``(1, D)`` whitened, the true face.
-        start: ``(D,)`` whitened, the prediction to begin with; by default the average of all faces.
-        image: ``(3, 120, 120)`` uint8, the picture that the face was seen in, as a background to choose.
-        noise: Standard deviation of the detector's noise in pixels at first; its pattern is fixed.
+        model: Face model.
+        whitening: Whitening of the model's coefficients.
+        coefficients: True face, ``(D,)`` or ``(1, D)`` whitened.
+        start: Initial prediction, ``(D,)`` whitened; the average face by default.
+        image: Picture of the face, ``(3, 120, 120)`` uint8, as an optional background.
+        noise: Initial standard deviation of the detector noise in pixels; its pattern is fixed.
         distance: ``"squared"`` or ``"huber"``.
-        delta: Where Huber's line begins, in face sizes.
-        seed: Of the noise's pattern.
+        delta: Distance at which Huber's loss becomes linear, in face sizes.
+        seed: Seed of the noise pattern.
 
     Returns:
-        The figure, as the last line of a cell displays it; ``figure.numbers()`` are the package's numbers for what the
-        controls say.
+        The figure, displayed when it is the last line of a cell; ``figure.numbers()`` returns the package's numbers for
+        the current controls.
 
     Raises:
-        ShapeError: If shapes do not fit.
-        ValueRangeError: If a number is out of range or a name unknown.
+        ShapeError: If a shape does not match.
+        ValueRangeError: If a number is out of range or a name is unknown.
 
     Example:
         >>> landmark_consistency_figure(model, whitening, truth[0], image=batch.images[0])  # doctest: +SKIP

@@ -1,7 +1,7 @@
-"""A training run: curves from its log, and what the network of each checkpoint sees in the same few faces.
+"""A training run: the curves of its log, and the predictions of each checkpoint on the same few faces.
 
-Curves are those of :mod:`twodasl_lite.viz.training_figures`; the script (``static/training_run_figure.js``) shows them
-with a cursor in time. Used from the chapter on the coefficient regressor on.
+The curves come from :mod:`twodasl_lite.viz.training_figures`; the script (``static/training_run_figure.js``) shows them
+with a cursor over training time. Used from the chapter on the coefficient regressor on.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _MOST_FACES = 8
 
 
 class TrainingFigure(InteractiveFigure):
-    """What :func:`training_figure` returns.
+    """The figure that :func:`training_figure` returns.
 
     Attributes:
-        snapshots: The networks at each checkpoint.
-        predictions: ``(C, F, 68, 3)`` landmarks at each checkpoint.
+        snapshots: Networks at each checkpoint.
+        predictions: Landmarks at each checkpoint, ``(C, F, 68, 3)``.
     """
 
     kind = "training_run_figure"
@@ -76,14 +76,14 @@ class TrainingFigure(InteractiveFigure):
         return decode_landmarks(coefficients, model).float()
 
     def numbers(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Errors of the shown predictions by the package.
+        """Errors of the displayed predictions, computed by the package.
 
         Args:
-            state: What the controls say; the present state by default.
+            state: State of the controls; the current one by default.
 
         Returns:
-            ``"step"``; ``"nme"``: error of each face's 68 landmarks in the plane in per cent, empty if the truth is not
-            known; ``"curves"``: name of a shown curve to its last value up to that step, without those that have none.
+            ``"step"``; ``"nme"``: 2D error of each face's 68 landmarks in per cent, empty without ground truth;
+            ``"curves"``: name of each displayed curve to its last value up to that step, if it has one.
         """
         state = self.state if state is None else state
         errors: list[float] = []
@@ -120,7 +120,7 @@ def _short(value: float) -> float | None:
 
 
 def _read_rows(run: Path) -> list[dict[str, Any]]:
-    """Rows of a run's log; an unfinished last line is left out."""
+    """Rows of a run's log without an incomplete last line."""
     path = run / "log.jsonl"
     if not path.is_file():
         raise FileFormatError(path, "no such file", "a run's log")
@@ -143,22 +143,22 @@ def training_figure(
     checkpoints: Checkpoints | None = None,
     smooth: int = 5,
 ) -> TrainingFigure:
-    """Curves of a run with a cursor in time, and the predictions of its checkpoints on fixed faces.
+    """Curves of a run with a cursor over training time, and the predictions of its checkpoints on fixed faces.
 
     Args:
-        run: The run's folder, with ``log.jsonl`` and checkpoints (set ``run.keep`` high enough to keep them all).
-        batch: One to eight faces to watch; with ``landmarks``, errors are shown.
-        model: The face model.
-        checkpoints: Folders of checkpoints, if not those of the run.
-        smooth: Over how many rows of the log losses are averaged.
+        run: Folder of the run, with ``log.jsonl`` and checkpoints (set ``run.keep`` high enough to keep them all).
+        batch: One to eight faces to watch; errors are shown if it has ``landmarks``.
+        model: Face model.
+        checkpoints: Checkpoint folders; those of the run by default.
+        smooth: Number of log rows in the moving average of the losses.
 
     Returns:
-        The figure, as the last line of a cell displays it; ``figure.numbers()`` are the package's numbers for what the
-        controls say.
+        The figure, displayed when it is the last line of a cell; ``figure.numbers()`` returns the package's numbers for
+        the current controls.
 
     Raises:
         FileFormatError: If the log or a checkpoint cannot be read.
-        ValueRangeError: If there is no checkpoint or the faces are too many.
+        ValueRangeError: If there is no checkpoint or there are too many faces.
 
     Example:
         >>> training_figure("runs/full", faces.take(slice(6)), model)  # doctest: +SKIP

@@ -1,7 +1,7 @@
 """Figures for print, in matplotlib: landmarks, shaded meshes, overlays, contact sheets.
 
-Points and vertices come in one of two frames: ``"model"`` (x right, y up, z towards the viewer) or ``"pixels"``
-(x right, y down, z towards the viewer; what :func:`twodasl_lite.decode.decode` returns). Colours are safe for
+Points and vertices are in one of two frames: ``"model"`` (x right, y up, z towards the viewer) or ``"pixels"``
+(x right, y down, z towards the viewer, as :func:`twodasl_lite.decode.decode` returns them). Colours are safe for
 colour-blind readers.
 Used from chapter 1 on.
 """
@@ -24,7 +24,7 @@ from twodasl_lite.viz.shading import KEY_LIGHT, check_mesh, render_mesh, visible
 Frame = Literal["model", "pixels"]
 
 _MARGIN = 0.04
-"""White space around a mesh, as a part of its size."""
+"""White space around a mesh, as a fraction of its size."""
 
 
 def _array(value) -> np.ndarray:
@@ -49,14 +49,15 @@ def draw_landmarks(
     label: str | None = None,
     zorder: float = 5,
 ) -> None:
-    """Draw the 68 landmarks as dots, joined to polylines by part of the face.
+    """Draw the 68 landmarks as dots, joined by one polyline per part of the face.
 
     Args:
         ax: The matplotlib axes.
-        points: ``(68, 2)`` or ``(68, 3)`` in the frame of the axes; a depth is not used.
-        visible: ``(68,)`` booleans; hidden landmarks are hollow and their lines faint. All visible by default.
-        colour: One colour for all; by default each part of the face has its own.
-        lines: Whether to join them.
+        points: Landmarks, ``(68, 2)`` or ``(68, 3)``, in the frame of the axes; depth is ignored.
+        visible: Visibility, ``(68,)`` booleans; hidden landmarks are hollow and their lines faint. All visible by
+            default.
+        colour: One colour for all landmarks; by default each part of the face has its own.
+        lines: Whether to draw the polylines.
         numbers: Whether to write each landmark's index beside it.
         size: Diameter of a dot in points.
         label: Entry in the legend of the axes.
@@ -78,7 +79,7 @@ def draw_landmarks(
             for a, b in EDGES:
                 if a in inside and b in inside:
                     strong = shown[a] and shown[b]
-                    # A white line below the coloured one keeps it legible on any photo.
+                    # A white line under the coloured one keeps it visible on any photo.
                     ax.plot(
                         *points[[a, b], :2].T,
                         color="white",
@@ -152,9 +153,9 @@ def colour_by(values, vmin: float = 0.0, vmax: float | None = None, cmap: str = 
     """Vertex colours from one number per vertex, for instance an error in mm.
 
     Args:
-        values: ``(V,)``.
+        values: One number per vertex, ``(V,)``.
         vmin: Value of the darkest colour.
-        vmax: Value of the brightest; the largest value by default.
+        vmax: Value of the brightest colour; the largest value by default.
         cmap: A matplotlib colour map.
 
     Returns:
@@ -185,18 +186,18 @@ def shaded_mesh(
 ):
     """Draw a mesh as seen along its z axis, with smooth shading and without seams.
 
-    An empty axes gets limits and an equal aspect, and loses its ticks; one that shows a picture keeps its limits.
+    Empty axes get limits and an equal aspect ratio, and lose their ticks; axes that show a picture keep their limits.
 
     Args:
         ax: The matplotlib axes.
-        vertices: ``(V, 3)`` array or tensor.
-        triangles: ``(T, 3)``, counter-clockwise seen from outside in the model frame.
-        colours: ``(V, 3)`` sRGB in [0, 1] (see also :func:`colour_by`); clay if omitted.
+        vertices: Vertices, ``(V, 3)`` array or tensor.
+        triangles: Triangles, ``(T, 3)``, counter-clockwise seen from outside in the model frame.
+        colours: Vertex colours, ``(V, 3)`` sRGB in [0, 1] (see also :func:`colour_by`); clay if omitted.
         frame: ``"model"`` (y up) or ``"pixels"`` (y down).
         alpha: Opacity of the whole mesh.
-        lit: Whether to shade; set to False for colours that mean something exactly.
+        lit: Whether to shade; set it to False for colours that encode values.
         light: Direction to the main lamp, y up.
-        pixels: Length of the longer side of the picture that is made.
+        pixels: Length of the longer side of the rendered picture.
         zorder: Drawing order.
 
     Returns:
@@ -204,7 +205,7 @@ def shaded_mesh(
 
     Raises:
         ShapeError: If an array has the wrong shape.
-        ValueRangeError: If a value is not finite or an index out of range.
+        ValueRangeError: If a value is not finite or an index is out of range.
     """
     _check_frame(frame)
     points, faces = check_mesh(vertices, triangles)
@@ -250,16 +251,16 @@ def overlay(ax, photo, vertices, triangles, alpha: float = 0.6, *, colours=None,
 
     Args:
         ax: The matplotlib axes.
-        photo: ``(H, W, 3)`` or ``(H, W)``, 8-bit or floats in [0, 1].
-        vertices: ``(V, 3)`` in the photo's pixels: 0-based, y down, z towards the viewer.
-        triangles: ``(T, 3)``.
+        photo: Photo, ``(H, W, 3)`` or ``(H, W)``, 8-bit or floats in [0, 1].
+        vertices: Vertices, ``(V, 3)`` in pixels of the photo: 0-based, y down, z towards the viewer.
+        triangles: Triangles, ``(T, 3)``.
         alpha: Opacity of the mesh.
-        colours: ``(V, 3)`` sRGB; clay by default.
-        landmarks: ``(68, 2 or 3)`` in pixels to draw on top.
-        visible: ``(68,)`` which of them are visible.
+        colours: Vertex colours, ``(V, 3)`` sRGB; clay by default.
+        landmarks: Landmarks to draw on top, ``(68, 2 or 3)`` in pixels.
+        visible: Visibility of the landmarks, ``(68,)``.
 
     Returns:
-        The mesh's ``AxesImage``.
+        The ``AxesImage`` of the mesh.
     """
     photo = _array(photo)
     if photo.ndim not in (2, 3) or (photo.ndim == 3 and photo.shape[2] not in (3, 4)):
@@ -274,7 +275,7 @@ def overlay(ax, photo, vertices, triangles, alpha: float = 0.6, *, colours=None,
 
 # ------------------------------------------------------------------------------------------------------ contact sheets
 def turn(vertices: np.ndarray, yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0) -> np.ndarray:
-    """Rotate vertices ``(V, 3)`` of the model frame; angles in degrees."""
+    """Rotate vertices ``(V, 3)`` in the model frame; angles in degrees."""
     angles = torch.deg2rad(torch.tensor([pitch, yaw, roll], dtype=torch.float64))
     return _array(vertices).astype(np.float64) @ euler_to_matrix(angles).numpy().T
 
@@ -294,21 +295,21 @@ def contact_sheet(
     cell: float = 1.5,
     pixels: int = 240,
 ):
-    """Many faces, each from several sides.
+    """Many faces, each seen from several sides.
 
     Args:
-        model: The face model.
+        model: Face model.
         num: Number of random neutral identities, if neither ``shape`` nor ``expression`` is given.
-        yaws: Angles of view in degrees; positive turns the nose to the left of the picture.
-        shape: ``(N, Ks)`` shape coefficients of the faces to show, raw.
-        expression: ``(N, Ke)`` their expressions, raw.
-        labels: A word per face.
-        coloured: Use the model's colours (random ones for random faces), if it has any.
-        landmarks: Draw the 68 landmarks.
+        yaws: Yaw angles of the views in degrees; positive turns the nose to the left of the picture.
+        shape: Raw shape coefficients of the faces to show, ``(N, Ks)``.
+        expression: Raw expression coefficients of the faces to show, ``(N, Ke)``.
+        labels: One label per face.
+        coloured: Whether to use the model's colours (random ones for random faces), if it has any.
+        landmarks: Whether to draw the 68 landmarks.
         seed: Seed of the random faces.
         clip: Random coefficients are clipped to this many standard deviations.
         cell: Side of a cell in inches.
-        pixels: Resolution of a face.
+        pixels: Resolution of a face in pixels.
 
     Returns:
         The matplotlib figure: one column per face, one row per view.
@@ -342,7 +343,7 @@ def contact_sheet(
             shaded_mesh(ax, turned, triangles, paint[column], pixels=pixels)
             if landmarks:
                 draw_landmarks(ax, turned[marks], visible=visible_vertices(turned, triangles, marks), size=2)
-            # The same scale everywhere, so that faces can be compared.
+            # All faces share one scale, so that they can be compared.
             ax.set_xlim(-half[0], half[0])
             ax.set_ylim(-half[1], half[1])
             if labels is not None and row == 0:

@@ -1,8 +1,9 @@
-"""Figures that compute in the browser: the same script in a page without a kernel and in a running notebook.
+"""Figures that compute in the browser, with the same script in a page without a kernel and in a running notebook.
 
-A figure carries numbers (arrays, and perhaps a packed face model), a state (what its controls say), a script that
-draws, and a still picture for print. In a page the script finds all of it in the figure's HTML. In a running notebook
-the figure is an anywidget whose ``state`` follows the controls both ways, so that Python sees what a reader set.
+A figure consists of data (arrays, and possibly a packed face model), a state (the values of its controls), a script
+that draws, and a still picture for print. In a page the script finds all of it in the figure's HTML. In a running
+notebook the figure is an anywidget whose ``state`` and controls follow each other, so that Python sees what the reader
+has set.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from twodasl_lite.viz.packing import PackedModel, pack_model
 
 STATIC = Path(__file__).parent / "static"
 STATIC_VARIABLE = "TWODASL_FIGURES"
-"""Environment variable; ``static`` makes figures for pages alone."""
+"""Environment variable; the value ``static`` makes figures for static pages only."""
 
 SURFACE_ERROR = 4.0
 """Bound in mm on a drawn vertex with every coefficient at its limit; a tenth of a millimetre for ordinary faces. The
@@ -41,13 +42,13 @@ _KINDS = {"float64": "f8", "float32": "f4", "int32": "i4", "int16": "i2", "uint8
 
 @cache
 def script(name: str, class_name: str) -> str:
-    """The whole script of a figure: the face, the kit, the figure's own class."""
+    """The complete script of a figure: ``face.js``, the figure kit and the figure's own class."""
     parts = [(STATIC / f"{part}.js").read_text(encoding="utf-8") for part in ("face", "figure_kit", name)]
     return "\n".join([*parts, f"mountFigures({class_name});"])
 
 
 def pack_arrays(arrays: Mapping[str, np.ndarray | torch.Tensor]) -> tuple[list[dict[str, Any]], bytes]:
-    """Arrays one after another: what is where, and the zlib stream of their little-endian bytes."""
+    """Arrays packed one after another: a table of contents, and the zlib stream of their little-endian bytes."""
     listed, parts = [], []
     for name, values in arrays.items():
         values = np.ascontiguousarray(values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values)
@@ -61,18 +62,18 @@ def pack_arrays(arrays: Mapping[str, np.ndarray | torch.Tensor]) -> tuple[list[d
 
 @lru_cache(maxsize=2)
 def surface(model: MorphableModel) -> PackedModel:
-    """The model's skin with all its components, coarse enough for a page that shows other things too."""
+    """The model's skin with all components, quantised coarsely enough for a page that holds other data as well."""
     return pack_model(model, None, None, max_error=SURFACE_ERROR)
 
 
 def landmark_basis(model: MorphableModel) -> np.ndarray:
-    """``(68, 3, 1 + K)`` float64: mean and components of the landmarks."""
+    """Mean and components of the landmarks, ``(68, 3, 1 + K)`` float64."""
     basis = torch.cat([model.mean[..., None], model.basis], dim=-1)[model.landmarks]
     return basis.detach().double().cpu().numpy()
 
 
 def model_header(model: MorphableModel, whitening: Whitening) -> dict[str, Any]:
-    """What every script needs to know of coefficients."""
+    """The facts about the coefficients that every script needs."""
     return {
         "names": list(model.layout.names),
         "numShape": model.num_shape,
@@ -87,7 +88,7 @@ def check_whitened(name: str, whitened: torch.Tensor, size: int) -> torch.Tensor
     """``(F, size)`` float64 on the CPU, from ``(F, size)`` or ``(size,)``.
 
     Raises:
-        ShapeError: If the shape is another.
+        ShapeError: If the shape does not match.
     """
     if isinstance(whitened, torch.Tensor) and whitened.ndim == 1:
         whitened = whitened[None]
@@ -98,7 +99,7 @@ def check_whitened(name: str, whitened: torch.Tensor, size: int) -> torch.Tensor
 
 
 def picture_data(picture: torch.Tensor) -> str:
-    """A picture ``(3, H, W)`` uint8 as a data address."""
+    """A picture ``(3, H, W)`` uint8 as a data URL."""
     pil = require("PIL.Image", "book", "interactive figures")
     buffer = io.BytesIO()
     pil.fromarray(picture.permute(1, 2, 0).cpu().numpy()).save(buffer, "WEBP", quality=80, method=4)
@@ -132,9 +133,9 @@ class InteractiveFigure:
     Made by the functions of this package (``coefficient_figure`` and its siblings), not directly.
 
     Attributes:
-        html: The self-contained piece of HTML for pages.
-        png: The still picture.
-        header: What the script is told besides arrays; ready for JSON.
+        html: Self-contained HTML fragment for pages.
+        png: Still picture.
+        header: Everything the script receives besides the arrays, ready for JSON.
     """
 
     kind = ""  # name of the script in static/
@@ -157,14 +158,14 @@ class InteractiveFigure:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What the controls say: live in a running notebook, else what they began with."""
+        """State of the controls: the live one in a running notebook, the initial one elsewhere."""
         return dict(self._widget.state) if self._widget is not None else dict(self._state)
 
     def set(self, **changes: Any) -> None:
         """Move controls of the live figure.
 
         Raises:
-            ValueRangeError: If the figure has no such control.
+            ValueRangeError: If the figure lacks one of these controls.
         """
         unknown = sorted(changes.keys() - self._state.keys())
         if unknown:
@@ -176,16 +177,16 @@ class InteractiveFigure:
             self.html = self._page()
 
     def numbers(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The package's own numbers for a state, by default the present one: what the figure draws.
+        """The numbers that the figure draws, computed by the package.
 
         Args:
-            state: What the controls say.
+            state: State of the controls; the current one by default.
         """
         raise NotImplementedError
 
     @property
     def widget(self) -> Any:
-        """The live figure, an anywidget; made when first asked for."""
+        """The live figure, an anywidget created on first access."""
         if self._widget is None:
             anywidget = require("anywidget", "book", "live figures")
             traitlets = require("traitlets", "book", "live figures")
@@ -223,7 +224,7 @@ class InteractiveFigure:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a whole page that can be opened, sent or put on a server by itself."""
+        """Write a complete page that can be opened, sent or hosted on its own."""
         page = (
             f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
             f"<title>{html.escape(self.header['title'])}</title>\n"
@@ -247,5 +248,5 @@ class InteractiveFigure:
 
 
 def floats(values: torch.Tensor | np.ndarray | Sequence[float]) -> list[float]:
-    """Numbers for JSON."""
+    """Numbers as a flat list of Python floats, for JSON."""
     return [float(x) for x in torch.as_tensor(values).flatten()]

@@ -1,6 +1,6 @@
 """The light studio: a face to turn and to light, drawn in the browser by a z-buffer, without a kernel or graphics card.
 
-The script (``static/light_studio.js``) follows the rules of :mod:`twodasl_lite.render.rasterizer` and gives the same
+The script (``static/light_studio.js``) follows the rules of :mod:`twodasl_lite.render.rasterizer` and draws the same
 picture, pixel for pixel. Explained in the chapter "From mesh to picture".
 """
 
@@ -25,9 +25,9 @@ from twodasl_lite.render import Lamps, coordinate_code, render
 
 SCRIPT = Path(__file__).parent / "static" / "light_studio.js"
 STEP = 0.01
-"""Positions are rounded to this many units of the model (mm), before they are sent to the browser."""
+"""Rounding step of the positions sent to the browser, in the model's unit (mm)."""
 FILL = 0.92
-"""Part of the picture that the face may fill, however it turns; the script has the same number."""
+"""Largest fraction of the picture that the face fills in any orientation; the script uses the same number."""
 SHOW = ("picture", "light", "normals", "depth", "pncc", "triangles")
 SOURCES = ("lamp", "harmonics")
 SIZES = (30, 60, 120, 240)
@@ -37,14 +37,14 @@ _MAX_VERTICES = 2**16
 
 @dataclass(frozen=True)
 class StudioState:
-    """What the controls say."""
+    """State of the controls."""
 
     show: str = "picture"  # one of SHOW
     yaw: float = -30.0  # degrees
     pitch: float = 0.0  # degrees
-    azimuth: float = 55.0  # of the lamp, degrees to the viewer's right
-    elevation: float = 30.0  # of the lamp, degrees upwards
-    ambient: float = 0.15  # light from everywhere; the lamp has 1
+    azimuth: float = 55.0  # direction of the lamp, degrees to the viewer's right
+    elevation: float = 30.0  # direction of the lamp, degrees upwards
+    ambient: float = 0.15  # strength of the light from all directions; the lamp's is 1
     source: str = "lamp"  # one of SOURCES
     size: int = 120  # side of the picture in pixels, one of SIZES
     smooth: bool = False  # nine samples per pixel
@@ -81,12 +81,12 @@ def place(points: torch.Tensor, state: StudioState, size: int) -> torch.Tensor:
     """Vertices in pixels as the studio places them.
 
     Args:
-        points: ``(V, 3)`` centred, model frame.
-        state: Gives the angles.
+        points: Centred vertices in the model frame, ``(V, 3)``.
+        state: State of the controls, for the angles.
         size: Side of the picture in pixels.
 
     Returns:
-        ``(V, 3)`` float64.
+        Vertices, ``(V, 3)`` float64.
     """
     points = points.double()
     rotation = euler_to_matrix(torch.deg2rad(torch.tensor([state.pitch, state.yaw, 0.0], dtype=torch.float64)))
@@ -100,15 +100,15 @@ class LightStudio:
 
     Args:
         model: The face model; it must have an albedo.
-        shape: ``(Ks,)`` raw shape coefficients; the mean face by default.
-        expression: ``(Ke,)`` likewise.
-        albedo: ``(Ka,)`` likewise.
-        **state: Where the controls begin: the fields of :class:`StudioState`.
+        shape: Raw shape coefficients, ``(Ks,)``; the mean face by default.
+        expression: Raw expression coefficients, ``(Ke,)``; the neutral face by default.
+        albedo: Raw albedo coefficients, ``(Ka,)``; the mean colours by default.
+        **state: Initial state of the controls: the fields of :class:`StudioState`.
 
     Attributes:
-        points: ``(V, 3)`` float64, the vertices that the browser has: centred, rounded to :data:`STEP`.
-        colours: ``(V, 3)`` uint8 likewise.
-        html: The figure; a notebook displays it.
+        points: Vertices as sent to the browser, ``(V, 3)`` float64: centred, rounded to :data:`STEP`.
+        colours: Vertex colours as sent to the browser, ``(V, 3)`` uint8.
+        html: The figure as HTML; a notebook displays it.
 
     Raises:
         ValueRangeError: If the model has no albedo or too many vertices, or a control is out of range.

@@ -1,10 +1,10 @@
-"""A morphable model small enough for a web page, with a guaranteed precision.
+"""A morphable model small enough for a web page, with guaranteed precision.
 
-A page can carry a few megabytes. The first components of a model are therefore written as 16-bit integers, in steps
-that are as coarse as the wanted precision allows: if every slider stands at its limit and every rounding error adds up,
-a vertex is still no further than ``max_error`` mm from where the package puts it. Coarse steps leave small numbers;
-stored as differences from vertex to vertex and with high and low bytes apart, they compress well. The browser unpacks
-this with its own ``DecompressionStream``. Explained in chapter 1.
+A page can hold a few megabytes. The first components of a model are therefore stored as 16-bit integers, with steps as
+coarse as the requested precision allows: even if every slider is at its limit and all rounding errors add up, a vertex
+is at most ``max_error`` mm from where the package puts it. Coarse steps give small numbers; stored as differences from
+vertex to vertex, with high and low bytes separated, they compress well. The browser unpacks them with its own
+``DecompressionStream``. Explained in chapter 1.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from twodasl_lite.morphable import MorphableModel
 from twodasl_lite.viz.palette import CLAY, landmark_colour
 
 SIGMA_LIMIT = 3.0
-"""Reach of a slider in standard deviations."""
+"""Range of a slider on either side of zero, in standard deviations."""
 
 DEFAULT_MAX_ERROR = 0.05
-"""Precision in mm: a twentieth of what the best face scanners resolve."""
+"""Precision in mm, a twentieth of what the best face scanners resolve."""
 
 CROP_MARGIN = 1.58
-"""Side of a crop over the mean of the width and height of the landmarks' box, as 3DDFA crops faces."""
+"""Side of a crop divided by the mean of the width and height of the landmarks' box, as in 3DDFA's crops."""
 
 ALBEDO_STEP = 1 / 510
 """Quantisation step of colour components: half a level of an 8-bit picture."""
@@ -42,19 +42,20 @@ _ZLIB_LEVEL = 7  # level 9 saves another 2 % and takes four times as long
 
 @dataclass(frozen=True)
 class PackedModel:
-    """A quantised model: what travels to the browser.
+    """A quantised model, as sent to the browser.
 
     Attributes:
-        header: Everything that is small, ready for JSON: names, ranges, steps, landmarks.
-        data: The zlib stream of all arrays.
+        header: Small items, ready for JSON: names, ranges, steps, landmarks.
+        data: zlib stream of all arrays.
         max_error: Bound in mm on the distance along one axis between a packed and an original vertex, for every
             setting of the sliders.
-        vertex_indices: Which vertices of the model were packed, ``(V,)``.
-        mean: ``(V, 3)`` integers; times ``header["meanStep"]``, plus ``header["offset"]``, the mean face in mm.
-        basis: ``(Ks + Ke, V, 3)`` integers; times ``header["steps"]``, displacements in mm per standard deviation.
-        triangles: ``(T, 3)`` indices into the packed vertices.
-        colours: ``(V, 3)`` 8-bit average colours, or ``None``.
-        albedo: ``(Ka, V, 3)`` integers; times :data:`ALBEDO_STEP`, colour changes per standard deviation, or ``None``.
+        vertex_indices: Indices in the model of the packed vertices, ``(V,)``.
+        mean: Mean face, ``(V, 3)`` integers; ``mean * header["meanStep"] + header["offset"]`` is in mm.
+        basis: Components, ``(Ks + Ke, V, 3)`` integers; ``header["steps"]`` scales them to mm per standard deviation.
+        triangles: Indices into the packed vertices, ``(T, 3)``.
+        colours: Average colours, ``(V, 3)`` 8-bit, or ``None``.
+        albedo: Colour components, ``(Ka, V, 3)`` integers, or ``None``; times :data:`ALBEDO_STEP` they are colour
+            changes per standard deviation.
     """
 
     header: dict
@@ -69,7 +70,7 @@ class PackedModel:
 
     @property
     def base64_size(self) -> int:
-        """Bytes that the arrays take in a page."""
+        """Size of the arrays in a page, in bytes."""
         return 4 * ((len(self.data) + 2) // 3)
 
     def to_base64(self) -> str:
@@ -80,11 +81,11 @@ class PackedModel:
         """The vertices that the browser computes, in mm.
 
         Args:
-            shape: Up to ``Ks`` coefficients in standard deviations; missing ones are zero.
-            expression: Likewise up to ``Ke``.
+            shape: Up to ``Ks`` shape coefficients in standard deviations; missing ones are zero.
+            expression: Up to ``Ke`` expression coefficients in standard deviations; missing ones are zero.
 
         Returns:
-            ``(V, 3)``.
+            Vertices ``(V, 3)``.
         """
         num_shape, num_expression = self.header["numShape"], self.header["numExpression"]
         weights = np.zeros(num_shape + num_expression)
@@ -97,10 +98,10 @@ class PackedModel:
         """The skin colours that the browser computes.
 
         Args:
-            albedo: Up to ``Ka`` coefficients in standard deviations.
+            albedo: Up to ``Ka`` colour coefficients in standard deviations.
 
         Returns:
-            ``(V, 3)`` sRGB in [0, 1]; clay if the model has no colours.
+            Colours ``(V, 3)``, sRGB in [0, 1]; clay if the model has no colours.
         """
         if self.colours is None:
             return np.broadcast_to(np.asarray(CLAY), self.mean.shape)
@@ -111,13 +112,13 @@ class PackedModel:
 
 
 def checksum(vertices: np.ndarray) -> float:
-    """One number for a set of drawn vertices; the browser reports the same.
+    """One number for a set of drawn vertices; the browser reports the same one.
 
-    It is the mean over all vertices of ``(1 + i/V) (x + 2 y + 3 z)`` with i the vertex's number, in mm, after the
-    rotation by the pose: it changes with every slider, and by at most 12 times the largest coordinate error.
+    It is the mean over all vertices of ``(1 + i/V) (x + 2 y + 3 z)`` in mm, after the rotation by the pose, where i is
+    the vertex index. Every slider changes it, and a coordinate error changes it by at most 12 times as much.
 
     Args:
-        vertices: ``(V, 3)``, rotated.
+        vertices: Rotated vertices, ``(V, 3)``.
     """
     points = np.asarray(vertices, dtype=np.float64)
     weights = 1 + np.arange(len(points)) / len(points)
@@ -131,18 +132,18 @@ def _planes(integers: np.ndarray, width: int) -> bytes:
 
 
 def _differences(integers: np.ndarray) -> np.ndarray:
-    """Differences along the last axis, the first kept; modulo 65536, so that the sum restores them exactly."""
+    """Differences along the last axis, with the first value kept; modulo 65536, so that sums restore them exactly."""
     wide = integers.astype(np.int64)
     return np.diff(wide, axis=-1, prepend=0) & 0xFFFF
 
 
 def _component_steps(largest: np.ndarray, reach: np.ndarray, budget: float) -> np.ndarray:
-    """Quantisation steps whose rounding errors add up to the budget: one for all, but no finer than 16 bits allow.
+    """Quantisation steps whose rounding errors add up to the budget: equal, unless 16 bits force a coarser one.
 
     Args:
-        largest: ``(K,)`` largest displacement of each component.
-        reach: ``(K,)`` largest coefficient of each.
-        budget: The largest admissible ``sum(reach * steps)``, twice the precision.
+        largest: Largest displacement of each component, ``(K,)``.
+        reach: Largest coefficient of each component, ``(K,)``.
+        budget: Largest admissible ``sum(reach * steps)``, twice the precision.
 
     Raises:
         ValueRangeError: If 16 bits are too few.
@@ -165,7 +166,7 @@ def _component_steps(largest: np.ndarray, reach: np.ndarray, budget: float) -> n
 
 
 def _select(model: MorphableModel, region: str | Sequence[str] | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vertex indices, triangles and landmarks of one or more regions, the last two in their own numbering."""
+    """Vertex indices of one or more regions, and their triangles and landmarks in the new numbering."""
     triangles = model.triangles.cpu().numpy()
     landmarks = model.landmarks.cpu().numpy()
     if region is None:
@@ -188,7 +189,7 @@ def _select(model: MorphableModel, region: str | Sequence[str] | None) -> tuple[
 
 
 def landmark_groups() -> list[dict]:
-    """The markup's polylines with their colours, for drawing."""
+    """Polylines of the landmark markup with their colours, for drawing."""
     from twodasl_lite.landmarks import EDGES, GROUPS
 
     groups = []
@@ -207,11 +208,11 @@ def landmark_groups() -> list[dict]:
 
 
 def _crop_camera(landmarks: np.ndarray) -> dict:
-    """Scale and centre with which the mean face fills a crop the way 3DDFA's crops are filled."""
+    """Scale and centre with which the mean face fills a crop as faces fill 3DDFA's crops."""
     low, high = landmarks.min(axis=0), landmarks.max(axis=0)
     side = CROP_MARGIN * float(high[0] - low[0] + high[1] - low[1]) / 2
     centre = (low + high) / 2
-    centre[2] = landmarks[:, 2].mean()  # depth cannot be seen: by convention the mean landmark lies at depth zero
+    centre[2] = landmarks[:, 2].mean()  # depth cannot be observed: by convention the mean landmark has depth zero
     return {"size": CROP_SIZE, "scale": CROP_SIZE / side, "centre": [float(c) for c in centre]}
 
 
@@ -228,20 +229,21 @@ def pack_model(
     """Quantise the first components of a model.
 
     Args:
-        model: The face model.
-        num_shape: How many shape components; all if ``None``, and never more than there are.
-        num_expression: How many expression components; all if ``None``.
-        region: Keep only this region of the face, or these; every landmark must lie in one.
+        model: Face model.
+        num_shape: Number of shape components, at most those of the model; all if ``None``.
+        num_expression: Number of expression components; all if ``None``.
+        region: Region or regions of the face to keep; they must contain every landmark.
         max_error: Bound on the error of a coordinate, in the model's unit (mm).
-        colours: ``(V, 3)`` sRGB of all the model's vertices; by default the model's average albedo, if it has one.
+        colours: Colours of all vertices of the model, ``(V, 3)`` sRGB; its average albedo, if any, by default.
         layout: Sizes of the coefficient vector that the explorer copies: by default 40 shape and 10 expression
-            coefficients as in the paper, less if the model has less, more if there are more sliders.
+            coefficients as in the paper, fewer if the model has fewer, more if there are more sliders.
 
     Returns:
         The packed model.
 
     Raises:
-        ValueRangeError: If a number or the region is impossible, or the model too large for this precision.
+        ValueRangeError: If a number is out of range, a region is unknown or too small, or the model is too large for
+            this precision.
     """
     if not max_error >= _MIN_PRECISION:
         raise ValueRangeError(f"max_error: found {max_error}; expected at least {_MIN_PRECISION} mm")
@@ -259,7 +261,7 @@ def pack_model(
     shape_std = model.shape_std.double().cpu().numpy()
     expression_std = model.expression_std.double().cpu().numpy()
     blendshapes = model.expression_kind == "blendshapes"
-    if blendshapes:  # their coefficients are activations from 0 to 1, whatever the deviation over people is
+    if blendshapes:  # their coefficients are activations from 0 to 1, whatever their standard deviation over people
         expression_std = np.ones_like(expression_std)
     basis = np.concatenate(
         [
@@ -271,7 +273,8 @@ def pack_model(
     expression_range = [0.0, 1.0] if blendshapes else [-SIGMA_LIMIT, SIGMA_LIMIT]
     reach = np.concatenate([np.full(ks, SIGMA_LIMIT), np.full(ke, max(np.abs(expression_range)))])
 
-    # Rounding moves a coordinate by at most half a step, in the mean and in each component times its coefficient.
+    # Rounding moves a coordinate by at most half a step of the mean, and half a step of each component times its
+    # coefficient.
     mean = model.mean.double().cpu().numpy()[kept]
     offset = (mean.min(axis=0) + mean.max(axis=0)) / 2
     mean_step = float(np.abs(mean - offset).max(initial=0)) / _INT16_MAX or 1.0  # as fine as 16 bits allow

@@ -1,7 +1,7 @@
-"""Colours of every figure in one place, all of them safe for colour-blind readers.
+"""Colours of all figures, all of them safe for colour-blind readers.
 
 The categorical colours are those of Okabe and Ito (2008), *Color Universal Design*; the sequential ones are nine
-stops of viridis, whose lightness grows evenly, so that it also survives a black-and-white print.
+stops of viridis, whose lightness increases evenly, so that it survives black-and-white print too.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ VIRIDIS: tuple[str, ...] = (
 )
 
 INK, MUTED = "#1D2126", "#5B636C"
-"""Text of figures, and text that stays in the background; both have a contrast of at least 4.5 on white."""
+"""Colours of text in figures and of muted text; both have a contrast of at least 4.5 on white."""
 
 HOUSE_STYLE: dict[str, object] = {
     "axes.edgecolor": MUTED,
@@ -56,7 +56,7 @@ HOUSE_STYLE: dict[str, object] = {
 """Sizes and colours of every matplotlib figure of the book: ``plt.rcParams.update(HOUSE_STYLE)``."""
 
 CLAY = (0.80, 0.77, 0.73)
-"""sRGB of an unpainted face."""
+"""sRGB colour of an unpainted face."""
 
 _LANDMARK_COLOURS = {
     "jaw": OKABE_ITO["sky"],
@@ -69,16 +69,16 @@ _LANDMARK_COLOURS = {
 
 
 def landmark_colour(group: str) -> str:
-    """Colour of a landmark group, chosen by the part of the face that its name mentions.
+    """Colour of a landmark group, chosen by the part of the face in its name.
 
     Args:
         group: Name of the group, for instance ``"left_eye"`` or ``"jaw"``.
 
     Returns:
-        ``"#RRGGBB"``; purple for a part it does not know.
+        ``"#RRGGBB"``; purple for an unknown part.
     """
     lowered = group.lower()
-    for part in ("brow", "eye", "nose", "mouth", "lip", "jaw"):  # "eyebrow" is a brow before it is an eye
+    for part in ("brow", "eye", "nose", "mouth", "lip", "jaw"):  # "eyebrow" contains both "eye" and "brow": brow wins
         if part in lowered:
             return _LANDMARK_COLOURS[part]
     return OKABE_ITO["purple"]
@@ -88,7 +88,7 @@ def hex_to_rgb(colour: str) -> tuple[float, float, float]:
     """``"#RRGGBB"`` as three floats in [0, 1].
 
     Raises:
-        ValueRangeError: If it is not written so.
+        ValueRangeError: If the colour does not have this form.
     """
     digits = colour.removeprefix("#")
     try:
@@ -103,14 +103,14 @@ def contrast(first: str, second: str) -> float:
     """Contrast of two colours as the Web Content Accessibility Guidelines 2.2 define it.
 
     Args:
-        first: ``"#RRGGBB"``.
-        second: ``"#RRGGBB"``.
+        first: One colour, ``"#RRGGBB"``.
+        second: The other colour, ``"#RRGGBB"``.
 
     Returns:
-        From 1 (equal) to 21 (black on white). Text needs 4.5.
+        The contrast, from 1 (equal) to 21 (black on white). Text needs 4.5.
 
     Raises:
-        ValueRangeError: If a colour is not written so.
+        ValueRangeError: If a colour does not have this form.
     """
 
     def luminance(colour: str) -> float:

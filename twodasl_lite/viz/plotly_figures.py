@@ -1,6 +1,6 @@
-"""Interactive figures that need no kernel, in plotly: meshes to turn, sliders with precomputed frames, curves.
+"""Interactive plotly figures that need no kernel: meshes to turn, sliders with precomputed frames, curves.
 
-Coordinates are rounded to 0.01 mm and written once per frame, so that a page stays small. Colours are safe for
+Coordinates are rounded to 0.01 mm and written once per frame, which keeps the page small. Colours are safe for
 colour-blind readers. Used from chapter 1 on.
 """
 
@@ -44,7 +44,7 @@ def _coordinates(points: np.ndarray) -> dict[str, list[float]]:
 
 
 def colourscale() -> list[list]:
-    """Viridis as plotly wants it."""
+    """Viridis as a plotly colour scale."""
     return [[k / (len(VIRIDIS) - 1), colour] for k, colour in enumerate(VIRIDIS)]
 
 
@@ -57,7 +57,7 @@ def _scene(bounds: tuple[np.ndarray, np.ndarray] | None = None, yaw: float = 0.0
         "camera": {
             "eye": dict(zip("xyz", eye.round(4).tolist(), strict=True)),
             "up": {"x": 0, "y": 1, "z": 0},
-            "projection": {"type": "perspective"},  # plotly lights nothing in its orthographic projection
+            "projection": {"type": "perspective"},  # plotly does not light meshes in its orthographic projection
         },
         "dragmode": "orbit",
         **{f"{axis}axis": dict(_HIDDEN_AXIS) for axis in "xyz"},
@@ -133,24 +133,24 @@ def mesh_figure(
     """A mesh to turn with the mouse.
 
     Args:
-        vertices: ``(V, 3)`` in the model frame.
-        triangles: ``(T, 3)``.
-        colours: ``(V, 3)`` sRGB in [0, 1]; clay by default.
-        values: ``(V,)`` numbers to colour by instead, for instance an error, with a colour bar.
+        vertices: Vertices in the model frame, ``(V, 3)``.
+        triangles: Triangles, ``(T, 3)``.
+        colours: Vertex colours, ``(V, 3)`` sRGB in [0, 1]; clay by default.
+        values: Numbers to colour by instead, ``(V,)``, for instance an error; adds a colour bar.
         vmax: Value of the brightest colour.
         unit: Unit of the values.
-        landmarks: ``(68, 3)`` points to draw, or 68 vertex indices.
+        landmarks: Points to draw, ``(68, 3)``, or 68 vertex indices.
         yaw: Direction of view in degrees, to the viewer's right.
         pitch: Direction of view in degrees, upwards.
         height: Height in pixels.
-        title: A title.
+        title: Title of the figure.
 
     Returns:
         A plotly figure.
 
     Raises:
         ShapeError: If an array has the wrong shape.
-        ValueRangeError: If a value is not finite or an index out of range.
+        ValueRangeError: If a value is not finite or an index is out of range.
     """
     go = _plotly()
     points, faces = check_mesh(vertices, triangles)
@@ -158,7 +158,7 @@ def mesh_figure(
     if landmarks is not None:
         marks = _array(landmarks)
         marks = points[marks.astype(int)] if marks.ndim == 1 else marks
-        lifted = marks + np.array([0, 0, 0.5])  # half a mm off the skin
+        lifted = marks + np.array([0, 0, 0.5])  # half a millimetre in front of the skin
         figure.add_trace(
             go.Scatter3d(
                 **_coordinates(lifted),
@@ -192,26 +192,26 @@ def slider_frames(
     """A mesh with a slider over precomputed versions of it; works in a page without a kernel.
 
     Args:
-        frames: ``(N, V, 3)`` vertices, one set per position of the slider.
-        triangles: ``(T, 3)``, shared by all.
-        labels: A word per position, for instance ``"-2 σ"``.
-        colours: ``(V, 3)`` sRGB in [0, 1], shared by all; clay by default.
-        values: ``(N, V)`` numbers to colour by instead.
-        vmax: Value of the brightest colour; the largest of all by default.
+        frames: Vertices for each position of the slider, ``(N, V, 3)``.
+        triangles: Triangles of all frames, ``(T, 3)``.
+        labels: One label per position, for instance ``"-2 σ"``.
+        colours: Vertex colours of all frames, ``(V, 3)`` sRGB in [0, 1]; clay by default.
+        values: Numbers to colour by instead, ``(N, V)``.
+        vmax: Value of the brightest colour; the largest value by default.
         unit: Unit of the values.
-        prefix: What stands before the label at the slider, for instance ``"Component 1: "``.
-        active: The position to begin with.
-        yaw: Direction of view in degrees.
-        pitch: Direction of view in degrees.
+        prefix: Text before the label at the slider, for instance ``"Component 1: "``.
+        active: Initial position of the slider.
+        yaw: Direction of view in degrees, to the viewer's right.
+        pitch: Direction of view in degrees, upwards.
         height: Height in pixels.
-        title: A title.
+        title: Title of the figure.
 
     Returns:
         A plotly figure.
 
     Raises:
-        ShapeError: If arrays do not fit together.
-        ValueRangeError: If ``active`` is no position.
+        ShapeError: If the arrays' shapes do not match.
+        ValueRangeError: If ``active`` is not a position of the slider.
     """
     go = _plotly()
     stack = _array(frames).astype(np.float64)
@@ -268,7 +268,7 @@ def curve_figure(
     height: int = 380,
     title: str | None = None,
 ):
-    """Curves with a legend; each has its own colour and its own dash, so that none depends on colour alone.
+    """Curves with a legend; each has its own colour and dash, so that no curve depends on colour alone.
 
     Args:
         curves: Name to (x values, y values).
@@ -277,7 +277,7 @@ def curve_figure(
         log_y: Whether the vertical axis is logarithmic.
         markers: Whether to mark the points.
         height: Height in pixels.
-        title: A title.
+        title: Title of the figure.
 
     Returns:
         A plotly figure.

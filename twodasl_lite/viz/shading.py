@@ -1,9 +1,8 @@
-"""Still pictures of a mesh in numpy: the painter's algorithm for what is seen, a lamp for how it looks.
+"""Still pictures of a mesh in numpy: the painter's algorithm decides what is visible, and lamps light it.
 
-Triangles that face the viewer are painted from the farthest to the nearest, each with its own number instead of a
-colour; every pixel then knows its triangle, and normals and colours are interpolated within it. Quick enough for
-figures, without a GPU, and without the seams that drawing coloured polygons leaves. The light is that of
-``static/face.js``.
+Triangles that face the viewer are painted from the farthest to the nearest, each with its index instead of a colour;
+every pixel then knows its triangle, and normals and colours are interpolated within it. This is fast enough for figures
+without a GPU, and avoids the seams that drawing coloured polygons leaves. The lighting is that of ``static/face.js``.
 """
 
 from __future__ import annotations
@@ -27,18 +26,18 @@ _GAMMA = 2.2
 
 
 class Raster(NamedTuple):
-    """Which triangle each pixel shows.
+    """The triangle that each pixel shows.
 
     Attributes:
-        triangle: ``(H, W)`` index, -1 where there is none.
-        weights: ``(H, W, 3)`` barycentric coordinates within it.
+        triangle: Index of the triangle, ``(H, W)``; -1 where there is none.
+        weights: Barycentric coordinates within it, ``(H, W, 3)``.
     """
 
     triangle: np.ndarray
     weights: np.ndarray
 
     def interpolate(self, triangles: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Values ``(V, C)`` of the vertices at every pixel, ``(H, W, C)``; zero where there is no triangle."""
+        """Interpolate values ``(V, C)`` of the vertices to pixels ``(H, W, C)``; zero where there is no triangle."""
         seen = self.triangle >= 0
         out = np.zeros((*self.triangle.shape, values.shape[1]), dtype=np.float32)
         corners = values.astype(np.float32)[triangles[self.triangle[seen]]]  # (P, 3, C)
@@ -47,11 +46,11 @@ class Raster(NamedTuple):
 
 
 def check_mesh(vertices, triangles) -> tuple[np.ndarray, np.ndarray]:
-    """Arrays or tensors to ``(V, 3)`` float64 and ``(T, 3)`` integer arrays.
+    """Convert arrays or tensors to ``(V, 3)`` float64 and ``(T, 3)`` integer arrays.
 
     Raises:
-        ShapeError: If the shapes differ from that.
-        ValueRangeError: If a coordinate is not finite or an index points nowhere.
+        ShapeError: If the shapes do not match.
+        ValueRangeError: If a coordinate is not finite or an index is out of range.
     """
     points, faces = (np.asarray(x.detach().cpu() if hasattr(x, "detach") else x) for x in (vertices, triangles))
     if points.ndim != 2 or points.shape[1] != 3:
@@ -69,7 +68,7 @@ def check_mesh(vertices, triangles) -> tuple[np.ndarray, np.ndarray]:
 
 
 def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Unit normals ``(V, 3)``, the area-weighted mean over the adjacent triangles."""
+    """Unit vertex normals ``(V, 3)``: the area-weighted mean over the adjacent triangles."""
     a, b, c = (vertices[triangles[:, k]] for k in range(3))
     face_normals = np.cross(b - a, c - a)  # (T, 3), twice the area long
     normals = np.stack(
@@ -86,10 +85,10 @@ def rasterise(points: np.ndarray, triangles: np.ndarray, width: int, height: int
     """Find the nearest triangle at every pixel.
 
     Args:
-        points: ``(V, 3)``: x right, y down, in pixels (centres at integers); z towards the viewer.
-        triangles: ``(T, 3)``, counter-clockwise as the viewer sees them from outside; others are not drawn.
+        points: Vertices, ``(V, 3)``: x right, y down, in pixels (centres at integers); z towards the viewer.
+        triangles: Triangles, ``(T, 3)``; only those that the viewer sees as counter-clockwise are drawn.
         width: Width of the picture in pixels.
-        height: Its height.
+        height: Height of the picture in pixels.
 
     Returns:
         The visible triangles.
@@ -126,15 +125,15 @@ def visible_vertices(vertices, triangles, indices, *, tolerance: float = 3.0, fr
     """Which vertices a viewer on the z axis sees.
 
     Args:
-        vertices: ``(V, 3)``.
-        triangles: ``(T, 3)``.
-        indices: ``(N,)`` the vertices in question, for instance the landmarks.
-        tolerance: How far below the visible surface a vertex may lie, in the unit of the vertices.
+        vertices: Vertices, ``(V, 3)``.
+        triangles: Triangles, ``(T, 3)``.
+        indices: Indices of the vertices in question, ``(N,)``, for instance the landmarks.
+        tolerance: Depth below the visible surface at which a vertex still counts as visible, in the vertices' unit.
         frame: ``"model"`` (y up) or ``"pixels"`` (y down).
-        pixels: Resolution of the depth picture that decides.
+        pixels: Resolution of the depth picture used for the test.
 
     Returns:
-        ``(N,)`` booleans.
+        Visibility, ``(N,)`` booleans.
     """
     points, faces = check_mesh(vertices, triangles)
     upright = points * [1, 1 if frame == "pixels" else -1, 1]
@@ -152,18 +151,18 @@ def shade(normals: np.ndarray, colours: np.ndarray, gloss: float = 1.0, light=KE
     """Colour of a surface under a key light, a fill light and an ambient term.
 
     Args:
-        normals: ``(..., 3)`` unit normals in the viewer's frame (x right, y up, z towards the viewer).
-        colours: ``(..., 3)`` sRGB in [0, 1].
-        gloss: 1 for skin, 0 for clay.
+        normals: Unit normals, ``(..., 3)``, in the viewer's frame (x right, y up, z towards the viewer).
+        colours: Surface colours, ``(..., 3)`` sRGB in [0, 1].
+        gloss: Strength of the highlights: 1 for skin, 0 for clay.
         light: Direction to the key light.
 
     Returns:
-        ``(..., 3)`` sRGB in [0, 1].
+        Shaded colours, ``(..., 3)`` sRGB in [0, 1].
     """
     unit = lambda vector: np.asarray(vector, dtype=np.float64) / np.linalg.norm(vector)  # noqa: E731
     key, fill = unit(light), unit(FILL_LIGHT)
     halfway = unit(key + np.array([0, 0, 1]))
-    # Light that seeps round the terminator is redder than light that is reflected, as it is on skin.
+    # As on skin, light that seeps past the terminator is redder than reflected light.
     wrap = (1 - gloss) * np.array([0.16, 0.16, 0.16]) + gloss * np.array([0.30, 0.17, 0.13])
     direct = np.maximum((normals @ key)[..., None] + wrap, 0) / (1 + wrap)
     lit = (
@@ -193,17 +192,17 @@ def render_mesh(
     """A shaded picture of a mesh.
 
     Args:
-        points: ``(V, 3)`` in pixels: x right, y down, z towards the viewer.
-        triangles: ``(T, 3)``.
-        colours: ``(V, 3)`` sRGB in [0, 1]; clay if ``None``.
+        points: Vertices, ``(V, 3)`` in pixels: x right, y down, z towards the viewer.
+        triangles: Triangles, ``(T, 3)``.
+        colours: Vertex colours, ``(V, 3)`` sRGB in [0, 1]; clay if ``None``.
         width: Width in pixels.
         height: Height in pixels.
-        supersample: Pixels are averaged over squares of this side.
+        supersample: Number of samples per pixel along each axis.
         light: Direction to the key light, y up.
-        lit: Whether to shade; without it the colours are shown as they are.
+        lit: Whether to shade; if not, the colours are shown unchanged.
 
     Returns:
-        ``(H, W, 4)`` sRGB with alpha in [0, 1], not premultiplied.
+        The picture, ``(H, W, 4)`` sRGB with alpha in [0, 1], not premultiplied.
     """
     fine = points * [supersample, supersample, supersample] + [
         (supersample - 1) / 2,

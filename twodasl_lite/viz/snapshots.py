@@ -1,6 +1,6 @@
-"""Networks of a run at several of its steps, for figures that show how they came about.
+"""Networks of a run at several steps, for figures that show how they developed.
 
-Reads the checkpoints that training writes (``twodasl_lite.training.checkpoint`` describes them) without the trainer.
+Reads the checkpoints that training writes (described in ``twodasl_lite.training.checkpoint``) without the trainer.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class Snapshot(NamedTuple):
     """A run at one step.
 
     Attributes:
-        step: Steps done.
-        regressor: Ready to predict.
-        critic: ``None`` if the run has none.
+        step: Number of completed steps.
+        regressor: Regressor in evaluation mode.
+        critic: Critic in evaluation mode, or ``None`` if the run has none.
         whitening: Whitening of the coefficients.
         map_kind: Kind of the landmark map that the regressor was trained with.
-        pose: How its 12 pose numbers are read.
-        file: Name of the file with the weights, relative to the run's folder.
-        sha256: Its hash.
+        pose: Reading of the regressor's 12 pose numbers.
+        file: Name of the weights file, relative to the run's folder.
+        sha256: Hash of that file.
     """
 
     step: int
@@ -48,13 +48,13 @@ class Snapshot(NamedTuple):
 
 
 def find_checkpoints(checkpoints: Checkpoints) -> list[Path]:
-    """Folders of checkpoints, by step.
+    """Checkpoint folders, in order of steps.
 
     Args:
-        checkpoints: A run's folder, whose checkpoints are taken, or a list of checkpoints' folders.
+        checkpoints: Folder of a run, whose checkpoints are used, or a list of checkpoint folders.
 
     Raises:
-        ValueRangeError: If there is none.
+        ValueRangeError: If there is no checkpoint.
     """
     if isinstance(checkpoints, str | os.PathLike):
         found = [path.parent for path in Path(checkpoints).glob("checkpoints/step-*/checkpoint.json")]
@@ -70,7 +70,7 @@ def read_snapshot(folder: Path, *, average: bool = False) -> Snapshot:
 
     Args:
         folder: Folder of the checkpoint.
-        average: Take the averaged regressor, which is the one validated, instead of the one being trained.
+        average: Whether to load the averaged regressor, which is the one validated, instead of the one being trained.
 
     Raises:
         FileFormatError: If a file is missing or damaged.

@@ -1,6 +1,6 @@
-"""Learning curves from a run's log, for print, for the page and live in a notebook; the ablation's table as a figure.
+"""Learning curves from a run's log (for print, for the page, and live in a notebook) and figures of the ablation table.
 
-Rows are those of a run's ``log.jsonl`` (``read_log``): dictionaries with ``kind`` and ``step``.
+Rows are the lines of a run's ``log.jsonl`` (see ``read_log``): dictionaries with ``kind`` and ``step``.
 Used from the chapter on the coefficient regressor on.
 """
 
@@ -28,12 +28,12 @@ LOSS_TITLES = {
     "cycle": "cycle",
     "critic": "self-critic",
 }
-"""Loss name in logs to its name in figures."""
+"""Name of a loss in logs to its name in figures."""
 
 _DASHES = ("-", "--", ":", "-.", (0, (7, 2)), (0, (7, 2, 1, 2)))
 _GRID = "rgba(128,128,128,0.25)"
 _PLOTLY_MIME = "application/vnd.plotly.v1+json"
-_LEAST_PAUSE = 0.5  # seconds between drawings of the live figure
+_LEAST_PAUSE = 0.5  # least time between two redraws of the live figure, in seconds
 
 
 def _smoothed(values: np.ndarray, width: int) -> np.ndarray:
@@ -45,14 +45,14 @@ def _smoothed(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def loss_curves(rows: Rows, smooth: int = 5) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Every loss of a log over its steps.
+    """Every loss in a log as a curve over training steps.
 
     Args:
         rows: Rows of a log.
-        smooth: Over how many rows to average.
+        smooth: Number of rows in the moving average.
 
     Returns:
-        Name of the loss, as figures write it, to (steps, values).
+        Name of the loss, as figures show it, to (steps, values).
     """
     curves = {}
     for name, title in LOSS_TITLES.items():
@@ -66,18 +66,18 @@ def loss_curves(rows: Rows, smooth: int = 5) -> dict[str, tuple[np.ndarray, np.n
 def validation_curves(
     rows: Rows, measure: str = "landmarks_2d", *, bins: bool = True
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Validation errors of a log in per cent: balanced, and by yaw bin.
+    """Validation errors in a log, in per cent: balanced, and by yaw bin.
 
     Args:
         rows: Rows of a log.
         measure: ``"landmarks_2d"`` or ``"landmarks_3d"``.
-        bins: Whether to give the bins too.
+        bins: Whether to include the yaw bins.
 
     Returns:
-        ``"balanced"`` and the bins' names to (steps, per cent); empty without a validation.
+        ``"balanced"`` and the names of the bins to (steps, per cent); empty if the log has no validation.
 
     Raises:
-        ValueRangeError: If the log holds no such measure.
+        ValueRangeError: If the log does not contain the measure.
     """
     found = [row for row in rows if row["kind"] == "validation"]
     if not found:
@@ -99,13 +99,13 @@ def validation_curves(
 
 # ------------------------------------------------------------------------------------------------------- for print
 def draw_learning_curves(axes, rows: Rows, *, measure: str = "landmarks_2d", smooth: int = 5) -> None:
-    """Losses and validation errors of a run.
+    """Draw the losses and validation errors of a run.
 
     Args:
-        axes: Two matplotlib axes: for the losses, and for the errors.
+        axes: Two matplotlib axes, one for the losses and one for the errors.
         rows: Rows of a log.
         measure: Name of the validation error.
-        smooth: Over how many rows of the log losses are averaged.
+        smooth: Number of log rows in the moving average of the losses.
     """
     left, right = axes
     for ax, curves in ((left, loss_curves(rows, smooth)), (right, validation_curves(rows, measure))):
@@ -127,7 +127,7 @@ def draw_learning_curves(axes, rows: Rows, *, measure: str = "landmarks_2d", smo
 
 
 def _stages(rows: Rows) -> list[tuple[str, int]]:
-    """Name and first step of every stage but the first: where the losses of labelled pictures change."""
+    """Name and first step of every stage but the first; a stage begins where the losses on labelled pictures change."""
     changes, before = [], None
     for row in rows:
         if row["kind"] != "train":
@@ -141,16 +141,16 @@ def _stages(rows: Rows) -> list[tuple[str, int]]:
 
 # ---------------------------------------------------------------------------------------------------- for the page
 def learning_figure(rows: Rows, *, measure: str = "landmarks_2d", smooth: int = 5, height: int = 560):
-    """Losses and validation errors of a run, to point at.
+    """Losses and validation errors of a run as an interactive figure.
 
     Args:
         rows: Rows of a log.
         measure: Name of the validation error.
-        smooth: Over how many rows of the log losses are averaged.
+        smooth: Number of log rows in the moving average of the losses.
         height: Height in pixels.
 
     Returns:
-        A plotly figure with two panels over the same steps.
+        A plotly figure whose two panels share the axis of steps.
     """
     go = require("plotly.graph_objects", "book", "learning curves")
     subplots = require("plotly.subplots", "book", "learning curves")
@@ -200,11 +200,11 @@ def _layout(height: int) -> dict[str, Any]:
 
 
 class LiveCurves:
-    """Learning curves that grow while a notebook trains: hand it to ``train`` as ``watch``.
+    """Learning curves that grow while a notebook trains: pass an instance to ``train`` as ``watch``.
 
     Args:
         measure: Name of the validation error.
-        smooth: Over how many rows of the log losses are averaged.
+        smooth: Number of log rows in the moving average of the losses.
 
     Example:
         >>> train(config, "runs/mine", watch=LiveCurves())  # doctest: +SKIP
@@ -217,13 +217,13 @@ class LiveCurves:
         self._drawn = 0.0
 
     def __call__(self, row: Mapping[str, Any]) -> None:
-        """Take a row of the log, and draw the figure anew if the last drawing is old enough."""
+        """Add a row of the log, and redraw the figure if the last drawing is old enough."""
         self.rows.append(row)
         if time.perf_counter() - self._drawn < _LEAST_PAUSE and row["kind"] not in ("validation", "end", "pause"):
             return
         display = require("IPython.display", "book", "live learning curves")
         figure = learning_figure(self.rows, measure=self.measure, smooth=self.smooth)
-        # As plain data: a figure displays itself, and then anew each time instead of in its place.
+        # As plain data: a figure object would display itself again below instead of updating in place.
         drawn = {_PLOTLY_MIME: json.loads(figure.to_json()), "text/plain": "learning curves"}
         if self._handle is None:
             self._handle = display.display(drawn, raw=True, display_id=True)
@@ -234,18 +234,18 @@ class LiveCurves:
 
 # ---------------------------------------------------------------------------------------------------- the ablation
 def ablation_figure(table: Mapping[str, Any], measure: str = "landmarks_2d", *, height: int | None = None):
-    """The ablation's table: for each row a point per yaw bin, with intervals.
+    """The ablation table as a figure: one point per row and yaw bin, with its interval.
 
     Args:
         table: The contents of ``table.json``.
         measure: Name of the error.
-        height: Height in pixels; grows with the rows by default.
+        height: Height in pixels; by default it grows with the number of rows.
 
     Returns:
         A plotly figure.
 
     Raises:
-        ValueRangeError: If the table holds no such measure.
+        ValueRangeError: If the table does not contain the measure.
     """
     go = require("plotly.graph_objects", "book", "the ablation's figure")
     rows = table["rows"]
@@ -302,17 +302,17 @@ def ablation_figure(table: Mapping[str, Any], measure: str = "landmarks_2d", *, 
 
 
 def draw_sweep(axes, table: Mapping[str, Any], row: str, measure: str = "landmarks_3d", *, limit: float = 2.0) -> None:
-    """What a row gains over the baseline in every setting of a sweep of two axes: a heat map with intervals.
+    """Draw how much a row gains over the baseline in each setting of a two-axis sweep: a heat map with intervals.
 
     Args:
         axes: The matplotlib axes.
         table: The contents of ``sweep.json``.
-        row: Which row.
+        row: Name of the row.
         measure: Name of the error.
-        limit: Percentage points at which the colours end. Blue is a smaller error.
+        limit: Change in percentage points at which the colour scale ends. Blue means a smaller error.
 
     Raises:
-        ValueRangeError: If the sweep has another number of axes, or no such row or measure.
+        ValueRangeError: If the sweep does not have two axes, or lacks the row or the measure.
     """
     if len(table["axes"]) != 2:
         raise ValueRangeError(f"table: found {len(table['axes'])} axes; expected two")

@@ -1,7 +1,7 @@
-"""A reconstructed face as one page that needs nothing else: the photo, the mesh on it, and the face to turn.
+"""A reconstructed face as one self-contained page: the photo, the mesh on it, and the face to turn.
 
-The page holds the photo, the face model's surface and the program that draws them (``static/viewer.js``); it opens from
-a disk, without a network and without a kernel. :func:`in_notebook` puts it into a frame for a notebook's output.
+The page holds the photo, the face model's surface and the script that draws them (``static/viewer.js``); it opens from
+disk, without a network and without a kernel. :func:`in_notebook` puts it into a frame for a notebook's output.
 Explained in the chapter "What it is good for".
 """
 
@@ -33,12 +33,12 @@ SCRIPTS = tuple(Path(__file__).parent / "static" / name for name in ("face.js", 
 PHOTO_SIDE = 1024
 """Longest side of the photo in the page, in pixels."""
 NOTEBOOK_BYTES = 4_000_000
-"""Largest page that is put into a notebook; a larger one would make the notebook slow to open and to save."""
-_MARGIN = 0.35  # of the head's size, around it
-_QUALITY = 88  # of the JPEG
-_STEP = 0.02  # steps in which surfaces are rounded, in the model's unit (mm)
-_INSIDE = ("mouth", "teeth")  # shown too: an open mouth is no hole
-_GROWTH = 30  # rings of triangles around the face at most
+"""Largest page in bytes shown in a notebook; a larger one would make the notebook slow to open and to save."""
+_MARGIN = 0.35  # margin around the head, as a fraction of its size
+_QUALITY = 88  # quality of the JPEG
+_STEP = 0.02  # rounding step of surface coordinates, in the model's unit (mm)
+_INSIDE = ("mouth", "teeth")  # shown as well, so that an open mouth is not a hole
+_GROWTH = 30  # largest number of rings of triangles added around the face
 _INT16 = 32767
 
 
@@ -46,9 +46,9 @@ class ViewedFace(NamedTuple):
     """A face as the viewer shows it.
 
     Attributes:
-        surface: ``(V, 3)`` in the model frame.
-        pose: ``(3, 4)`` to the frame of the photo (1-based, y up).
-        colours: ``(V, 3)`` sRGB in [0, 1] for what the photo does not show.
+        surface: Vertices in the model frame, ``(V, 3)``.
+        pose: Pose in the frame of the photo (1-based, y up), ``(3, 4)``.
+        colours: Colours of the parts that the photo does not show, ``(V, 3)`` sRGB in [0, 1].
     """
 
     surface: torch.Tensor
@@ -57,7 +57,7 @@ class ViewedFace(NamedTuple):
 
 
 def drawn_triangles(model: MorphableModel) -> torch.Tensor:
-    """The triangles ``(T, 3)`` that are shown: face and mouth, grown ring by ring until they hold all landmarks."""
+    """The triangles ``(T, 3)`` to show: face and mouth, grown ring by ring until they contain all landmarks."""
     face = face_triangles(model)
     if len(face) == len(model.triangles):
         return face
@@ -79,15 +79,15 @@ def drawn_triangles(model: MorphableModel) -> torch.Tensor:
 
 
 def view_of(coefficients: torch.Tensor, photo: np.ndarray, model: MorphableModel) -> ViewedFace:
-    """The face of raw coefficients whose pose refers to a whole photo, with the photo's colours.
+    """The face that raw coefficients describe, with the photo's colours; the pose refers to the whole photo.
 
     Args:
-        coefficients: ``(D,)``.
-        photo: ``(H, W, 3)`` uint8 RGB.
-        model: The face model, in the coefficients' layout.
+        coefficients: Raw coefficients, ``(D,)``.
+        photo: Photo, ``(H, W, 3)`` uint8 RGB.
+        model: Face model in the coefficients' layout.
 
     Raises:
-        ValueRangeError: If the photo shows nothing of the face.
+        ValueRangeError: If no part of the face lies in the photo.
     """
     coefficients = check_tensor("coefficients", coefficients, (model.layout.size,))
     with torch.no_grad():
@@ -100,7 +100,7 @@ def view_of(coefficients: torch.Tensor, photo: np.ndarray, model: MorphableModel
 
 @lru_cache(maxsize=1)
 def _script() -> str:
-    """The viewer's source; read once."""
+    """Source of the viewer, read once."""
     return "\n".join(script.read_text(encoding="utf-8") for script in SCRIPTS)
 
 
@@ -112,23 +112,23 @@ def face_viewer_html(
     title: str = "A face",
     photo_side: int = PHOTO_SIDE,
 ) -> str:
-    """A whole page that shows faces of a photo.
+    """A complete page that shows the faces of a photo.
 
     Args:
-        photo: ``(H, W, 3)`` uint8 RGB.
-        faces: For each face its raw coefficients ``(D,)`` with the pose in the photo's frame, or what :func:`view_of`
-            returned.
-        model: The face model, in the coefficients' layout.
-        title: Of the page.
-        photo_side: Longest side in pixels of the photo in the page: it is cut around the faces, then shrunk.
+        photo: Photo, ``(H, W, 3)`` uint8 RGB.
+        faces: One entry per face: raw coefficients ``(D,)`` with the pose in the photo's frame, or a result of
+            :func:`view_of`.
+        model: Face model in the coefficients' layout.
+        title: Title of the page.
+        photo_side: Longest side in pixels of the photo in the page; the photo is cropped around the faces, then shrunk.
 
     Returns:
-        HTML that needs no other file.
+        Self-contained HTML.
 
     Raises:
         InputTypeError: If there is no face.
-        ShapeError: If shapes do not fit.
-        ValueRangeError: If the photo shows nothing of a face.
+        ShapeError: If a shape does not match.
+        ValueRangeError: If no part of a face lies in the photo.
     """
     photo = as_photo(photo, "photo")
     if isinstance(faces, torch.Tensor) or not len(faces):
@@ -192,7 +192,7 @@ def _page(title: str, header: dict, data: str) -> str:
 
 
 def _window(faces: Sequence[ViewedFace], photo: np.ndarray, longest: int) -> tuple[tuple[int, int, int, int], float]:
-    """The part of the photo around the faces (left, top, right, bottom; exclusive), and how much it is to be shrunk."""
+    """The part of the photo around the faces (left, top, right, bottom; exclusive), and the scale to shrink it by."""
     height, width = photo.shape[:2]
     low, high = torch.tensor([float("inf")] * 2), torch.tensor([-float("inf")] * 2)
     for surface, pose, _ in faces:
@@ -208,9 +208,9 @@ def _window(faces: Sequence[ViewedFace], photo: np.ndarray, longest: int) -> tup
 
 
 def _moved(pose: torch.Tensor, corner: tuple[int, int], stretch: tuple[float, float]) -> torch.Tensor:
-    """A pose in the frame of a part of the photo (1-based, y up from its lower left pixel), resized.
+    """A pose in the frame of a resized part of the photo (1-based, y up from its lower left pixel).
 
-    Pixel edges stay on pixel edges: ``v' - 1/2 = k (v - corner - 1/2)``.
+    Pixel edges map to pixel edges: ``v' - 1/2 = k (v - corner - 1/2)``.
     """
     k = pose.new_tensor([*stretch, sum(stretch) / 2])
     moved = pose - torch.cat([pose.new_zeros(3, 3), pose.new_tensor([*corner, 0.0])[:, None]], dim=1)
@@ -219,15 +219,15 @@ def _moved(pose: torch.Tensor, corner: tuple[int, int], stretch: tuple[float, fl
 
 
 def in_notebook(page: str, height: int = 720, largest: int = NOTEBOOK_BYTES) -> str:
-    """A page as the output of a notebook's cell: in a frame of its own that may run scripts and nothing else.
+    """A page as the output of a notebook cell, in a frame of its own that may run scripts and nothing else.
 
     Args:
-        page: What :func:`face_viewer_html` returned.
-        height: Of the frame in pixels.
-        largest: A larger page (in bytes) is not shown; a line says so.
+        page: Page from :func:`face_viewer_html`.
+        height: Height of the frame in pixels.
+        largest: Size limit in bytes; a larger page is replaced by a line that says so.
 
     Returns:
-        HTML for a ``_repr_html_``.
+        HTML for ``_repr_html_``.
     """
     size = len(page.encode())
     if size > largest:
@@ -242,12 +242,12 @@ def in_notebook(page: str, height: int = 720, largest: int = NOTEBOOK_BYTES) -> 
 
 
 def notebook_html(photo: np.ndarray, coefficients: Sequence[torch.Tensor], model: MorphableModel) -> str:
-    """What a notebook shows for faces of a photo: the viewer in a frame, or a line that says why there is none.
+    """Notebook output for the faces of a photo: the viewer in a frame, or a line that says why there is none.
 
     Args:
-        photo: ``(H, W, 3)`` uint8 RGB.
-        coefficients: Of each face ``(D,)``, raw, the pose in the photo's frame.
-        model: The face model, in the coefficients' layout.
+        photo: Photo, ``(H, W, 3)`` uint8 RGB.
+        coefficients: Raw coefficients ``(D,)`` of each face, with the pose in the photo's frame.
+        model: Face model in the coefficients' layout.
     """
     faces = []
     for face in coefficients:
@@ -261,18 +261,18 @@ def notebook_html(photo: np.ndarray, coefficients: Sequence[torch.Tensor], model
 
 
 def photo_uploader(find: Callable[[np.ndarray], Sequence[torch.Tensor]], model: MorphableModel):
-    """A button that takes a photo in a running notebook, and the viewer with its faces below. The photo stays here.
+    """An upload button for a running notebook, with the viewer for the photo's faces below. The photo stays local.
 
     Args:
-        find: From a photo ``(H, W, 3)`` uint8 RGB to raw coefficients ``(D,)`` of each of its faces, the pose in the
-            photo's frame.
-        model: The face model, in the coefficients' layout.
+        find: Function from a photo, ``(H, W, 3)`` uint8 RGB, to the raw coefficients ``(D,)`` of each of its faces,
+            with the pose in the photo's frame.
+        model: Face model in the coefficients' layout.
 
     Returns:
         An ipywidgets ``VBox``.
 
     Raises:
-        MissingDependencyError: Without ipywidgets.
+        MissingDependencyError: If ipywidgets is not installed.
     """
     widgets = require("ipywidgets", "book", "uploading a photo")
     button = widgets.FileUpload(accept="image/*", multiple=False, description="Choose a photo")

@@ -12,8 +12,8 @@
 #
 # **Time** about 90 minutes. All cells together run in 10 seconds on a CPU.
 #
-# A test below a task tells you whether the answer is on its way. It checks a few cases; grading checks more, on other
-# numbers. Where a task says *your own code*, calling the package's function for it counts as no answer.
+# The test below a task tells you whether you are on the right track. It checks a few cases; grading checks more, with
+# other numbers. Where a task says *your own code*, an answer that calls the package's function for it does not count.
 
 # %% locked="setup"
 import matplotlib.pyplot as plt
@@ -39,8 +39,8 @@ for axes, face in zip(panels, faces):
 #
 # ### Task 1.1 · The width of the eyes
 #
-# Landmarks 36 and 45 (counted from 0) are the outer corners of the eyes. `model.landmarks` says at which *vertex* each
-# landmark sits. Return the distance between the two corners in millimetres, for each face of a batch.
+# Landmarks 36 and 45 (counted from 0) are the outer corners of the eyes. `model.landmarks` holds the index of each
+# landmark's *vertex*. Return the distance between the two corners in millimetres, for each face of a batch.
 
 
 # %% answer="eye-distance"
@@ -64,7 +64,7 @@ for apart in found.tolist():
 print("✓ these eyes are as far apart as eyes are")
 
 # %% test="eye-distance-hidden" points=1
-# Hidden tests: other faces, and a mesh in which every distance is known.
+# Hidden tests: other faces, and a mesh with known distances.
 ### BEGIN HIDDEN TESTS
 g = torch.Generator().manual_seed(SECRET_SEED)
 some, where = 40 * torch.randn(4, 500, 3, generator=g), torch.randperm(500, generator=g)[:68]
@@ -99,7 +99,7 @@ checks.close("decode_faces", found, faces, unit="mm", tolerance=0.01)
 print("✓ to a hundredth of a millimetre")
 
 # %% test="decode-hidden" points=2
-# Hidden tests: another model with other sizes, one face, and no face at all.
+# Hidden tests: a model of another size, a single face, and an empty batch.
 ### BEGIN HIDDEN TESTS
 g = torch.Generator().manual_seed(SECRET_SEED)
 for size in (4, 1, 0):
@@ -114,8 +114,8 @@ for size in (4, 1, 0):
 # %% [markdown]
 # ### Task 1.3 · How much skin
 #
-# The cross product $(\mathbf b - \mathbf a) \times (\mathbf c - \mathbf a)$ of a triangle's edges is twice as long as the
-# triangle is large. Return the area of the whole surface in **square centimetres**. The vertices are in millimetres.
+# The length of the cross product $(\mathbf b - \mathbf a) \times (\mathbf c - \mathbf a)$ of a triangle's edges is twice
+# its area. Return the area of the whole surface in **square centimetres**. The vertices are in millimetres.
 
 
 # %% answer="area"
@@ -138,7 +138,7 @@ checks.close("area of a square", found, torch.tensor(4.0), unit="cm²")
 print(f"✓ the first head has {surface_area(faces[0], triangles):,.0f} cm² of surface, neck included")
 
 # %% test="area-hidden" points=2
-# Hidden tests: triangles in space, some of them turned round.
+# Hidden tests: triangles in space, some of them with reversed orientation.
 ### BEGIN HIDDEN TESTS
 g = torch.Generator().manual_seed(SECRET_SEED)
 v, t = 30 * torch.randn(60, 3, generator=g), torch.randint(0, 60, (90, 3), generator=g)
@@ -150,10 +150,10 @@ checks.close("surface_area", surface_area(v, t), expected, unit="cm²")
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ### Task 1.4 · How different are two faces
+# ### Task 1.4 · How different are two faces?
 #
 # The root mean square distance: square the distance that each vertex moves, take the mean over the vertices, then the
-# root. The result is in millimetres again.
+# square root. The result is again in millimetres.
 
 
 # %% answer="rms"
@@ -183,7 +183,7 @@ checks.close("rms_distance", rms_distance(first, second), expected, unit="mm")
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ### Task 1.5 · The same surface under other numbers
+# ### Task 1.5 · The same surface with other vertex numbers
 #
 # `order` is a permutation: the new vertex `i` is the old vertex `order[i]`. Return the vertices in the new order, and
 # triangles that describe *exactly the same surface*.
@@ -225,8 +225,8 @@ for size in (50, 7):
 # %% [markdown]
 # ### Task 1.6 · The encoder
 #
-# The decoder run backwards: given a face without expression, find its shape coefficients by linear least squares
-# (`torch.linalg.lstsq`). A face is $3V$ numbers, and there are $K_s$ unknowns.
+# The decoder in reverse: given a face without expression, find its shape coefficients by linear least squares
+# (`torch.linalg.lstsq`). A face has $3V$ numbers, and there are $K_s$ unknowns.
 
 
 # %% answer="encode"
@@ -246,11 +246,11 @@ mean, A = model.mean, model.shape_basis
 with checks.from_scratch():
     found = encode_face(model.mean.clone(), mean, A)
 checks.tensor("encode_face", found, (model.num_shape,))
-assert found.abs().max() < 1e-3, "The mean face has all coefficients zero. What has to be subtracted first?"
+assert found.abs().max() < 1e-3, "All coefficients of the mean face are zero. What has to be subtracted first?"
 print("✓ the mean face is at the origin")
 
 # %% test="encode-hidden" points=2
-# Hidden tests: random faces must come back, also with noise on them.
+# Hidden tests: the coefficients of random faces, with and without noise.
 ### BEGIN HIDDEN TESTS
 g = torch.Generator().manual_seed(SECRET_SEED)
 wanted, _ = model.sample(1, generator=g, expression=False)
@@ -273,11 +273,11 @@ checks.close("encode_face, noisy", again, best, tolerance=0.01)
 # %% [markdown] answer="correspondence" points=3
 # ### BEGIN SOLUTION
 # Row 17 of one scan may be the tip of the nose and row 17 of the other an ear lobe; their average is a point in the air
-# between them. The picture shows a cloud of points, not a face. First the scans must be registered: a template mesh is
-# bent onto each scan, so that vertex number i is the same anatomical point in both. In dense correspondence the
-# average of each vertex lies half way between two equal points, and the triangles of the template fit it.
+# between them. The picture shows a cloud of points, not a face. The scans must be registered first: a template mesh is
+# deformed to fit each scan, so that vertex i is the same anatomical point in both. In dense correspondence the average
+# of each vertex lies halfway between two corresponding points, and the triangles of the template fit it.
 #
-# **Rubric.** 1 point: says that rows do not belong together (no correspondence). 1 point: says what is seen (not a
-# surface, a cloud). 1 point: names registration to a common template, or correspondence by anatomical points. Sorting
-# the points, or aligning position and rotation only (Procrustes), is no answer to the third.
+# **Rubric.** 1 point: says that the rows do not correspond. 1 point: says what the picture shows (a cloud, not a
+# surface). 1 point: names registration to a common template, or correspondence by anatomical points. Sorting the
+# points, or aligning position and rotation only (Procrustes), does not earn the third point.
 # ### END SOLUTION

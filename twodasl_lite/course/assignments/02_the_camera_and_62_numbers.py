@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Assignment 2: The camera and sixty-two numbers
 #
-# *Turn a face, photograph it, and write down everything a network has to say about it.*
+# *Turn a face, photograph it, and write down everything that a network has to predict about it.*
 #
-# **You need** chapters 1 and 3 of the book. Keep the page *Notation* open: frames and signs are there.
+# **You need** chapters 1 and 3 of the book. Keep the page *Notation* open: it defines the frames and signs.
 #
 # **You hand in** this notebook, with every `raise NotImplementedError` and every *Write your answer here* replaced. Do not
 # rename functions, and do not delete cells.
@@ -12,8 +12,8 @@
 #
 # **Time** about 2 hours. All cells together run in 10 seconds on a CPU.
 #
-# Tests below a task check a few cases; grading checks more. Everything here is *your own code*: calling the package's
-# function for it counts as no answer.
+# The tests below a task check a few cases; grading checks more. Everything here is *your own code*: an answer that calls
+# the package's function for it does not count.
 
 # %% locked="setup"
 import math
@@ -41,8 +41,8 @@ print(f"landmarks from x = {points[:, 0].min():.0f} to {points[:, 0].max():.0f} 
 # \mathbf R_y = \begin{bmatrix}c&0&-s\\0&1&0\\s&0&c\end{bmatrix},\quad
 # \mathbf R_z = \begin{bmatrix}c&s&0\\-s&c&0\\0&0&1\end{bmatrix},$$
 #
-# where $c$ and $s$ are the cosine and the sine of the angle. The angles come as plain numbers, in **degrees**: take
-# `math.cos`, which wants radians (`math.radians` converts), rather than `torch.cos`, which wants tensors.
+# where $c$ and $s$ are the cosine and the sine of the angle. The angles are plain numbers in **degrees**: use `math.cos`,
+# which takes radians (`math.radians` converts), rather than `torch.cos`, which takes tensors.
 
 
 # %% answer="rotation"
@@ -64,7 +64,7 @@ with checks.from_scratch():
 found = [checks.tensor(f"rotation{turn}", R, (3, 3)).float() for turn, R in zip(turns, found)]
 checks.close("rotation(0, 0, 0)", found[0], torch.eye(3))
 nose = found[1] @ torch.tensor([0.0, 0.0, 1.0])  # it pointed at the viewer
-assert nose[2].abs() < 1e-4, "After a yaw of 90° the nose does not point at the viewer any more. Degrees or radians?"
+assert nose[2].abs() < 1e-4, "After a yaw of 90° the nose no longer points at the viewer. Degrees or radians?"
 assert nose[0] < 0, "A positive yaw moves the nose to the left of the picture: look at the signs of Ry."
 for R in found:
     checks.close("R Rᵀ", R @ R.T, torch.eye(3), tolerance=1e-5)
@@ -84,7 +84,7 @@ for turn in (60 * torch.randn(6, 3, generator=g)).tolist():
 # ### Task 2.2 · The camera
 #
 # Weak perspective: $\mathbf v = f\,\mathbf R\,\mathbf S + \mathbf t$. Points are the *rows* of a matrix here, so think
-# about which side the rotation stands on. The third coordinate, the depth, is kept.
+# about the side on which the rotation is multiplied. The third coordinate, the depth, is kept.
 
 
 # %% answer="project"
@@ -126,8 +126,8 @@ for _ in range(3):
 #
 # The crop frame counts from 1 and its y runs **up**: the middle of the *lower* left pixel is (1, 1). Pixels count from 0 and
 # their y runs **down**: the middle of the *upper* left pixel is (0, 0). The crop is 120 pixels high. Draw the two frames on
-# paper before you write. Which y has the top row in each? The depth stays as it is. Make a new tensor; the one that comes in
-# must not change.
+# paper before you write code. What is the y of the top row in each? The depth does not change. Make a new tensor; do not
+# modify the input.
 
 
 # %% answer="pixels"
@@ -148,13 +148,13 @@ assert (found[:, 0] == 0).all(), "The leftmost column of pixels has x = 0."
 assert found[0, 1] > found[1, 1], "The lower corner has the larger y: in pixels y runs down."
 assert found[0, 1] == 119, "The lowest row of pixels has y = 119."
 assert found[1, 1] == 0, "The highest row of pixels has y = 0."
-assert (found[:, 2] == 7).all(), "The depth must stay as it is."
+assert (found[:, 2] == 7).all(), "The depth must not change."
 straight = torch.eye(3)
 checks.crop_landmarks("landmarks", to_pixels(0.6 * points + torch.tensor([60.0, 60.0, 0.0])))
 print("✓ both corners are in their places, and the face is the right way up")
 
 # %% test="pixels-hidden" points=2
-# Hidden tests: other points, and what was handed in must not have changed.
+# Hidden tests: other points, and an unchanged input.
 ### BEGIN HIDDEN TESTS
 g = torch.Generator().manual_seed(SECRET_SEED)
 v = 120 * torch.rand(20, 3, generator=g)
@@ -166,7 +166,7 @@ assert torch.equal(v, before), "to_pixels changed its input. Make a new tensor."
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# If 2.1 to 2.3 are done, here is your first photograph.
+# If tasks 2.1 to 2.3 are done, here is your first photograph.
 
 
 # %%
@@ -187,8 +187,8 @@ for axes, turn in zip(panels, ((0, 0, 0), (0, 45, 0), (20, -30, 15))):
 # %% [markdown]
 # ### Task 2.4 · Packing
 #
-# The network's answer is one vector: the 3×4 matrix $[f\mathbf R \mid \mathbf t]$ row by row (12 numbers), then 40 shape and
-# 10 expression coefficients. Write both directions, for a batch.
+# The network's prediction is one vector: the 3×4 matrix $[f\mathbf R \mid \mathbf t]$ row by row (12 numbers), then 40 shape
+# and 10 expression coefficients. Write both directions, for a batch.
 
 
 # %% answer="pack"
@@ -218,7 +218,7 @@ with checks.from_scratch():
     parts = unpack(vector)
 checks.tensor("pack", vector, (1, 62))
 assert isinstance(parts, tuple) and len(parts) == 4, "unpack must return four things: fR, t, shape, expression."
-assert vector[0, 3] == 100, "Row by row: after the first row of f R comes the first entry of t."
+assert vector[0, 3] == 100, "Row by row: the first entry of t follows the first row of f R."
 assert vector[0, 1] == 1, "The second number is in the first row and second column of f R."
 for name, part, given in zip(("fR", "t"), parts, (fR, t)):
     checks.close(f"unpack, {name}", part, given)
@@ -241,8 +241,8 @@ for name, part, given in zip(("fR", "t", "shape", "expression"), back, parts):
 # ### Task 2.5 · Whitening
 #
 # The entries differ in size by orders of magnitude. Subtract from each entry its mean over the training set and divide by
-# its standard deviation (the one with $N - 1$, PyTorch's default). An entry that never varies would be divided by zero: give
-# it the deviation 1.
+# its standard deviation (the one with $N - 1$, PyTorch's default). An entry that never varies would be divided by zero: use
+# a standard deviation of 1 for it.
 
 
 # %% answer="whiten"
@@ -273,11 +273,11 @@ sample = torch.randn(500, 4, generator=torch.Generator().manual_seed(2)) * torch
 with checks.from_scratch():
     mean, std = whitening_of(sample)
     white = whiten(sample, mean, std)
-checks.tensor("deviation", std, (4,))
-checks.close("deviation of the entries that vary", std[:3], sample[:, :3].std(dim=0))
-assert std[3] == 1, "The fourth entry never varies: its deviation must count as 1."
-checks.close("deviation of the whitened entries", white.std(dim=0), torch.tensor([1.0, 1.0, 1.0, 0.0]), tolerance=0.01)
-checks.close("back again", unwhiten(white, mean, std), sample, tolerance=0.01)
+checks.tensor("standard deviation", std, (4,))
+checks.close("standard deviation of the entries that vary", std[:3], sample[:, :3].std(dim=0))
+assert std[3] == 1, "The fourth entry never varies: its standard deviation must count as 1."
+checks.close("standard deviation of the whitened entries", white.std(dim=0), torch.tensor([1.0, 1.0, 1.0, 0.0]), tolerance=0.01)
+checks.close("unwhitened vectors", unwhiten(white, mean, std), sample, tolerance=0.01)
 print("✓ every entry now varies by about 1")
 
 # %% test="whiten-hidden" points=1
@@ -289,7 +289,7 @@ sample = torch.randn(300, 5, generator=g) * scales + torch.randint(-5, 6, (5,), 
 mean, std = whitening_of(sample)
 checks.close("mean", mean, sample.sum(dim=0) / 300)
 deviation = ((sample - sample.mean(dim=0)) ** 2).sum(dim=0).div(299).sqrt()
-checks.close("deviation", std, torch.where(scales > 0, deviation, torch.ones(5)))
+checks.close("standard deviation", std, torch.where(scales > 0, deviation, torch.ones(5)))
 checks.close("whiten", whiten(sample, mean, std), (sample - mean) / std, tolerance=1e-3)
 ### END HIDDEN TESTS
 
@@ -297,7 +297,7 @@ checks.close("whiten", whiten(sample, mean, std), (sample - mean) / std, toleran
 # ### Task 2.6 · Half a pixel
 #
 # A box covers the pixels `left` to `right` of a photograph, both included, so it is $w = \text{right} - \text{left} + 1$
-# wide. It is resized to 120 pixels. A pixel is a little square: pixel 0 reaches from −0.5 to 0.5, and edges land on edges,
+# wide. It is resized to 120 pixels. A pixel is a little square: pixel 0 reaches from −0.5 to 0.5, and edges map to edges,
 #
 # $$x_\text{crop} + 0.5 = \tfrac{120}{w}\,(x_\text{image} - \text{left} + 0.5).$$
 #
@@ -336,20 +336,21 @@ checks.close("image_to_crop", found, camera.image_to_crop(spots, box), unit="pix
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ### Task 2.7 · What no photograph says
+# ### Task 2.7 · What no photograph shows
 #
-# Which of the twelve numbers of the pose cannot be found from a photograph, however sharp it is? Which of those can be
-# computed from the others all the same, and which cannot? Say why. How would you compare the depths of two networks, then?
+# Which of the twelve numbers of the pose cannot be found from a photograph, however sharp it is? Which of those can still
+# be computed from the other numbers, and which cannot? Say why. How would you then compare the depths that two networks
+# predict?
 
 # %% [markdown] answer="depth" points=4
 # ### BEGIN SOLUTION
-# Pixels are computed from the first two rows of [f R | t]. The third row (four numbers) moves depths only; no pixel depends
-# on it. Three of the four, f times the third row of R, follow from the first two rows: the rows of a rotation are
-# orthogonal and of length one, so the third is the cross product of the others, times f. The fourth, t_z, follows from
-# nothing: under weak perspective a face moved towards the camera makes the same picture. It is a convention. Before depths
-# are compared, the mean depth (of the landmarks, say) must be subtracted from each.
+# Pixels are computed from the first two rows of [f R | t]. The third row (four numbers) affects only depths; no pixel
+# depends on it. Three of the four, f times the third row of R, follow from the first two rows: the rows of a rotation are
+# orthogonal and of unit length, so the third is the cross product of the others, times f. The fourth, t_z, cannot be
+# computed from anything: under weak perspective a face moved towards the camera makes the same picture. It is a convention.
+# Before depths are compared, the mean depth (of the landmarks, say) must be subtracted from each.
 #
 # **Rubric.** 1 point: the third row, four numbers. 1 point: three of them by the cross product, with the reason. 1 point:
-# t_z is not determined, because weak perspective has no distance. 1 point: subtract the mean (or a reference point's)
-# depth before comparing. "The depth cannot be seen" without saying which numbers: 1 point in all.
+# t_z is not determined, because weak perspective has no distance. 1 point: subtract the mean depth (or that of a
+# reference point) before comparing. "The depth cannot be seen" without saying which numbers: 1 point in all.
 # ### END SOLUTION

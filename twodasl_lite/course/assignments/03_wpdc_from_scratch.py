@@ -12,8 +12,8 @@
 #
 # **Time** about 2 and a half hours. All cells together run in 20 seconds on a CPU.
 #
-# Tests below a task check a few cases; grading checks more. Everything here is *your own code*: calling a loss of the
-# package for it counts as no answer. The decoder is given.
+# The tests below a task check a few cases; grading checks more. Everything here is *your own code*: an answer that calls a
+# loss of the package does not count. The decoder is given.
 
 # %% locked="setup"
 import torch
@@ -39,7 +39,7 @@ def decode(raw):
 
 
 def some_pair(generator, count=6):
-    """Whitened targets and predictions (count, 62) that are off by about half a deviation."""
+    """Whitened targets, and predictions (count, 62) that are off by about half a standard deviation."""
     rows = torch.randint(0, len(white), (count,), generator=generator)
     return white[rows] + 0.5 * torch.randn(count, 62, generator=generator), white[rows]
 
@@ -54,7 +54,7 @@ print(f"{(decode(predicted * std + mean) - decode(target * std + mean))[..., :2]
 # ### Task 3.1 · PDC
 #
 # The parameter distance cost: the sum of squared differences of the whitened coefficients. The depth $t_z$ (entry 11) cannot
-# be seen, so it must not count.
+# be observed, so it must not count.
 
 # %% answer="pdc"
 def pdc(predicted, target):
@@ -95,7 +95,7 @@ checks.close("pdc when t_z is off", pdc(q, c), torch.zeros(len(c)))
 # $$ \lVert V(\mathbf c \text{ with entry } i \text{ from } \hat{\mathbf c}) - V(\mathbf c) \rVert = \Big(\sum_n
 # \lVert \mathbf v'_n - \mathbf v_n \rVert^2\Big)^{1/2}, $$
 #
-# the root of the sum over all landmarks and all three coordinates. `decode` wants **raw** coefficients; what comes in is
+# the root of the sum over all landmarks and all three coordinates. `decode` takes **raw** coefficients; the inputs are
 # whitened.
 
 # %% answer="moved"
@@ -118,7 +118,7 @@ shifted[:, 3] += 2 / std[3]  # t_x by two pixels
 with checks.from_scratch("losses"):
     found = moved_by(shifted, target, 3)
 checks.close("landmarks moved 2 pixels to the right", found, torch.full((6,), 2 * 68**0.5), unit="pixels", tolerance=0.05)
-checks.close("another entry, in which both agree", moved_by(shifted, target, 20), torch.zeros(6), tolerance=1e-3)
+checks.close("another entry, on which both agree", moved_by(shifted, target, 20), torch.zeros(6), tolerance=1e-3)
 print("✓ 68 landmarks by 2 pixels each")
 
 # %% test="moved-hidden" points=2
@@ -138,9 +138,9 @@ for entry in (0, 5, 7, 10, 12, 51, 52, 61):
 # ### Task 3.3 · The weights
 #
 # Now `moved` holds, for each face, how far each of the 62 entries moves the landmarks. The weight of an entry is this
-# distance, divided by the largest of the same face: the worst entry has weight 1. Entry 11 has weight 0 (it moves depths
-# only, and depth does not count, not even as the largest). Where prediction and truth agree in everything, nothing moves, and
-# all weights are 0, not NaN.
+# distance divided by the largest distance of the same face, so that the worst entry has weight 1. Entry 11 has weight 0: it
+# moves only depths, and depth does not count, not even as the largest. Where prediction and truth agree completely, nothing
+# moves, and all weights are 0, not NaN.
 
 # %% answer="weights"
 def wpdc_weights(moved):
@@ -164,7 +164,7 @@ checks.close("weights where nothing moves", wpdc_weights(torch.zeros(2, 62)), to
 print("✓ from 0 to 1 for each face")
 
 # %% test="weights-hidden" points=3
-# Hidden tests: other distances; the depth may be the largest, and what came in must not have changed.
+# Hidden tests: other distances, the depth possibly the largest, and an unchanged input.
 ### BEGIN HIDDEN TESTS
 g = torch.Generator().manual_seed(SECRET_SEED)
 moves = torch.rand(5, 62, generator=g) * 10 ** torch.arange(5.0)[:, None]
@@ -179,8 +179,8 @@ assert torch.equal(moves, before), "wpdc_weights changed its input. Make a new t
 # %% [markdown]
 # ### Task 3.4 · WPDC
 #
-# $\sum_i w_i (\hat c_i - c_i)^2$ on the whitened vectors. The weights depend on the prediction, but they are to be
-# **constants** for the gradient: otherwise a network could lower its loss by making the weights smaller.
+# $\sum_i w_i (\hat c_i - c_i)^2$ on the whitened vectors. The weights depend on the prediction, but the gradient must treat
+# them as **constants**: otherwise a network could lower its loss by making the weights smaller.
 
 # %% answer="wpdc"
 def wpdc(predicted, target, weights):
@@ -221,7 +221,7 @@ checks.close("gradient of wpdc", found, 2 * (p - c).abs() / 10 * (p - c))
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# All together, your WPDC and the package's (if this fails although the tests pass, ask):
+# Putting it all together, here is your WPDC beside the package's (if this fails although the tests pass, ask):
 
 # %%
 try:
@@ -236,8 +236,8 @@ except NotImplementedError:
 #
 # Decoding 62 times for each batch is slow. For a shape coefficient no decoding is needed: the landmarks move by
 # $\Delta\alpha_k\, \mathbf M \mathbf A_{k,n}$, where $\mathbf M$ is the 3×3 part of the **true** pose. So the distance is
-# $|\Delta\alpha_k| \, \lVert \mathbf A_k \mathbf M^\top \rVert_F$. Compute it for all shape coefficients at once. The
-# predicted pose of a network is no exact scaled rotation, and targets need not be one either: do not shorten
+# $|\Delta\alpha_k| \, \lVert \mathbf A_k \mathbf M^\top \rVert_F$. Compute it for all shape coefficients at once. The pose
+# that a network predicts is not exactly a scaled rotation, and targets need not be one either: do not simplify
 # $\lVert \mathbf A_k \mathbf M^\top \rVert$ to $f \lVert \mathbf A_k \rVert$.
 
 # %% answer="closed"
@@ -268,7 +268,7 @@ for entry in (0, 7, 39):  # by decoding
 print("✓ the same as by decoding")
 
 # %% test="closed-hidden" points=2
-# Hidden tests: matrices that are no scaled rotations.
+# Hidden tests: matrices that are not scaled rotations.
 ### BEGIN HIDDEN TESTS
 g = torch.Generator().manual_seed(SECRET_SEED)
 change, M, A = torch.randn(4, 7, generator=g), torch.randn(4, 3, 3, generator=g), torch.randn(20, 3, 7, generator=g)
@@ -281,13 +281,13 @@ checks.close("moved_by_shape", moved_by_shape(change, M, A), expected, unit="pix
 # %% [markdown]
 # ### Task 3.6 · Does it matter?
 #
-# A small learner, one hidden layer from the 18 detected landmarks to the 62 numbers, is trained three times, with PDC, VDC
-# and WPDC (the package's, which are fast). Run it, change it if you like, and look at *all* columns. (If you see an error
-# here, run the cell with the imports first.)
+# The next cell trains a small learner, with one hidden layer from the 18 detected landmarks to the 62 numbers, three times:
+# with PDC, VDC and WPDC (the package's, which are fast). Run it, change it if you like, and look at *all* columns. (If you
+# see an error here, run the cell with the imports first.)
 
 # %%
 def learn(loss, steps=300, seed=0):
-    """A learner trained with a loss; gives the mean error in pixels (x, y) and the parts' mean squared errors."""
+    """Train a learner with a loss; returns the mean error in pixels (x, y) and the mean squared error of each part."""
     torch.manual_seed(seed)
     points = decode(truth)[:, ::4, :2].flatten(1)  # 17 of the landmarks
     inputs = (points - points.mean(dim=0)) / points.std(dim=0)
@@ -322,16 +322,16 @@ for name, loss in rows.items():
 
 # %% [markdown] answer="compare" points=4
 # ### BEGIN SOLUTION
-# VDC asks for vertices and gets the best landmarks (in this small experiment it may be close to WPDC); PDC spreads its effort
-# evenly over 61 whitened entries, most of which hardly move a pixel, so its landmarks are worse, but its shape coefficients
-# are the best. WPDC lies between: entries that move much get weight, so the pose is learnt first; shape entries, with
-# weights of a few hundredths while the pose is wrong, are learnt late and badly.
+# VDC penalises vertices and gives the best landmarks (in this small experiment it may be close to WPDC). PDC spreads its
+# effort evenly over 61 whitened entries, most of which hardly move a pixel, so its landmarks are worse, but its shape
+# coefficients are the best. WPDC lies between: entries that move vertices far get large weights, so the pose is learnt
+# first; shape entries, with weights of a few hundredths while the pose is wrong, are learnt late and badly.
 #
 # Early in training one entry of the pose moves the landmarks by hundreds of pixels. Without normalisation the loss and its
 # gradient would be of that size, and would shrink by orders of magnitude later: no learning rate fits both. With it, each
-# face has one entry of weight 1 whatever its error. The price: a face that is almost right still has an entry of weight 1, so
-# the loss does not say how wrong a face is in pixels, and small errors in unimportant entries pull as hard as before. That
-# is why VDC is used for fine-tuning.
+# face has one entry of weight 1 whatever its error. The price is that a face that is almost right still has an entry of
+# weight 1, so the loss does not say how wrong a face is in pixels, and small errors in unimportant entries pull as hard as
+# before. That is why VDC is used for fine-tuning.
 #
 # **Rubric.** 1 point: numbers quoted, with the loss that wins each column. 1 point: PDC treats all whitened entries alike,
 # while pixels depend on few. 1 point: why normalise (scale of gradients early). 1 point: what it costs late (error in

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Assignment 4: 2D landmark consistency
 #
-# *Nobody measured these faces in 3D. A detector saw a few points, and missed some. What can be learnt from them?*
+# *Nobody has measured these faces in 3D. A detector found a few points and missed some. What can a network learn from them?*
 #
 # **You need** chapters 4, 7 and 10 of the book.
 #
@@ -12,8 +12,8 @@
 #
 # **Time** about 2 hours. All cells together run in 15 seconds on a CPU.
 #
-# Tests below a task check a few cases; grading checks more. Everything here is *your own code*: calling a loss or the map of
-# the package for it counts as no answer.
+# The tests below a task check a few cases; grading checks more. Everything here is *your own code*: an answer that calls a
+# loss or the landmark map of the package does not count.
 
 # %% locked="setup"
 import matplotlib.pyplot as plt
@@ -44,8 +44,8 @@ print(f"{int((~visible).sum())} of {visible.numel()} points were missed; their c
 # ### Task 4.1 · The size of a face
 #
 # Distances are measured in face sizes, so that a loss does not depend on the resolution. The size is $\sqrt{w h}$ of the box
-# around the **visible** points, and at least `SMALLEST`. Points that were missed are NaN, and any arithmetic with NaN gives
-# NaN. A face without any visible point has the size `SMALLEST`.
+# around the **visible** points, but at least `SMALLEST`. Missed points are NaN, and any arithmetic with NaN gives NaN. A
+# face without any visible point has the size `SMALLEST`.
 
 # %% answer="size"
 def face_size(x, visible):
@@ -71,7 +71,7 @@ checks.close("face_size when the rightmost point is hidden", face_size(spots, hi
 print("✓ the root of 90 by 40 is 60")
 
 # %% test="size-hidden" points=2
-# Hidden tests: detections, tiny faces, and nothing visible.
+# Hidden tests: detections, tiny faces, and faces without visible points.
 ### BEGIN HIDDEN TESTS
 g = torch.Generator().manual_seed(SECRET_SEED)
 points, seen = 120 * torch.rand(5, 18, 2, generator=g), torch.rand(5, 18, generator=g) > 0.3
@@ -87,8 +87,8 @@ checks.close("face_size of one point", face_size(points, seen)[3:], torch.full((
 # $$ \frac{\sum_i m_i \lVert (\hat{\mathbf x}_{1i} - \mathbf x_i) / s \rVert^2}{\sum_i m_i}, $$
 #
 # with $m_i$ the visibility and $s$ the face size of the detection $\mathbf x$, which comes as an argument. Divide by the number of *visible* points. A
-# face without any contributes 0. The gradient must be finite too: NaN times zero is NaN, so a missed point has to be replaced
-# *before* you compute with it (`torch.where`).
+# face without any has loss 0. The gradient must be finite too: NaN times zero is NaN, so replace a missed point *before* you
+# compute with it (`torch.where`).
 
 # %% answer="loss"
 def landmark_loss(x1, x, visible, size):
@@ -124,7 +124,7 @@ checks.close("landmark_loss", found, losses.LandmarkConsistency2D()(guess, point
 ### END HIDDEN TESTS
 
 # %% test="loss-mask" points=2
-# Hidden tests: where a point was missed, the prediction may be anything.
+# Hidden tests: the prediction of a missed point must not matter.
 ### BEGIN HIDDEN TESTS
 g = torch.Generator().manual_seed(SECRET_SEED)
 points, seen = 120 * torch.rand(5, 18, 2, generator=g), torch.rand(5, 18, generator=g) > 0.3
@@ -141,8 +141,8 @@ assert (slope[~seen] == 0).all(), "A missed point pulls at the prediction."
 # ### Task 4.3 · A robust distance
 #
 # Some detections are far off. With $d = \lVert \hat{\mathbf x}_{1i} - \mathbf x_i \rVert / s$, Huber's distance is $d^2$ up
-# to $\delta$ and the straight line $2 \delta d - \delta^2$ beyond. Give it for squared distances $d^2$; the gradient at $d = 0$
-# must be finite.
+# to $\delta$ and the straight line $2 \delta d - \delta^2$ beyond. Compute it from squared distances $d^2$; the gradient at
+# $d = 0$ must be finite.
 
 # %% answer="huber"
 def huber(squared, delta):
@@ -173,7 +173,7 @@ checks.gradient("huber", lambda squared: huber(squared, delta), d**2)
 # ### Task 4.4 · Landmarks as a picture
 #
 # The network sees the landmarks as a fourth channel: −1 everywhere, +1 at the pixel (row ⌊y⌋, column ⌊x⌋) of each visible
-# point. Points outside the crop are left out; do not let negative indices wrap round.
+# point. Leave out points outside the crop, and do not let negative indices wrap around.
 
 # %% answer="map"
 def draw_map(x, visible):
@@ -200,7 +200,7 @@ where = [tuple(index[2:]) for index in (found > 0).nonzero().tolist()]
 assert len(where) == 1, f"One point is visible, and {len(where)} pixels are set."
 assert where[0] != (70, 20), "Row and column are exchanged: the row is y."
 assert where[0] == (20, 70), f"The pixel at row {where[0][0]}, column {where[0][1]} is set. Is that the floor of both?"
-assert float(found.min()) == -1, "The ground is -1."
+assert float(found.min()) == -1, "The background is -1."
 print("✓ one pixel, in its place")
 
 # %% test="map-hidden" points=2
@@ -219,9 +219,9 @@ assert wrong == 0, f"draw_map: {wrong} pixels differ."
 # %% [markdown]
 # ### Task 4.5 · What the loss does not see
 #
-# Which of the 62 coefficients have gradient zero for every face under this loss? Find them by computing, not by thinking:
-# take the gradient of the loss with respect to the raw coefficients. Return their indices in order. The loss comes as an
-# argument, `loss(coefficients)`, one number per face; the test uses the package's.
+# Which of the 62 coefficients have gradient zero for every face under this loss? Find them by computation, not by thought:
+# take the gradient of the loss with respect to the raw coefficients. Return their indices in order. The loss is an
+# argument: `loss(coefficients)` returns one number per face; the test uses the package's loss.
 
 # %% answer="unseen"
 def unseen_entries(loss, coefficients):
@@ -246,7 +246,7 @@ found = unseen_entries(loss_of, wild.coefficients)
 assert isinstance(found, list), f"unseen_entries: found {type(found).__name__}; expected a list."
 names = CoefficientLayout().names
 assert all(names[entry].startswith("pose") for entry in found), "Every shape and expression coefficient moves some point."
-assert len(found) == 4, f"You found {len(found)} entries. What no pixel depends on is one whole row of the pose."
+assert len(found) == 4, f"You found {len(found)} entries. No pixel depends on one whole row of the pose."
 ### BEGIN HIDDEN TESTS
 assert found == [8, 9, 10, 11]
 ### END HIDDEN TESTS
@@ -256,22 +256,22 @@ print("✓ and that is why depth has to come from elsewhere")
 # ### Task 4.6 · What 2D landmarks teach
 #
 # A network is trained with this loss **alone**, on a million photographs with detected landmarks. Its landmarks become very
-# good. Which of these become good too, and which need not: the yaw, the length of the nose of a frontal face, the depth $t_z$,
-# the shape coefficients? Why? What in 2DASL keeps the others right?
+# good. Which of these must become good too, and which need not: the yaw, the length of the nose of a frontal face, the depth
+# $t_z$, the shape coefficients? Why? What in 2DASL keeps the others right?
 
 # %% [markdown] answer="limits" points=4
 # ### BEGIN SOLUTION
-# The loss sees 36 numbers of a face (18 points), the network answers with 62. Many answers explain the same points. The yaw
-# shows in the picture (the nose moves against the eyes), so it becomes good, up to trade-offs with the shape: a face that is
-# wider on one side explains the points as well. The length of the nose of a frontal face runs along the line of sight and
+# The loss sees 36 numbers of a face (18 points), but the network predicts 62. Many predictions explain the same points. The
+# yaw shows in the picture (the nose moves against the eyes), so it becomes good, up to trade-offs with the shape: a face that
+# is wider on one side explains the points as well. The length of the nose of a frontal face runs along the line of sight and
 # moves no point: it is free. t_z moves nothing at all. The shape coefficients are determined only in those combinations that
-# move the 18 points in the picture; the rest drifts, because nothing holds it, and without a prior the faces may look
+# move the 18 points in the picture; the rest drifts, because nothing constrains it, and without a prior the faces may look
 # strange from the side while every landmark fits.
 #
-# The labelled pictures (WPDC, VDC) hold the rest: the same network must give the right 62 numbers there. 3D consistency and
-# the self-critic keep the answers on 2D-only pictures like those of labelled ones.
+# The labelled pictures (WPDC, VDC) constrain the rest: there the same network must predict the right 62 numbers. 3D
+# consistency and the self-critic keep the predictions on 2D-only pictures similar to those on labelled ones.
 #
 # **Rubric.** 1 point: yaw yes, t_z no, with the reason. 1 point: the nose of a frontal face is along the line of sight. 1
 # point: shape only as far as it moves the points (more unknowns than observations). 1 point: the labelled pictures, or the
-# critic or a prior, hold the rest.
+# critic or a prior, constrain the rest.
 # ### END SOLUTION

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Assignment 5: Cycle and self-critic
 #
-# *A network looks at its own answer a second time, and another network judges it.*
+# *A network looks at its own prediction a second time, and another network judges it.*
 #
 # **You need** chapters 10 to 13 of the book, and assignment 4.
 #
@@ -12,8 +12,8 @@
 #
 # **Time** about 2 and a half hours. All cells together run in 20 seconds on a CPU.
 #
-# Tests below a task check a few cases; grading checks more. The losses are *your own code*: calling a loss of the package for
-# them counts as no answer. `landmark_map`, `subset_18` and `decode_landmarks` are there to be used.
+# The tests below a task check a few cases; grading checks more. The losses are *your own code*: an answer that calls a loss
+# of the package does not count. You may use `landmark_map`, `subset_18` and `decode_landmarks`.
 
 # %% locked="setup"
 import torch
@@ -37,7 +37,7 @@ images = wild.inputs()[:, :3]  # (4, 3, 120, 120): the pictures as the network s
 
 
 class SmallRegressor(torch.nn.Module):
-    """Four channels in, 62 whitened numbers out; untrained, which does not matter here."""
+    """A network from four channels to 62 whitened numbers; it is untrained, which does not matter here."""
 
     def __init__(self, seed=0):
         super().__init__()
@@ -55,9 +55,9 @@ print("inputs", tuple(wild.inputs().shape), "answer", tuple(regressor(wild.input
 # %% [markdown]
 # ### Task 5.1 · Two looks
 #
-# First look: the picture and the map of the detected points go in, 62 whitened numbers come out; un-whiten them and decode:
-# $\hat{\mathbf X}_1$ (68 landmarks in 3D), $\hat{\mathbf x}_1$ (its 18 points in 2D). Second look: the same picture, but with
-# the map of $\hat{\mathbf x}_1$, in which every point is visible. Return all four.
+# First look: the picture and the map of the detected points go in, 62 whitened numbers come out. Unwhiten and decode them to
+# $\hat{\mathbf X}_1$ (68 landmarks in 3D) and $\hat{\mathbf x}_1$ (its 18 points in 2D). Second look: the same picture, but
+# with the map of $\hat{\mathbf x}_1$, in which every point is visible. Return all four.
 
 # %% answer="looks"
 def two_looks(regressor, images, x, visible):
@@ -90,14 +90,14 @@ def spy(inputs):
 X1, x1, X2, x2 = two_looks(spy, images, x, visible)
 for name, value, shape in (("X1", X1, (4, 68, 3)), ("x1", x1, (4, 18, 2)), ("X2", X2, (4, 68, 3)), ("x2", x2, (4, 18, 2))):
     checks.tensor(name, value, shape)
-assert len(seen_maps) == 2, f"The regressor was asked {len(seen_maps)} times; expected 2."
+assert len(seen_maps) == 2, f"The regressor was called {len(seen_maps)} times; expected 2."
 assert torch.equal(seen_maps[0], landmark_map(x, visible)), "The first look needs the map of the detected points."
 checks.crop_landmarks("X1", X1)
 assert not torch.equal(seen_maps[0], seen_maps[1]), "The second look saw the same map as the first."
 print("✓ two looks, two maps")
 
 # %% test="looks-hidden" points=3
-# Hidden tests: another regressor; all four answers, and the map of the second look.
+# Hidden tests: another regressor, all four results, and the map of the second look.
 ### BEGIN HIDDEN TESTS
 other, seen_maps = SmallRegressor(SECRET_SEED), []
 
@@ -123,7 +123,7 @@ for name, one, two in zip(("X1", "x1", "X2", "x2"), found, expected):
 #
 # The second look should find the same face: the mean over the 68 landmarks of
 # $\lVert (\hat{\mathbf X}_2 - \hat{\mathbf X}_1) / s \rVert^2$, with $s$ the `face_size` of $\hat{\mathbf X}_1$. The absolute
-# depth is a convention; so subtract from both sets of landmarks their mean depth first.
+# depth is a convention, so first subtract its mean depth from each set of landmarks.
 
 # %% answer="consistency"
 def consistency_3d(X2, X1):
@@ -157,8 +157,8 @@ checks.close("consistency of a face moved in depth", consistency_3d(deeper, B), 
 # ### Task 5.3 · The cycle
 #
 # 2D to 3D and back: the points of the *second* look should lie where the *detector* saw them. As in assignment 4, the mean
-# over the visible points of $\lVert (\hat{\mathbf x}_{2i} - \mathbf x_i) / s \rVert^2$, $s$ the face size of the visible
-# $\mathbf x$; 0 for a face without any. Take the arguments as they come: this function decides which two sets are compared.
+# over the visible points of $\lVert (\hat{\mathbf x}_{2i} - \mathbf x_i) / s \rVert^2$, with $s$ the face size of the visible
+# $\mathbf x$; 0 for a face without any. The function receives all three sets of points and decides which two to compare.
 
 # %% answer="cycle"
 def cycle_loss(x, visible, x1, x2):
@@ -192,9 +192,9 @@ checks.gradient("cycle_loss", lambda p: cycle_loss(points, seen, first, p), seco
 # %% [markdown]
 # ### Task 5.4 · The critic's game
 #
-# The critic gives each pair (coefficients, landmarks) a score $s$. In the least-squares form it wants 1 for real pairs and 0
-# for predicted ones: $\tfrac12 (s_\text{real} - 1)^2 + \tfrac12 s_\text{fake}^2$. The regressor wants its pairs to be taken
-# for real: $\tfrac12 (s_\text{fake} - 1)^2$.
+# The critic gives each pair (coefficients, landmarks) a score $s$. In the least-squares form it aims at 1 for real pairs and 0
+# for predicted ones: $\tfrac12 (s_\text{real} - 1)^2 + \tfrac12 s_\text{fake}^2$. The regressor wants its pairs to pass as
+# real: $\tfrac12 (s_\text{fake} - 1)^2$.
 
 # %% answer="critic"
 def critic_loss(real, fake):
@@ -215,7 +215,7 @@ def regressor_loss(fake):
 ones, zeros = torch.ones(3), torch.zeros(3)
 with checks.from_scratch():
     checks.close("critic_loss of a perfect critic", critic_loss(ones, zeros), zeros)
-    checks.close("critic_loss of one who has it the wrong way round", critic_loss(zeros, ones), ones)
+    checks.close("critic_loss of a critic with both scores swapped", critic_loss(zeros, ones), ones)
     checks.close("regressor_loss when the critic is fooled", regressor_loss(ones), zeros)
 print("✓ both know what they want")
 
@@ -231,7 +231,7 @@ checks.close("regressor_loss", regressor_loss(fake), losses.SelfCritic().for_reg
 # %% [markdown]
 # ### Task 5.5 · One step of the critic
 #
-# A step that improves the critic must not touch the regressor, although the predicted coefficients came out of it. Write the
+# A step that improves the critic must not touch the regressor, although the regressor predicted the coefficients. Write the
 # step: scores of the real pairs and of the predicted pairs, the mean of `critic_loss`, gradients, one step of the optimiser.
 # After it, the regressor's parameters must have no gradient.
 
@@ -273,7 +273,7 @@ assert history[-1] < history[0], "After 40 steps the critic's loss is not smalle
 print(f"✓ the critic's loss fell from {history[0]:.2f} to {history[-1]:.2f}")
 
 # %% test="step-hidden" points=2
-# Hidden tests: the regressor stays untouched, and gradients of an earlier step do not add up.
+# Hidden tests: the regressor stays untouched, and gradients of earlier steps are not added.
 ### BEGIN HIDDEN TESTS
 net, judge, optimiser, real, fake = pairs(SECRET_SEED)
 critic_step(judge, optimiser, real, fake)
@@ -293,23 +293,23 @@ assert farthest < 1, "critic_step: gradients of an earlier step were added."
 # ### Task 5.6 · What does the critic really learn?
 #
 # Your labelled pictures show frontal faces with perfect landmarks. The 2D-only pictures show heads at every yaw, with a
-# detector's noise. You train the self-critic on these two and the loss of the regressor falls. What has the critic probably
+# detector's noise. You train the self-critic on these two sets, and the regressor's loss falls. What has the critic probably
 # learnt to tell apart, and what does the regressor learn from it? How would you notice, and how would you set up the pairs
 # instead? Six to ten sentences.
 
 # %% [markdown] answer="shortcut" points=4
 # ### BEGIN SOLUTION
-# The critic is asked whether a pair is real, but it may answer by anything that differs between the two sets. Here that is
+# The critic has to decide whether a pair is real, but it may use anything that differs between the two sets. Here that is
 # the yaw (real pairs are frontal) and the noise (real landmarks lie exactly on the projection of the coefficients). Both are
-# easier than judging whether coefficients and landmarks belong together. The regressor, which wants to be taken for real,
-# learns to predict frontal heads, whatever the picture shows. One notices by looking at the predicted yaw against the true
-# one on test pictures in bins (large yaws shrink), at NME by bin, and at the critic's accuracy, which is near 100 % at once.
+# easier than judging whether coefficients and landmarks belong together. The regressor, which tries to pass as real, learns
+# to predict frontal heads, whatever the picture shows. One notices it by comparing predicted with true yaws on test pictures
+# by bin (large yaws shrink), in the NME by bin, and in the critic's accuracy, which is near 100 % at once.
 #
-# Instead: put the same detector's noise on the landmarks of the real pairs, and draw real pairs so that their yaws are
+# Instead, add the same detector noise to the landmarks of the real pairs, and draw real pairs so that their yaws are
 # distributed like those of the predicted ones (resample by yaw). Then only the fit of coefficients to landmarks is left to
 # tell the two apart.
 #
 # **Rubric.** 1 point: the critic learns yaw or noise instead of the match. 1 point: the regressor is pushed to frontal faces.
-# 1 point: a way of noticing that would really show it (error or yaw by bin; not "the loss"). 1 point: same noise on both
-# sides and matched yaws.
+# 1 point: a check that would really reveal it (error or yaw by bin; not "the loss"). 1 point: the same noise on both sides
+# and matched yaws.
 # ### END SOLUTION

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Assignment 6: A loss of your own
 #
-# *Add a loss, run the ablation, and report what it is worth, with intervals.*
+# *Add a loss, run the ablation, and report how much it helps, with intervals.*
 #
 # **You need** chapters 9 to 15 of the book, and a pair of colleagues to talk to.
 #
@@ -12,7 +12,7 @@
 #
 # **Time** 6 to 8 hours, in pairs. All cells together run in 1 minute on a CPU.
 #
-# There is no right answer here. A loss that turns out to be worse, and a report that says so and why, get all points.
+# There is no right answer here. A loss that turns out to be worse gets full points if the report says so and explains why.
 
 # %% locked="setup"
 import matplotlib.pyplot as plt
@@ -73,11 +73,11 @@ def train(loss, seed, steps=400):
 # %% [markdown]
 # ### Task 6.1 · Your loss
 #
-# Invent a loss on whitened coefficients. It must be **zero at the truth and positive elsewhere**, give **one number per
-# face**, have a **finite gradient** everywhere (at the truth too), and **not depend on $t_z$**. You may decode (through
-# `whitening.unwhiten` and `decode_landmarks`), and combine losses of the package; then at least one ingredient must be your
-# own. Some directions: distances along contours rather than between points; landmarks weighted by how well a detector sees
-# them; an error that grows with the logarithm; angles between rotations; a mixture that changes during training.
+# Invent a loss on whitened coefficients. It must be **zero at the truth and positive elsewhere**, return **one number per
+# face**, have a **finite gradient** everywhere (at the truth too), and **not depend on $t_z$**. You may decode (with
+# `whitening.unwhiten` and `decode_landmarks`) and combine losses of the package, but then at least one ingredient must be
+# your own. Some directions: distances along contours rather than between points; landmarks weighted by how well a detector
+# finds them; an error that grows logarithmically; angles between rotations; a mixture that changes during training.
 
 # %% answer="loss"
 def my_loss(predicted, target):
@@ -109,7 +109,7 @@ checks.gradient("my_loss at the truth", lambda vector: my_loss(vector, some), so
 print("✓ a loss")
 
 # %% test="loss-hidden" points=3
-# Hidden tests: every entry counts but t_z, and each face stands alone.
+# Hidden tests: every entry except t_z counts, and each face is treated independently.
 ### BEGIN HIDDEN TESTS
 g = torch.Generator().manual_seed(SECRET_SEED)
 rows = torch.randint(0, len(train_white), (4,), generator=g)
@@ -117,7 +117,7 @@ some = train_white[rows]
 for entry in (0, 3, 5, 7, 12, 20, 52):
     off = some.clone()
     off[:, entry] += 1
-    assert (my_loss(off, some) > 0).all(), f"my_loss does not see entry {entry}."
+    assert (my_loss(off, some) > 0).all(), f"my_loss ignores entry {entry}."
 deep = some.clone()
 deep[:, 11] += 1
 checks.close("my_loss when only t_z is off", my_loss(deep, some), torch.zeros(4), tolerance=1e-4)
@@ -129,8 +129,8 @@ checks.close("my_loss of single faces", my_loss(off, some), alone, tolerance=1e-
 # %% [markdown]
 # ### Task 6.2 · How sure is a mean?
 #
-# *Your own code.* The bootstrap: draw as many errors as there are, **with replacement**, and take their mean; do that
-# `resamples` times; the interval reaches from the 2.5 % to the 97.5 % quantile of these means.
+# *Your own code.* The bootstrap: draw as many errors as there are, **with replacement**, and take their mean; repeat this
+# `resamples` times. The interval reaches from the 2.5 % to the 97.5 % quantile of these means.
 
 # %% answer="bootstrap"
 def interval(errors, resamples, generator):
@@ -150,7 +150,7 @@ with checks.from_scratch():
 assert low < float(sample.mean()) < high, "The interval does not contain the mean itself."
 width = (high - low) / (2 * 1.96 * 0.02 / 400**0.5)  # of that of normal theory
 assert width > 0.5, "Far too narrow. Is the draw with replacement, and as large as the sample?"
-assert width < 2, "Far too wide: the interval of the mean is wanted, not that of single errors."
+assert width < 2, "Far too wide: the task asks for the interval of the mean, not of single errors."
 print(f"✓ {low:.4f} to {high:.4f}")
 
 # %% test="bootstrap-hidden" points=3
@@ -166,8 +166,8 @@ checks.close("interval", found, torch.tensor([expected.low, expected.high]), tol
 # %% [markdown]
 # ### Task 6.3 · The ablation
 #
-# Train with PDC, with WPDC and with your loss, three seeds each. `train` returns the errors of the 600 test faces. Put them
-# into a dictionary: name to a tensor `(3, 600)`, a row per seed.
+# Train with PDC, with WPDC and with your loss, with three seeds each. `train` returns the errors of the 600 test faces.
+# Return a dictionary from names to tensors `(3, 600)`, with one row per seed.
 
 # %% answer="ablation"
 def ablation(candidates, seeds):
@@ -188,7 +188,7 @@ assert set(results) == set(candidates), f"Found results for {sorted(results)}; e
 for name, errors in results.items():
     checks.tensor(f"errors of {name}", errors, (3, 600))
     assert not torch.equal(errors[0], errors[1]), f"{name}: two seeds gave the same errors. Is the seed passed on?"
-    assert errors.mean() < 0.5, f"{name}: an error of {errors.mean():.0%} of a face. Was anything learnt?"
+    assert errors.mean() < 0.5, f"{name}: an error of {errors.mean():.0%} of a face. Did the network learn anything?"
 print("✓ nine trainings")
 
 # %%
@@ -212,19 +212,20 @@ for name, errors in globals().get("results", {}).items():
 # %% [markdown]
 # ### Task 6.4 · The report
 #
-# One page: the idea behind your loss and its formula; what you expected, before you ran it; a table of the results with
-# intervals, in the three bins of yaw too; a figure that shows *where* it is better or worse; what you changed along the way,
-# and on which faces you decided that (if it was on the test faces, say so). What would have to be done before one could claim
-# that the loss is better?
+# One page: the idea behind your loss and its formula; what you expected before you ran it; a table of the results with
+# intervals, also for the three yaw bins; a figure that shows *where* it is better or worse; what you changed along the way,
+# and on which faces you based that decision (if it was on the test faces, say so). What would have to be done before one
+# could claim that the loss is better?
 
 # %% [markdown] answer="report" points=12
 # ### BEGIN SOLUTION
-# The loss measures landmarks in the picture and counts eyes and mouth double, since they carry expressions; the logarithm
-# keeps faces that are far off from ruling the batch; a hundredth of PDC holds what landmarks do not show. Expected: better
-# than PDC in NME, like WPDC, better at the mouth. (Then follow the table, bins, figure and a discussion. The claim would need
-# a validation set for every choice made, more seeds, photographs instead of points, and other people's test data.)
+# The loss measures landmarks in the picture and counts eyes and mouth double, because they carry expressions; the logarithm
+# keeps faces that are far off from dominating the batch; a hundredth of PDC constrains what landmarks do not show. Expected:
+# better than PDC in NME, similar to WPDC, better at the mouth. (Then follow the table, bins, figure and a discussion. The
+# claim would need a validation set for every choice made, more seeds, photographs instead of points, and independent test
+# data.)
 #
-# **Rubric.** Idea and formula, so that a colleague could program it: 3. An expectation that could have failed, stated before
+# **Rubric.** Idea and formula, clear enough for a colleague to program: 3. An expectation that could have failed, stated before
 # the results: 1. Table with intervals, seeds and bins, balanced mean labelled as such: 3. A figure that answers a question: 2.
 # Honesty about choices: what was tuned, on which faces: 2. What is missing for a claim: 1. Do not grade whether the loss wins.
 # A claim of "better" whose paired interval contains zero costs 2.
@@ -233,14 +234,15 @@ for name, errors in globals().get("results", {}).items():
 # %% [markdown]
 # ### Task 6.5 · Before anybody uses it
 #
-# The training faces are drawn from published measurements of adult heads. Name two groups of people, or situations, for whom
-# your numbers say nothing, and one use of 3D faces from single photographs that you would refuse to build. Give reasons.
+# The training faces are generated from published measurements of adult heads. Name two groups of people or situations for
+# which your numbers say nothing, and one use of 3D faces from single photographs that you would refuse to build. Give
+# reasons.
 
 # %% [markdown] answer="limits" points=3
 # ### BEGIN SOLUTION
 # Children: their proportions are outside the model. People with asymmetric faces or after surgery: the components are nearly
 # symmetric. Also photographs with hands, glasses or hair over the face, very wide lenses, and cameras close to the face (weak
-# perspective fails). A use to refuse: identifying people on surveillance pictures, or reading character or origin from a
+# perspective fails). A use to refuse: identifying people in surveillance pictures, or inferring character or origin from a
 # shape, because the model's prior fills in what the picture does not show, and what looks like a measurement is a guess.
 #
 # **Rubric.** 1 point each for two groups or situations, with a reason that follows from the model, the camera or the data; 1

@@ -3,7 +3,7 @@
 #
 # *Run all cells (Run → Run All Cells). At the end there is a face, and a green tick if everything works.*
 #
-# **Time** one minute, the installation not counted. No GPU is needed.
+# **Time** one minute, not counting the installation. No GPU is needed.
 
 # %%
 import importlib
@@ -11,11 +11,11 @@ import platform
 import sys
 import time
 
-results = []  # what was checked, whether it is well, what to do otherwise
+results = []  # what was checked, whether it passed, what to do if not
 
 
 def check(what, well, advice):
-    """Note the result of one check, and say it."""
+    """Record the result of one check and print it."""
     results.append((what, bool(well), advice))
     print("✓" if well else "✗", what, "" if well else f"→ {advice}")
 
@@ -32,10 +32,10 @@ for name, module in (
         version = getattr(importlib.import_module(module), "__version__", "")
         check(f"{name} {version}", True, "")
     except ImportError as error:
-        check(f"{name}: {error}", False, "run the first cell again and look at what pip says, then restart the kernel")
+        check(f"{name}: {error}", False, "run the first cell again, read what pip reports, then restart the kernel")
 
 # %% [markdown]
-# A calculation, the face model (made at its first use, a few seconds), and its road to pixels:
+# A calculation, the face model (made on first use, which takes a few seconds), and a picture drawn from it:
 
 # %%
 try:
@@ -44,7 +44,7 @@ try:
     started = time.perf_counter()
     left = torch.randn(1000, 1000)
     fine = torch.allclose((left @ torch.eye(1000)), left)
-    check(f"1000 × 1000 matrices in {1e3 * (time.perf_counter() - started):.0f} ms", fine, "torch computes nonsense")
+    check(f"1000 × 1000 matrices in {1e3 * (time.perf_counter() - started):.0f} ms", fine, "torch computes wrong results")
 
     from twodasl_lite.coefficients import CoefficientLayout
     from twodasl_lite.morphable import load_face_model

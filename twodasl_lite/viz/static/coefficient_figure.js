@@ -2,7 +2,7 @@
 
 const LOSS_ORDER = ["pdc", "vdc", "wpdc"];
 const LOSS_TITLE = { pdc: "PDC", vdc: "VDC", wpdc: "WPDC" };
-const DEPTH = 11; // pose[2,3], which no loss looks at
+const DEPTH = 11; // pose[2,3], which no loss uses
 const CONTOURS = 10;
 
 class CoefficientFigure extends LossFigure {
@@ -66,7 +66,7 @@ class CoefficientFigure extends LossFigure {
     return row;
   }
 
-  /** A map of a loss; a press or a drag on it moves both errors. */
+  /** A map of a loss; a click or a drag on it changes both errors. */
   buildMap(loss) {
     const canvas = make("canvas", { "aria-hidden": "true" });
     const stage = make("div", { class: "lf-stage", role: "img", style: "cursor: crosshair; touch-action: pan-y" }, canvas);
@@ -84,7 +84,7 @@ class CoefficientFigure extends LossFigure {
     return { loss, canvas, stage, title: make("p", { class: "lf-title" }, LOSS_TITLE[loss]) };
   }
 
-  /** The two coefficients of the maps stay two: choosing the other one exchanges them. */
+  /** The two coefficients of the maps stay different: choosing the other one swaps them. */
   set(changes, tell) {
     const { coefficient, second } = this.state;
     const next = { ...changes };
@@ -97,7 +97,7 @@ class CoefficientFigure extends LossFigure {
     if (changes.angles && this.view) this.view.angles = [...changes.angles];
   }
 
-  /** The size of the other errors if they are as the slider left them, else their root mean square. */
+  /** The size of the other errors if the slider set them last, otherwise their root mean square. */
   others() {
     const { coefficient, errors } = this.state;
     const rest = errors.filter((_, i) => i !== coefficient);
@@ -157,7 +157,7 @@ class CoefficientFigure extends LossFigure {
     return result;
   }
 
-  /** For each loss: its value and its two slopes where the two chosen coefficients are off by (u, v), and a step of descent. */
+  /** For each loss: value and both slopes at errors (u, v) of the two chosen coefficients, and the step of descent. */
   plane() {
     const { errors, coefficient: i, second: j, face } = this.state;
     const { whiteStd } = this.header;
@@ -311,7 +311,7 @@ class CoefficientFigure extends LossFigure {
     return { ...this.losses(this.state.errors), moved: sum / off.length, most, maps: Object.fromEntries(LOSS_ORDER.map((loss) => [loss, Array.from(maps[loss])])), paths };
   }
 
-  /** Colours and contour lines of a map: what stays while its two errors move. Drawn without the graphics card, which is slow at many short lines. */
+  /** Colours and contours of a map, fixed while its two errors move; on the CPU, as GPUs draw many short lines slowly. */
   paintGround(map, values, side) {
     const n = this.header.mapPoints;
     const roots = values.map(Math.sqrt);
@@ -322,7 +322,7 @@ class CoefficientFigure extends LossFigure {
     tile.getContext("2d", { willReadFrequently: true }).putImageData(new ImageData(pixels, n, n), 0, 0);
     map.ground = make("canvas", { width: side, height: side });
     const context = map.ground.getContext("2d", { willReadFrequently: true });
-    // Grid points lie on the rim of the picture: half a cell of the tile stays outside.
+    // Grid points lie on the edge of the picture: half a cell of the tile stays outside.
     context.drawImage(tile, 0.5, 0.5, n - 1, n - 1, 0, 0, side, side);
     context.lineWidth = (0.66 * side) / 200;
     context.strokeStyle = "rgba(255, 255, 255, 0.55)";

@@ -118,7 +118,7 @@ class CriticFigure extends LossFigure {
       draw("rect", { x: cx - scale / 2, y: cy - scale / 2, width: scale, height: scale, fill: "none", stroke: "black", "stroke-width": 1.3 }));
     const result = this.numbers();
     this.title.textContent = `Right: more ${a}; up: more ${b} (±${header.reach} σ)`;
-    this.legend.replaceChildren(this.ramp(round(low), round(high)), "score; cross: the truth; orange ring: the regressor's answer; square: cursor");
+    this.legend.replaceChildren(this.ramp(round(low), round(high)), "score; cross: the truth; orange ring: the regressor's prediction; square: cursor");
     const told = `${a} ${signed(offset(state.at[0]), 2)} σ, ${b} ${signed(offset(state.at[1]), 2)} σ from the truth: score ${round(result.score)}`;
     this.say.textContent = told;
     this.stage.setAttribute("aria-label", `The critic's score at step ${header.steps[state.checkpoint]}. Cursor at ${told}. Arrow keys move the cursor.`);
@@ -135,7 +135,7 @@ class CriticFigure extends LossFigure {
       for (const s of values) share[within(Math.floor((bins * (s - first)) / (last - first || 1)), 0, bins - 1)] += 100 / values.length;
       return { name: title, colour: paints[name], x: share.map((_, k) => first + ((k + 0.5) * (last - first)) / bins), y: share, dash: name === "shuffled" ? DASH : null };
     });
-    lineChart(this.chart, { lines, title: "How often each score comes", xLabel: "score", yLabel: "% of pairs", height: 190 });
+    lineChart(this.chart, { lines, title: "How often each score occurs", xLabel: "score", yLabel: "% of pairs", height: 190 });
     this.chart.setAttribute("aria-label", `Histograms of scores. ${PAIRS.map(([key, name]) => `${name}: mean ${round(result[key])}`).join("; ")}.`);
   }
 }

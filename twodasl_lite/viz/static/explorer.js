@@ -1,8 +1,8 @@
 /* The face explorer: a linear morphable model, computed and drawn in the browser.
  *
- * One file serves two masters. In a running notebook anywidget calls the default export's `render` and the traits
- * shape, expression and angles follow the sliders both ways. In a static page the same text stands in an inline
- * module script behind the packed model, and `mountStatic` finds it there: no kernel, no network.
+ * One file serves two purposes. In a running notebook, anywidget calls the default export's `render`, and the traits
+ * shape, expression and angles are synchronised with the sliders both ways. In a static page, the same text is an
+ * inline module script after the packed model, and `mountStatic` finds it there: no kernel, no network.
  *
  * Frames are those of twodasl_lite.camera: x right, y up, z towards the viewer, mm; angles are pitch, yaw, roll in
  * degrees; shape coefficients are in standard deviations, as are expressions (blendshapes: activations from 0 to 1).
@@ -18,7 +18,7 @@ const ANGLE_LIMIT = 90;
 const DEGREES_PER_PIXEL = 0.45;
 const KEY_STEP = 5; // degrees per key press
 const ZOOM_RANGE = [0.5, 6];
-const FILL = 0.88; // part of the view that the mean face fills
+const FILL = 0.88; // fraction of the view that the mean face fills
 const RANDOM_CLIP = 2; // standard deviations, as MorphableModel.sample clips
 
 const COLOURINGS = [
@@ -139,7 +139,7 @@ const clamp = (value, [low, high]) => Math.min(high, Math.max(low, value));
 const same = (a, b) => a.length === b.length && a.every((x, i) => Math.abs(x - b[i]) < 1e-9);
 let serial = 0;
 
-/** A vector of `length` numbers, filled up with zeros; anything but finite numbers is refused. */
+/** A vector of `length` numbers, padded with zeros; anything but finite numbers is rejected. */
 function vector(value, length, name) {
   const values = Array.from(value, Number);
   if (values.length > length || !values.every(Number.isFinite)) {
@@ -154,7 +154,7 @@ class Explorer {
     this.root = host;
     this.model = model;
     this.header = model.header;
-    this.onChange = null; // called with the names of what a person changed
+    this.onChange = null; // called with the names of the values that the user changed
     this.id = `fx${++serial}-${Math.random().toString(36).slice(2, 7)}`;
     const { numShape, numExpression, numAlbedo, hasColours } = this.header;
     const blank = () => ({
@@ -206,7 +206,7 @@ class Explorer {
 
   /* ---- for scripts and tests ---- */
 
-  /** What is shown, in numbers: coefficients, angles (pitch, yaw, roll in degrees) and the vertices they gave. */
+  /** The display in numbers: coefficients, angles (pitch, yaw, roll in degrees) and the resulting vertices. */
   state() {
     this.#recompute();
     const face = this.faces[this.active];
@@ -284,7 +284,7 @@ class Explorer {
     this.redraw();
   }
 
-  /** Frames per second of a slider in motion: decode, normals, upload and draw, waiting for the GPU each time. */
+  /** Frames per second while a slider moves: decode, normals, upload and draw, waiting for the GPU each time. */
   benchmark(frames = 60) {
     const pixel = new Uint8Array(4);
     const { gl } = this.painter;
@@ -348,7 +348,7 @@ class Explorer {
 
   /* ---- numbers ---- */
 
-  /** Mean of (1 + i/V) (x + 2 y + 3 z) over the drawn, that is rotated, vertices: every slider changes it. */
+  /** Mean of (1 + i/V) (x + 2 y + 3 z) over the drawn (rotated) vertices: every slider changes it. */
   #checksum(vertices) {
     const { V } = this.model;
     const sum = [0, 0, 0];
@@ -624,7 +624,7 @@ class Explorer {
 
     this.root.addEventListener("keydown", (event) => {
       const passes = event.ctrlKey || event.metaKey || event.altKey || ["Tab", "Escape"].includes(event.key);
-      if (!passes) event.stopPropagation(); // JupyterLab would take the arrow keys away from the sliders
+      if (!passes) event.stopPropagation(); // JupyterLab would intercept the sliders' arrow keys
     });
     let last = null;
     this.view.addEventListener("pointerdown", (event) => {
@@ -705,12 +705,12 @@ class Explorer {
 
   #tell(...names) {
     if (!this.onChange) return;
-    // The sliders move whichever face is chosen; the first and the second have traits of their own.
+    // The sliders move the selected face; the first and the second face have traits of their own.
     const second = { shape: "secondShape", expression: "secondExpression", albedo: "secondAlbedo" };
     this.onChange(names.flatMap((name) => (this.active && second[name] ? [second[name]] : [name])));
   }
 
-  /** A changed value by the name that `set` takes. */
+  /** A changed value under the name that `set` takes. */
   get(name) {
     if (name === "angles") return [...this.angles];
     if (name === "activeFace") return this.active;
@@ -830,7 +830,7 @@ function requestModel(model) {
 }
 
 function render({ model, el }) {
-  const host = element("div", {}, "The face is on its way from the kernel …");
+  const host = element("div", {}, "Loading the face from the kernel …");
   el.append(host);
   let explorer = null;
   let over = false;

@@ -1,6 +1,6 @@
-/* A linear morphable model in the browser: unpacked, computed, drawn with WebGL.
+/* A linear morphable model in the browser: unpack, compute, and draw it with WebGL.
  *
- * The face explorer and the figures of the losses begin with this text; what follows it is in the same module.
+ * The face explorer and the figures of the losses begin with this text; the rest of the same module follows it.
  * Frames are those of twodasl_lite.camera: x right, y up, z towards the viewer.
  */
 
@@ -198,12 +198,12 @@ void main() {
   vec3 n = normalize(vNormal) * (gl_FrontFacing ? 1.0 : -1.0);
   float inside = gl_FrontFacing ? 1.0 : 0.45;
   if (mode == 0) { result = vec4(vColour * inside, 1.0); return; }
-  if (mode == 4) { result = vec4(vColour * inside * (0.72 + 0.28 * n.z), 1.0); return; } // a little form, hardly any hue
+  if (mode == 4) { result = vec4(vColour * inside * (0.72 + 0.28 * n.z), 1.0); return; } // a little shading, hardly any hue
   if (mode == 2) { result = vec4((n * 0.5 + 0.5) * inside, 1.0); return; }
   vec3 base = pow(vColour, vec3(2.2));
   vec3 key = normalize(vec3(-0.50, 0.62, 0.72)), fill = normalize(vec3(0.85, -0.05, 0.50));
   float k = dot(n, key);
-  // Light that seeps round the terminator is redder than light that is reflected, as it is on skin.
+  // As on skin, light that seeps past the terminator is redder than reflected light.
   vec3 wrap = mix(vec3(0.16), vec3(0.30, 0.17, 0.13), gloss);
   vec3 lit = vec3(0.98, 0.95, 0.90) * max((vec3(k) + wrap) / (1.0 + wrap), 0.0)
            + vec3(0.70, 0.82, 1.0) * 0.20 * max(dot(n, fill), 0.0)
@@ -288,7 +288,7 @@ class Painter {
     this.surface = compile(gl, SURFACE_VERTEX, SURFACE_FRAGMENT);
     this.marks = compile(gl, MARK_VERTEX, MARK_FRAGMENT);
     this.triangleBuffer = this.#indices(model.triangles);
-    this.edgeBuffer = null; // made when the wireframe is first wanted
+    this.edgeBuffer = null; // made when the wireframe is first shown
     this.markBuffer = gl.createBuffer();
     this.markArray = this.#vertexArray(this.marks.program, [
       ["clip", this.markBuffer, 3, gl.FLOAT, 36, 0],
@@ -393,7 +393,7 @@ class Painter {
 
   #drawMarks({ positions, groups }, { rotation, centre, scale, depth, width, height, ratio }) {
     const { gl } = this;
-    const lift = 2.5; // mm towards the viewer, so that a mark is not cut by the skin it lies on
+    const lift = 2.5; // mm towards the viewer, so that the skin does not cut a mark that lies on it
     const projected = [];
     for (let i = 0; i < positions.length; i += 3) {
       const [x, y, z] = apply(rotation, positions[i] - centre[0], positions[i + 1] - centre[1], positions[i + 2] - centre[2]);
@@ -431,7 +431,7 @@ class Painter {
     gl.bindBuffer(gl.ARRAY_BUFFER, this.markBuffer);
     gl.bufferData(gl.ARRAY_BUFFER, new Float32Array(data), gl.DYNAMIC_DRAW);
     gl.depthMask(false);
-    gl.disable(gl.DEPTH_TEST); // what the face hides shows through faintly
+    gl.disable(gl.DEPTH_TEST); // marks behind the face show through faintly
     gl.uniform1f(this.marks.uniforms.opacity, 0.16);
     gl.drawArrays(gl.TRIANGLES, 0, data.length / 9);
     gl.enable(gl.DEPTH_TEST);

@@ -1,8 +1,8 @@
-/* What the figures of the losses share: controls with labels, charts, a face to turn, and the two ways to live.
+/* Shared code of the loss figures: controls with labels, charts, a face to turn, and the static and live modes.
  *
  * The text of face.js comes first in the same module, a figure's own class after it, and a last line that names the
  * class: `mountFigures(TheClass)`. In a static page the figure finds its numbers beside it; in a running notebook
- * anywidget calls `render` and the trait `state` follows the controls both ways.
+ * anywidget calls `render`, and the trait `state` is synchronised with the controls both ways.
  */
 
 const OKABE_ITO = { orange: "#E69F00", sky: "#56B4E9", green: "#009E73", yellow: "#F0E442", blue: "#0072B2", vermilion: "#D55E00", purple: "#CC79A7", grey: "#7F7F7F" };
@@ -78,13 +78,13 @@ function furnish(node, attributes, children) {
   return node;
 }
 
-/** A name with its colour and its dashes, never parted. */
+/** A name with its colour and dash pattern, without a line break between them. */
 function keyed(name, colour, dash = null) {
   const line = draw("svg", { width: 26, height: 6, "aria-hidden": "true", style: "flex: none; margin-left: 6px" }, draw("path", { d: "M0 3H26", stroke: colour, "stroke-width": 2.4, "stroke-dasharray": dash }));
   return make("span", { style: "display: inline-flex; gap: 6px; align-items: center; white-space: nowrap" }, line, name);
 }
 
-/** A name with a dot of its colour, never parted. */
+/** A name with a dot in its colour, without a line break between them. */
 function dotted(name, colour) {
   return make("span", { style: "display: inline-flex; gap: 6px; align-items: center; white-space: nowrap" }, make("span", { class: "lf-key", style: `background: ${colour}` }), name);
 }
@@ -100,7 +100,7 @@ const round = (x, digits = 2) => {
   return `${mantissa}·10${String(Number(power)).replace(/./g, (c) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)])}`.replace("-", "−");
 };
 
-/** A tick of an axis: as few digits as it needs. */
+/** A tick of an axis, with as few digits as it needs. */
 const plainNumber = (x) => String(Number(x.toPrecision(3))).replace("-", "−");
 
 /** Named arrays from one stream of bytes. */
@@ -221,7 +221,7 @@ class LossFigure {
     this.paint();
   }
 
-  /** What is drawn, in numbers. */
+  /** The drawing in numbers. */
   report() {
     return { state: this.state, ...this.numbers() };
   }
@@ -322,12 +322,12 @@ class LossFigure {
 
 /* ------------------------------------------------------------------------------------------------------------ charts */
 
-/** As wide as it is shown, so that its letters are as large as those around it. */
+/** The displayed width, so that the chart's text is as large as the text around it. */
 function chartWidth(svg) {
   return within(Math.round(svg.getBoundingClientRect().width) || 480, 240, 1000);
 }
 
-/** Bars of many numbers around zero; one is chosen. */
+/** Bars of many numbers around zero, with one of them selected. */
 function barChart(svg, { values, colours, chosen, names, title, height = 190, reach = null, choose }) {
   const [W, H, left, bottom] = [chartWidth(svg), height, 52, 18];
   const top = Math.max(...values.map(Math.abs), 1e-300);
@@ -356,7 +356,7 @@ function barChart(svg, { values, colours, chosen, names, title, height = 190, re
   return { left, step, H };
 }
 
-/** Pose, shape and expression below their bars. */
+/** The labels pose, shape and expression below their bars. */
 function nameGroups(svg, ends, paints, { left, step, H }) {
   ["pose", "shape", "expression"].forEach((text, g) => {
     const last = g === ends.length - 1;
@@ -477,7 +477,7 @@ function mountFigures(FigureClass) {
   }
 }
 
-/** In a notebook: the numbers come by message, not as a trait, which would be stored in every saved notebook. */
+/** In a notebook, the numbers come by message: a trait would be stored in every saved notebook. */
 function request(model) {
   return new Promise((resolve) => {
     const receive = (message, buffers) => {
@@ -491,7 +491,7 @@ function request(model) {
 }
 
 function render({ model, el }) {
-  const host = make("div", {}, "The figure is on its way from the kernel …");
+  const host = make("div", {}, "Loading the figure from the kernel …");
   el.append(host);
   let figure = null;
   let over = false;

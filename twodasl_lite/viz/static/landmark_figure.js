@@ -144,7 +144,7 @@ class LandmarkFigure extends LossFigure {
     });
     const size = Math.max(Math.sqrt(extent[0] * extent[1]), header.floor);
     const points = new Float64Array(36);
-    const pull = new Float64Array(204); // of the loss, by landmark and axis, y up
+    const pull = new Float64Array(204); // gradient of the loss, by landmark and axis, y up
     let [loss, off] = [0, 0];
     header.subset.forEach(([a, b], i) => {
       points[2 * i] = (placed[3 * a] + placed[3 * b]) / 2 - 1;
@@ -243,7 +243,7 @@ class LandmarkFigure extends LossFigure {
       const length = Math.hypot(x - u, y - v);
       if (visible[i] && length > 0.5) {
         const [cx, cy] = [(x - u) / length, (y - v) / length];
-        // The point of the arrow ends at the rim of the detected point.
+        // The tip of the arrow ends at the rim of the detected point.
         const [tx, ty] = [x - Math.min(1.7, length / 3) * cx, y - Math.min(1.7, length / 3) * cy];
         const head = Math.min(1.7, length / 4);
         const d = `M${u} ${v}L${tx} ${ty}M${tx - head * (cx - 0.6 * cy)} ${ty - head * (cy + 0.6 * cx)}L${tx} ${ty}L${tx - head * (cx + 0.6 * cy)} ${ty - head * (cy - 0.6 * cx)}`;

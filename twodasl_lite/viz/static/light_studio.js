@@ -2,16 +2,16 @@
  *
  * Frames are those of twodasl_lite.render: pixels with centres at integers, x right, y down, z towards the viewer;
  * normals and lamps in the upright frame (y up). The rules are those of twodasl_lite.render.rasterizer, and the result
- * is the same, pixel for pixel: corners rounded to 1/256, top-left rule, depths compared in single precision, of equal
- * depths the lowest triangle.
+ * is the same, pixel for pixel: corners rounded to 1/256, top-left rule, depths compared in single precision, and the
+ * lowest triangle index wins at equal depth.
  */
 
 const DEGREE = Math.PI / 180;
 const BITS = 8;
 const STEP = 1 << BITS;
 const STAGE = 480; // pixels of the canvas
-const FILL = 0.92; // part of the picture that the face may fill, however it turns
-const VISIBLE = { tolerance: 0.01, resolution: 256 }; // of twodasl_lite.render.visibility
+const FILL = 0.92; // largest fraction of the picture that the face fills in any orientation
+const VISIBLE = { tolerance: 0.01, resolution: 256 }; // constants of twodasl_lite.render.visibility
 
 const SHOW = [
   ["picture", "Picture"],
@@ -76,7 +76,7 @@ export function rasterize(vertices, triangles, height, width) {
     const d0 = turn * (x2 - x1);
     const d1 = turn * (x0 - x2);
     const d2 = turn * (x1 - x0);
-    const least0 = r0 > 0 || (r0 === 0 && d0 > 0) ? 0 : 1; // top and left edges are inside themselves
+    const least0 = r0 > 0 || (r0 === 0 && d0 > 0) ? 0 : 1; // points on top and left edges count as inside
     const least1 = r1 > 0 || (r1 === 0 && d1 > 0) ? 0 : 1;
     const least2 = r2 > 0 || (r2 === 0 && d2 > 0) ? 0 : 1;
     const scale = 1 / (turn * area);
@@ -169,7 +169,7 @@ function vertexNormals(vertices, triangles) {
     const vx = vertices[c] - vertices[a];
     const vy = vertices[c + 1] - vertices[a + 1];
     const vz = vertices[c + 2] - vertices[a + 2];
-    const nx = uz * vy - uy * vz; // y down mirrors the mesh: the cross product with two signs turned
+    const nx = uz * vy - uy * vz; // y down mirrors the mesh: the cross product with two signs flipped
     const ny = uz * vx - ux * vz;
     const nz = uy * vx - ux * vy;
     for (let n = 0; n < 3; n++) {
@@ -200,7 +200,7 @@ function lampDirection(state) {
   return [Math.sin(a) * Math.cos(e), Math.sin(e), Math.cos(a) * Math.cos(e)];
 }
 
-/** A lamp of strength 1 seen through the clamped cosine, and what nine spherical harmonics keep of it. */
+/** A lamp of strength 1 seen through the clamped cosine, and its approximation by nine spherical harmonics. */
 function lightAt(cosine, state) {
   if (state.source === "lamp") return state.ambient + Math.max(cosine, 0);
   return Math.max(state.ambient + 0.25 + cosine / 2 + (5 / 32) * (3 * cosine * cosine - 1), 0);
@@ -210,7 +210,7 @@ function lightAt(cosine, state) {
 
 const hash = (t) => (Math.imul(t + 1, 2654435761) >>> 0) / 2 ** 32;
 
-/** The picture of a state: `rgba` in 8 bits, with all that led to it. */
+/** The picture of a state: `rgba` in 8 bits, with all intermediate results. */
 export function draw(mesh, state) {
   const fine = state.smooth ? 3 : 1;
   const side = state.size * fine;
@@ -271,7 +271,7 @@ export function draw(mesh, state) {
   return { rgba, vertices, coarse, normals, fine, side, ...fragments };
 }
 
-/** Which landmarks nothing hides: the mesh is drawn once more, and what lies clearly behind the surface is hidden. */
+/** Which landmarks are visible: the mesh is drawn once more, and points clearly behind the surface are hidden. */
 function visibleLandmarks(mesh, coarse) {
   const low = [Infinity, Infinity, Infinity];
   const high = [-Infinity, -Infinity, -Infinity];
@@ -481,13 +481,13 @@ class LightStudio {
     return `${what}, yaw ${state.yaw}°, pitch ${state.pitch}°, ${visible.filter(Boolean).length} of ${visible.length} landmarks visible`;
   }
 
-  /** What the z-buffer knows about the chosen pixel. */
+  /** The z-buffer's data for the selected pixel. */
   tell() {
     const summary = `${this.visible.filter(Boolean).length} of ${this.visible.length} landmarks visible`;
     if (!this.chosen) return `${summary}. Point at a pixel, or move with the arrow keys.`;
     const [column, row] = this.chosen;
     const { fine, side, triangle, weights, depth } = this.drawn;
-    const at = (row * fine + (fine - 1) / 2) * side + column * fine + (fine - 1) / 2; // the sample in its middle
+    const at = (row * fine + (fine - 1) / 2) * side + column * fine + (fine - 1) / 2; // its middle sample
     const t = triangle[at];
     const place = `Pixel x ${column}, y ${row}`;
     if (t < 0) return `${place}: no triangle\n${summary}`;
@@ -522,7 +522,7 @@ async function mountFigure(figure) {
   const host = element("div", { class: "light-studio", role: "group", "aria-label": "Light studio: a face with sliders for pose and light", "data-lm-suppress-shortcuts": true });
   host.addEventListener("keydown", (event) => {
     const passes = event.ctrlKey || event.metaKey || event.altKey || ["Tab", "Escape"].includes(event.key);
-    if (!passes) event.stopPropagation(); // JupyterLab would take the arrow keys away from the sliders
+    if (!passes) event.stopPropagation(); // JupyterLab would intercept the sliders' arrow keys
   });
   figure.append(host);
   try {

@@ -2,7 +2,7 @@
  *
  * The text of face.js comes first in the same script. A face is {points, pose, fill}: vertices in the model frame
  * (x0 y0 z0 x1 ...), the 3x4 pose to the photo's frame (1-based, y up; 12 numbers by rows), and 8-bit colours for what
- * the photo does not show. Where it does, the photo itself is the texture: each vertex knows its place in it.
+ * the photo does not show. Elsewhere the photo itself is the texture: each vertex stores its position in it.
  */
 
 const VIEWER_STYLE_ID = "face-viewer-style";
@@ -44,11 +44,11 @@ const COLOURINGS = [
 const CLAY_COLOUR = [0.78, 0.75, 0.71];
 const TEXTURE_SIDE = 2048; // longest side of the photo as a texture
 const TURN_PER_PIXEL = 0.45; // degrees
-const GRAZING = 0.25; // of twodasl_lite.texture: cosine to the line of sight below which a colour is not trusted
-const HEAD_FILL = 0.9; // part of the stage that the face may fill, however it turns
+const GRAZING = 0.25; // from twodasl_lite.texture: cosine to the line of sight below which a colour is not trusted
+const HEAD_FILL = 0.9; // largest fraction of the stage that the face fills in any orientation
 const SURFACE_GAP = 0.02; // depth behind the nearest surface that still counts as seen, over the face's size
-const FEATHER_ROUNDS = 4; // of smoothing the weights
-const BUFFER_SIDE = 192; // pixels of the depth buffer that decides what is seen
+const FEATHER_ROUNDS = 4; // rounds of smoothing the weights
+const BUFFER_SIDE = 192; // side in pixels of the depth buffer that decides visibility
 
 const HEAD_VERTEX = `#version 300 es
 in vec3 position; in vec3 normal; in vec3 colour; in vec4 extra;
@@ -61,7 +61,7 @@ void main() {
 }`;
 const HEAD_FRAGMENT = `#version 300 es
 precision highp float;
-in vec3 vNormal; in vec3 vColour; in vec4 vExtra; // extra: place in the photo, how well seen, nearness
+in vec3 vNormal; in vec3 vColour; in vec4 vExtra; // extra: position in the photo, visibility, nearness
 uniform int mode; uniform sampler2D photo;
 out vec4 result;
 void main() {
@@ -173,7 +173,7 @@ function seenWeights(pixels, triangles, normals, width, height) {
     const n = [normals[3 * v], normals[3 * v + 1], normals[3 * v + 2]];
     const facing = n[2] / (Math.hypot(...n) || 1);
     if (facing <= GRAZING) continue;
-    // Nearest depth of the four cells around, so that a slope is not taken for something in front.
+    // Nearest depth of the four cells around, so that a slope is not mistaken for an occluder.
     const [column, row] = [Math.floor(X(v)), Math.floor(Y(v))];
     let front = Infinity;
     for (const [r, c] of [[row, column], [row, column + 1], [row + 1, column], [row + 1, column + 1]]) {
@@ -186,7 +186,7 @@ function seenWeights(pixels, triangles, normals, width, height) {
   return feathered(seen, triangles);
 }
 
-/** Weights that fall off towards what is not seen, so that no seam shows: never above those of the vertices around. */
+/** Weights that fall off towards hidden parts, so that no seam shows: never above those of neighbouring vertices. */
 function feathered(seen, triangles) {
   for (let round = 0; round < FEATHER_ROUNDS; round++) {
     const sum = new Float32Array(seen.length);
@@ -289,7 +289,7 @@ class HeadPainter {
   }
 }
 
-/** Photo with the mesh on it, head to turn, controls. `header` has landmarks and landmarkGroups; the rest may follow. */
+/** Photo with mesh, head to turn, controls. `header` has landmarks and landmarkGroups; other data may come later. */
 class FaceViewer {
   constructor(host, header, { wholeHead = false } = {}) {
     this.root = host;
@@ -395,7 +395,7 @@ class FaceViewer {
     this.redraw();
   }
 
-  /** Show a photo: a canvas, the size of which is the size of the pixels that poses refer to. */
+  /** Show a photo: a canvas whose pixels are those that the poses refer to. */
   setPhoto(canvas) {
     const factor = Math.min(1, TEXTURE_SIDE / Math.max(canvas.width, canvas.height));
     this.size = [canvas.width, canvas.height];
@@ -502,7 +502,7 @@ class FaceViewer {
     const depth = 0.45 / Math.max(1e-6, this.reach);
     const pixelReach = this.reach * Math.hypot(this.face.pose[0], this.face.pose[1], this.face.pose[2]);
     this.overCanvas.style.opacity = this.state.overlay / 100;
-    // Over the photo its own colours would not be seen: there the surface is shaded.
+    // The photo's own colours would be invisible on the photo, so the surface there is shaded.
     this.over.draw({ rotation: [[1, 0, 0], [0, 1, 0], [0, 0, 1]], centre: [(width - 1) / 2, (height - 1) / 2, this.#middleDepth()], scale: [2 / width, 2 / height], depth: 0.45 / pixelReach, mode: mode || 1, cull: true });
     const rotation = this.view();
     const { width: w, height: h } = this.headCanvas;

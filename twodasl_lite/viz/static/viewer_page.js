@@ -1,4 +1,4 @@
-/* The page of reconstructed faces: unpacks what stands in it, and shows the first face.
+/* The page of reconstructed faces: unpacks its data and shows the first face.
  *
  * The texts of face.js and viewer.js come first in the same script.
  */
@@ -39,5 +39,5 @@ async function startViewer() {
 }
 
 startViewer().catch((error) => {
-  document.getElementById("face-viewer").textContent = `This page needs more than this browser has: ${error.message}.`;
+  document.getElementById("face-viewer").textContent = `This browser cannot show the page: ${error.message}.`;
 });

@@ -1,15 +1,15 @@
 /* From a photo to a face in the browser: crop, network (onnxruntime-web), 62 numbers, face model.
  *
  * The texts of face.js and viewer.js come first in the same script. It follows twodasl_lite.reconstruct step by step:
- * box -> crop of 120 x 120 as OpenCV cuts it -> network, a first look with an empty landmark map, a second with its own
- * landmarks drawn -> the crop again, round the landmarks of the answer -> pose in the photo's frame.
+ * box -> crop of 120 x 120 as OpenCV cuts it -> network, first with an empty landmark map, then with its own landmarks
+ * drawn -> a new crop around the predicted landmarks -> pose in the photo's frame.
  * The large parts (runtime, network, face model) are scripts that hold their bytes as text, because a page opened from
  * a disk may load scripts and nothing else.
  */
 
 const CROP = 120;
 const WORK_SIDE = 2048; // a larger photo is shrunk to this first
-const FIRST_BOX = 0.56; // side of the box before anybody moved it, over the shorter side of the photo
+const FIRST_BOX = 0.56; // initial side of the box, as a fraction of the photo's shorter side
 const SMALLEST_BOX = 12; // pixels of the photo
 const PART_NAMES = { model: "the face model (2.4 MB)", network: "the network (5 MB)", runtime: "the program that runs it (5 MB)" };
 
@@ -33,7 +33,7 @@ function unpackArrays(list, bytes) {
 
 /* ----------------------------------------------------------------------------------------------------- boxes and crops */
 
-/** The square that is cut out around points or a box's two corners [[x, y], ...]: images.landmarks_box. */
+/** The square to cut out around points or a box's two corners [[x, y], ...]: images.landmarks_box. */
 function cropBox(points) {
   const low = [Infinity, Infinity];
   const high = [-Infinity, -Infinity];
@@ -87,7 +87,7 @@ function cropPhoto({ data, width, height }, box) {
   return out;
 }
 
-/** For each of 120 cells, the pixels that it covers and how much: [[index, weight], ...]. */
+/** For each of 120 cells, the pixels that it covers and their weights: [[index, weight], ...]. */
 function areaTable(length) {
   const scale = length / CROP;
   return Array.from({ length: CROP }, (_, cell) => {
@@ -98,7 +98,7 @@ function areaTable(length) {
   });
 }
 
-/** For each of 120 cells, the two pixels around it and their weights, in OpenCV's whole numbers of 1/2048. */
+/** For each of 120 cells, the two pixels around it and their weights, as OpenCV's integer multiples of 1/2048. */
 function linearTable(length) {
   const scale = length / CROP;
   return Array.from({ length: CROP }, (_, cell) => {
@@ -185,7 +185,7 @@ class FaceNetwork {
     return found;
   }
 
-  /** The 68 landmarks [[x, y, z], ...] in pixels, exactly: their part of the model is not rounded. */
+  /** The exact 68 landmarks [[x, y, z], ...] in pixels: their part of the model is not rounded. */
   landmarks(coefficients, height) {
     const { landmarkMean, landmarkBasis } = this.arrays;
     const K = coefficients.length - 12;
@@ -216,7 +216,7 @@ class FaceNetwork {
   }
 }
 
-/** The 12 pose numbers as a pose that a face can have: "free", "completed" or "similarity" (camera.constrain_pose). */
+/** The 12 pose numbers as a valid pose: "free", "completed" or "similarity" (camera.constrain_pose). */
 function constrainPose(pose, form) {
   if (form === "free") return;
   let [first, second] = [[pose[0], pose[1], pose[2]], [pose[4], pose[5], pose[6]]];
@@ -232,7 +232,7 @@ function constrainPose(pose, form) {
 
 /* ---------------------------------------------------------------------------------------------------------- the colours */
 
-/** Colours of the vertices for what the photo does not show: texture.photo_colours. */
+/** Colours of the vertices that the photo does not show: texture.photo_colours. */
 function fillColours({ data, width, height }, pixels, seen, average, arrays) {
   const V = seen.length;
   const colours = new Float32Array(3 * V);
@@ -296,7 +296,7 @@ class YourFace {
   part(name) {
     this.scripts[name] ??= new Promise((resolve, reject) => {
       const script = node("script", { src: `${this.base}${name}.js` });
-      script.onload = () => (window.twodaslFace?.[name] ? resolve(window.twodaslFace[name]) : reject(new Error(`${name}.js is not whole`)));
+      script.onload = () => (window.twodaslFace?.[name] ? resolve(window.twodaslFace[name]) : reject(new Error(`${name}.js is incomplete`)));
       script.onerror = () => reject(new Error(`cannot load ${PART_NAMES[name] || name}`));
       document.head.append(script);
     });
@@ -310,7 +310,7 @@ class YourFace {
     try {
       this.viewer = new FaceViewer(viewer, settings);
     } catch (error) {
-      this.host.replaceChildren(node("p", { class: "fv-note" }, `This page needs more than this browser has: ${error.message}.`));
+      this.host.replaceChildren(node("p", { class: "fv-note" }, `This browser cannot show the page: ${error.message}.`));
       return;
     }
     document.head.append(node("style", {}, OWN_STYLE));
@@ -346,7 +346,7 @@ class YourFace {
     this.stopWebcam();
     let bitmap;
     try {
-      bitmap = await createImageBitmap(blob); // upright: EXIF is heeded
+      bitmap = await createImageBitmap(blob); // upright: honours EXIF
     } catch {
       this.say(`This browser cannot read ${blob.name || "that file"} as a picture; try a JPEG or PNG.`);
       return;
@@ -355,7 +355,7 @@ class YourFace {
     const canvas = node("canvas", { width: Math.max(1, Math.round(bitmap.width * factor)), height: Math.max(1, Math.round(bitmap.height * factor)) });
     const context = canvas.getContext("2d", { willReadFrequently: true });
     context.imageSmoothingQuality = "high";
-    context.fillStyle = "#fff"; // under what is transparent
+    context.fillStyle = "#fff"; // behind transparent parts
     context.fillRect(0, 0, canvas.width, canvas.height);
     context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
     bitmap.close();
@@ -377,7 +377,7 @@ class YourFace {
     this.viewer.setPhoto(canvas);
   }
 
-  /** Network and face model, loaded at the first need. */
+  /** Network and face model, loaded when first needed. */
   ready() {
     this.loading ??= (async () => {
       const { missing } = await this.part("page");
@@ -392,7 +392,7 @@ class YourFace {
     return this.loading;
   }
 
-  /** The face in the box; while one look runs, the last wish waits. */
+  /** The face in the box; while one prediction runs, only the latest request waits. */
   async look() {
     if (this.busy) {
       this.again = true;
@@ -409,7 +409,7 @@ class YourFace {
       } while (this.again);
     } catch (error) {
       this.viewer.hide();
-      this.say(error instanceof RangeError ? "The box holds nothing of the photo: move it onto the face." : `This does not work here: ${error.message}.`);
+      this.say(error instanceof RangeError ? "The box lies outside the photo: move it onto the face." : `Something went wrong: ${error.message}.`);
     } finally {
       this.busy = false;
     }
@@ -430,7 +430,7 @@ class YourFace {
     this.viewer.show({ points, pose, fill, triangles: this.arrays.faceTriangles, headTriangles: this.model.triangles });
     const names = ["pitch", "yaw", "roll"];
     const angles = eulerAngles(nearestRotation(pose)).map((a, i) => `${names[i]} ${Math.round(a)}°`.replace("-", "−"));
-    this.say(`${angles.join(", ")} · computed in ${Math.round(milliseconds)} ms. Does the mesh not fit? Drag the box round the face, from the brows to the chin.`);
+    this.say(`${angles.join(", ")} · computed in ${Math.round(milliseconds)} ms. If the mesh does not fit, drag the box round the face, from the brows to the chin.`);
   }
 
   /* ---- the box ---- */
@@ -515,7 +515,7 @@ class YourFace {
       over(false)(event);
       const file = [...event.dataTransfer.files].find((each) => !each.type || each.type.startsWith("image/"));
       if (file) this.open(file);
-      else this.say("That is no picture file.");
+      else this.say("That is not a picture file.");
     });
   }
 
@@ -530,7 +530,7 @@ class YourFace {
       await this.ready();
       this.stream = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480, facingMode: "user" } });
     } catch (error) {
-      this.say(`No webcam here: ${error.message}.`);
+      this.say(`The webcam is not available: ${error.message}.`);
       return;
     }
     const video = node("video", { muted: true, playsinline: true });
@@ -552,7 +552,7 @@ class YourFace {
       if (!this.stream) break;
       this.show(answer, performance.now() - before);
       this.say("Hold your face in the middle of the picture. Stopping keeps the last one, with its box.");
-      // The next frame is cut around this answer, as long as it still looks like one face in the picture.
+      // The next frame is cut around this prediction, as long as it still looks like one face in the picture.
       const [xs, ys] = [0, 1].map((a) => answer.landmarks.map((p) => p[a]));
       const next = [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)];
       const size = (next[2] - next[0]) / side;
