@@ -19,6 +19,8 @@ BUILD = BOOK / "_build"
 EXECUTED = BUILD / "executed"  # notebooks with outputs, one record of the run beside each
 SOURCE = BUILD / "source"  # what Sphinx reads
 HTML = BUILD / "html"
+PDF = BUILD / "pdf"  # the PDF edition and the hand-outs
+SLIDES = BUILD / "slides"
 STUDENT = ROOT / "student"
 # Downloaded scripts outlive `make clean`: they only change with their pins.
 ASSETS = ROOT / ".cache" / "book-assets"
