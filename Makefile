@@ -31,7 +31,7 @@ endif
 help:
 	@sed -n '1,2s/^# //p' Makefile
 	@echo "make quick  as make book, but chapters 1 to 3 first, opened in the browser"
-	@echo "make pdf    the book as one PDF, and hand-outs            make slides   a deck of slides per chapter"
+	@echo "make pdf    the book as one PDF, and hand-outs (make handouts)        make slides   a deck of slides per chapter"
 	@echo "make unit   tests without chapters and pages (seconds)                make pair     bring notebooks and scripts in step"
 	@echo "make lint   code style                                                make student  chapters without solutions"
 	@echo "make serve  the built book over http                                  make lock     write constraints.txt"

@@ -18,7 +18,15 @@ DATA_VARIABLE = "TWODASL_DATA"
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 BOOK_TOOLS = ("jupytext", "nbformat", "playwright", "yaml")
-BOOK_TESTS = ("test_book.py", "test_bookkit.py", "test_course.py", "test_quizzes.py", "test_repository.py")
+BOOK_TESTS = (
+    "test_book.py",
+    "test_bookkit.py",
+    "test_course.py",
+    "test_paper.py",
+    "test_quizzes.py",
+    "test_repository.py",
+    "test_slides.py",
+)
 """These test the book and what surrounds the package; without the book's tools they cannot even be imported."""
 
 # The book's tools need Python 3.11; the package, and the tests of it, run on 3.10.

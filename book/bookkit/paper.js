@@ -176,7 +176,10 @@ async ({ pages, stylesheet, base, measure, title: given, without }) => {
         // The whole address: the text may be moved to another page of the edition, and these links are resolved at the end.
         const here = root === article && place(url) === place(new URL(location.href));
         link.setAttribute("href", here ? url.hash || "#" : url.href);
-      } else if (/^https?:/.test(url.href) && !link.textContent.trim().startsWith("http") && !link.closest("svg")) {
+      } else if (/^https?:/.test(url.href) && !link.closest("svg")) {
+        // An address that the text gives already is not repeated.
+        const words = link.textContent.trim().replace(/^(doi|arXiv|URL):\s*/i, "").replace(/\/$/, "");
+        if (words.startsWith("http") || (words.includes("/") && decodeURI(url.href).replace(/\/$/, "").endsWith(words))) continue;
         link.after(make("span", { class: "paper-address" }, ` (${decodeURI(url.href).replace(/^https?:\/\//, "")})`));
       }
     }

@@ -1,10 +1,10 @@
-"""The PDF edition: the pages of the built site, printed by Chromium and bound into one book, and hand-outs, one per chapter.
+"""The PDF edition: pages of the built site, printed by Chromium and bound into one book, and a hand-out per chapter.
 
 Each page is opened as a reader would see it. When its figures are drawn and its formulas set, ``paper.js`` puts still
-pictures in the place of what moves, takes the navigation off, and moves solutions and the answers of the quiz to an appendix;
-``paper.css`` is the look. Chromium prints each part with heads, feet and page numbers in margin boxes; pypdf binds the
-parts, makes the outline, and turns links between pages of the site into links inside the book. Contents and index are
-printed last, when all page numbers are known.
+pictures in the place of what moves, takes the navigation off, and moves solutions and the answers of the quiz to an
+appendix; ``paper.css`` is the look. Chromium prints each part with heads, feet and page numbers in margin boxes; pypdf
+binds the parts, makes the outline, and turns links between pages of the site into links inside the book. Contents and
+index are printed last, when all page numbers are known.
 
 Page numbers follow a printed book's: roman before the text, arabic from the preface on.
 """
@@ -16,10 +16,8 @@ import io
 import os
 import re
 import subprocess
-import sys
 import tarfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -514,9 +512,9 @@ def _colophon() -> str:
     url, _ = repository()
     lines = [
         f"{TITLE}, version {twodasl_lite.__version__}, printed on {_printed_on()}.",
-        "This is the PDF edition of a book whose chapters are programs: the same cells make the web edition, where figures "
-        "turn and sliders slide, and notebooks to change and run. Figures that move there stand here as pictures; code that "
-        "only draws them is left out. Solutions to the exercises, and answers to the quizzes, are at the end.",
+        "This is the PDF edition of a book whose chapters are programs. The same cells make the web edition, where "
+        "figures turn and sliders slide, and notebooks to change and run. Figures that move there stand here as "
+        "pictures; code that only draws them is left out. Solutions and the answers of the quizzes are at the end.",
         f'Chapters, package and tools: <a href="{html.escape(url)}">{html.escape(url)}</a>' if url else "",
         "MIT licence. Face models and photographs of others have licences of their own; the stored results say which.",
         "Set in Computer Modern, New Computer Modern and Source Code Pro.",
@@ -644,17 +642,19 @@ def bind(front: Sheet | None, parts: list[Sheet], base: str, target: Path) -> No
     if parts:
         writer.set_page_label(offset, len(owners) - 1, style=PageLabelStyle.DECIMAL, start=parts[0].first)
     if front:
-        writer.add_outline_item(front.title, min(2, front.length - 1))
+        writer.add_outline_item(title=front.title, page_number=min(2, front.length - 1))
     above, part = None, ""
     for sheet in parts:
         start = starts[sheet.page]
         if front and sheet.part != part:
-            above = writer.add_outline_item(sheet.part, start, bold=True) if sheet.part else None
+            above = writer.add_outline_item(title=sheet.part, page_number=start, bold=True) if sheet.part else None
         part = sheet.part
-        entry = writer.add_outline_item(sheet.label, start, parent=above if front else None, is_open=not front)
+        entry = writer.add_outline_item(
+            title=sheet.label, page_number=start, parent=above if front else None, is_open=not front
+        )
         for heading, anchor in sheet.headings:
             number = sheet.places.get(anchor, (0, 0.0))[0]
-            writer.add_outline_item(heading, start + number, parent=entry)
+            writer.add_outline_item(title=heading, page_number=start + number, parent=entry)
     title = TITLE if front else f"{parts[0].label} · {TITLE}"
     writer.add_metadata({"/Title": title, "/Author": _authors(), "/Subject": SUBTITLE})
     writer.page_mode = "/UseOutlines"

@@ -1,8 +1,8 @@
 """Slides for lecturers: a deck per chapter, made from the chapter's own cells by nbconvert, shown by reveal.js.
 
-A slide is not a page. Each heading begins a slide; of a paragraph its first sentence stays, of a list the first sentence
-of each item; formulas, code and figures are kept, code that only draws is left out. The chapter's full text is in the speaker's
-notes (key S). Exercises are there without their solutions; a question of the quiz shows its answer at the next key.
+A slide is not a page. Each heading begins a slide; of a paragraph the first sentences stay, and so of each item of a
+list; formulas, code and figures are kept, imports and code that only draws are left out. The full text is in the
+speaker's notes (key S). Exercises come without solutions; a question of the quiz shows its answer at the next key.
 
 Decks work from a disk without a network: reveal.js, MathJax and Plotly lie in the folder beside them.
 """
@@ -13,6 +13,7 @@ import ast
 import base64
 import copy
 import html
+import itertools
 import json
 import re
 import shutil
@@ -36,12 +37,15 @@ BOOK_TITLE = "Faces from Photographs"
 MAX_LINES = 15.5  # of text on a slide, as `height` counts them
 LINES_ACROSS = 32.5  # a slide's width in lines of text
 FIGURE_LINES = 14.4
-CODE_LINES = 22
+CODE_LINES = 20
 OUTPUT_LINES = 16
 TABLE_ROWS = 10
 LETTERS = 92  # in a line of text
 FIGURE_PIXELS = 430  # height of a Plotly figure
-SHORT_WORDS = 4  # a first sentence as short as this takes the second along
+KEPT_LETTERS = 210  # of a paragraph: its first sentences
+KEPT_OF_ITEM = 150  # of an item of a list
+SMALL = 4.5  # lines: a slide as empty as this joins the one before or after it
+SQUEEZED = 18.5  # lines that fit when they are set smaller
 ABBREVIATIONS = ("e.g.", "i.e.", "et al.", "cf.", "vs.", "approx.", "Fig.", "Eq.", "Sec.", "No.", "p.", "pp.")
 
 
@@ -113,8 +117,8 @@ def plain_roles(text: str, labels: dict[str, str]) -> str:
     return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)]*\)", r"\1", text)
 
 
-def first_sentence(text: str) -> str:
-    """The first sentence of a paragraph; a very short one takes the next along."""
+def shorten(text: str, letters: int = KEPT_LETTERS) -> str:
+    """The first sentences of a paragraph, as many as so many letters hold, but at least one."""
     text = " ".join(text.split())
     kept: list[str] = []
 
@@ -125,16 +129,24 @@ def first_sentence(text: str) -> str:
     masked = re.sub(r"`[^`]*`|\$[^$]+\$|\[[^\]]*\]\([^)]*\)", keep, text)
     for word in ABBREVIATIONS:
         masked = masked.replace(word, word.replace(".", "\1"))
-    sentences = re.split(r"(?<=[.!?:])(?<!:)[*_)”\"]*\s+(?=[*_(“\"]*[A-Z0-9\0])", masked)
-    first = sentences[0]
-    if len(sentences) > 1 and len(first.split()) <= SHORT_WORDS:
-        first = f"{first} {sentences[1]}"
+    sentences = re.split(r"(?<=[.!?])[*_)”\"]*\s+(?=[*_(“\"]*[A-Z0-9\0])", masked)
+    lengths = list(itertools.accumulate(_visible(_unmask(sentence, kept)) + 1 for sentence in sentences))
+    count = max(1, sum(length <= letters for length in lengths))
+    first = " ".join(sentences[:count])
     if first.count("**") % 2:  # a mark of emphasis that the cut has taken off
         first += "**"
     elif first.replace("**", "").count("*") % 2:
         first += "*"
-    first = first.replace("\1", ".")
-    return re.sub(r"\0(\d+)\0", lambda match: kept[int(match[1])], first)
+    return _unmask(first, kept)
+
+
+def _unmask(text: str, kept: list[str]) -> str:
+    return re.sub(r"\0(\d+)\0", lambda match: kept[int(match[1])], text.replace("\1", "."))
+
+
+def _visible(text: str) -> int:
+    """Letters that a reader sees, roughly."""
+    return len(re.sub(r"\\[a-zA-Z]+|[${}*`]", "", text))
 
 
 def blocks(text: str) -> Iterator[tuple[str, str]]:
@@ -173,15 +185,14 @@ def trim_list(block: str) -> tuple[str, float]:
     lines, height = [], 0.0
     for item in items:
         mark, words = re.match(r"([-*+]|\d+\.)\s+(.*)", item, re.DOTALL).groups()
-        short = first_sentence(words).rstrip(";")
+        short = shorten(words, KEPT_OF_ITEM).rstrip(";")
         lines.append(f"{mark} {short}")
         height += _text_height(short) - 0.25
     return "\n".join(lines), height
 
 
 def _text_height(text: str) -> float:
-    visible = re.sub(r"\\[a-zA-Z]+|[${}*`]", "", text)
-    return -(-len(visible) // LETTERS) + 0.55
+    return -(-_visible(text) // LETTERS) + 0.55
 
 
 def _figure_height(output: NotebookNode) -> float:
@@ -373,14 +384,34 @@ def chapter_slides(
             if kind == "caption":
                 caption = CAPTION.match(block)
                 words = block[caption.end() :].strip().split("\n\n")[0]
-                place_figures(f"**Figure {caption[1]}.** {first_sentence(words)}")
+                place_figures(f"**Figure {caption[1]}.** {shorten(words, 1)}")
                 deck.last.notes.append(block)
                 continue
             place_figures()
             _put_text(deck, kind, block)
     place_figures()
     _put_quiz(deck, chapter, labels)
-    return [slide for slide in deck.slides if slide.cells or slide.level == 1]
+    return join_small([slide for slide in deck.slides if slide.cells or slide.level == 1])
+
+
+def join_small(slides: list[Slide]) -> list[Slide]:
+    """Slides without those that hold a line or two: they join the one after or before, if it has the same title."""
+    joined: list[Slide] = []
+    for slide in slides:
+        before = joined[-1] if joined else None
+        if (
+            before is not None
+            and slide.level == 3
+            and slide.title == before.title
+            and min(before.height, slide.height) <= SMALL
+            and before.height + slide.height <= SQUEEZED
+        ):
+            before.cells += slide.cells
+            before.notes += slide.notes
+            before.height += slide.height
+        else:
+            joined.append(slide)
+    return joined
 
 
 def _put_front(deck: _Deck, text: str, chapter: Chapter) -> None:
@@ -411,6 +442,8 @@ def _put_text(deck: _Deck, kind: str, block: str) -> None:
         deck.open(block.lstrip("# ").strip(), 2 if level <= 2 else 3)
         return
     notes = deck.last.notes
+    if block.startswith("Download"):
+        return
     if kind == "formula":
         deck.put(_markdown(block), _formula_height(block))
     elif kind == "list":
@@ -431,7 +464,8 @@ def _put_text(deck: _Deck, kind: str, block: str) -> None:
     elif kind == "code":
         deck.put(_markdown(block), 0.8 * len(block.splitlines()))
     else:
-        short = first_sentence(block)
+        whole = deck.last.title.startswith("Exercise")
+        short = " ".join(block.split()) if whole else shorten(block)
         deck.put(_markdown(short), _text_height(short))
     notes.append(block)
 
@@ -441,16 +475,16 @@ def _put_code(deck: _Deck, code: str, printed: list[NotebookNode]) -> None:
     lines = sum(len(str(output.get("text") or output.data["text/plain"]).splitlines()) for output in printed)
     if not code:
         if printed:
-            deck.put(_code("", printed), 0.7 * lines + 1)
+            deck.put(_code("", printed), 0.75 * lines + 1)
         return
     pieces = split_code(code)
     for number, piece in enumerate(pieces):
-        tall = 0.68 * len(piece.splitlines()) + 1
+        tall = 0.75 * len(piece.splitlines()) + 1
         last = number == len(pieces) - 1
-        together = last and tall + 0.68 * lines + 1 <= MAX_LINES + 1.5
-        deck.put(_code(piece, printed if together else []), tall + (0.68 * lines + 1 if together and printed else 0))
+        together = last and tall + 0.75 * lines + 1 <= MAX_LINES + 1.5
+        deck.put(_code(piece, printed if together else []), tall + (0.75 * lines + 1 if together and printed else 0))
         if last and printed and not together:
-            deck.put(_code("", printed), 0.68 * lines + 1)
+            deck.put(_code("", printed), 0.75 * lines + 1)
 
 
 def _put_quiz(deck: _Deck, chapter: Chapter, labels: dict[str, str]) -> None:
@@ -602,9 +636,9 @@ def _list_of_decks(chapters: list[Chapter], counts: dict[str, int]) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><link rel="icon" href="data:,">',
         f'<title>Slides · {BOOK_TITLE}</title><link rel="stylesheet" href="slides.css"></head>',
         f'<body class="deck-list"><h1>{BOOK_TITLE}: slides</h1>',
-        "<p>A deck per chapter, by part. Right and left lead through the sections, down and up through a section, the space bar "
-        "through all; S opens the speaker’s notes with the chapter’s text, Esc the overview. For a PDF, print "
-        "<code>deck.html?print-pdf</code> in Chromium.</p>",
+        "<p>A deck per chapter, by part. Right and left lead through the sections, down and up through a section, "
+        "the space bar "
+        "through all; S opens the speaker's notes with the chapter's text, Esc the overview.</p>",
     ]
     for part in dict.fromkeys(chapter.part for chapter in chapters):
         lines.append(f"<h2>{html.escape(part)}</h2><ul>")
@@ -646,7 +680,7 @@ LOOK = """async () => {
   for (const image of section.querySelectorAll("img"))
     if (!image.complete || !image.naturalWidth) problems.push("picture missing: " + image.src.slice(0, 80));
   for (const error of section.querySelectorAll("mjx-merror, [data-mjx-error]"))
-    problems.push("formula with an error: " + (error.getAttribute("data-mjx-error") || error.textContent).slice(0, 120));
+    problems.push("formula with an error: " + (error.dataset.mjxError || error.textContent).slice(0, 120));
   for (const figure of section.querySelectorAll(".book-plotly"))
     if (figure.dataset.state !== "drawn" || !figure.querySelector(".main-svg"))
       problems.push(`figure ${figure.id} is not drawn (${figure.dataset.state || "not started"})`);
@@ -696,7 +730,7 @@ def check_deck(browser, path: Path, pictures: Path | None = None) -> DeckCheck:
         page.goto(path.resolve().as_uri(), wait_until="load", timeout=60_000)
         page.wait_for_function("window.deck && window.deck.reveal.isReady()", timeout=60_000)
         places = page.evaluate(
-            "() => window.deck.reveal.getSlides().map((s) => { const i = window.deck.reveal.getIndices(s); return [i.h, i.v ?? 0]; })"
+            "() => deck.reveal.getSlides().map((s) => deck.reveal.getIndices(s)).map((i) => [i.h, i.v ?? 0])"
         )
         done.slides = len(places)
         for number, (h, v) in enumerate(places, start=1):
