@@ -111,17 +111,20 @@ WHITE = (
 
 
 @pytest.mark.book
-@pytest.mark.parametrize("fault", FAULTS)
-def test_what_is_missing_is_not_printed(executable, tmp_path, monkeypatch, fault):
+def test_what_is_missing_is_not_printed(executable, tmp_path, monkeypatch):
     monkeypatch.setattr(check, "DRAW_SECONDS", 0.5)
-    body, message = FAULTS[fault]
-    body = body.replace("{white}", WHITE)
-    page = f'<!doctype html><html><body><article class="bd-article"><h1>T</h1>{body}</article></body></html>'
-    (tmp_path / "x.html").write_text(page)
+    start = '<!doctype html><html><body><article class="bd-article"><h1>T</h1>'
+    (tmp_path / "good.html").write_text(f"{start}<p>Text</p></article></body></html>")
+    for name, (body, _) in FAULTS.items():
+        (tmp_path / f"{name}.html").write_text(f"{start}{body.replace('{white}', WHITE)}</article></body></html>")
     with check.open_browser(executable) as browser, check.serve(tmp_path) as base:
-        press = paper.Press(browser, tmp_path, base, ["x.html"])
-        with pytest.raises(paper.PaperError, match=message):
-            press.print_page(paper.Sheet("x.html", "X"), 1)
+        press = paper.Press(browser, tmp_path, base, [])
+        good = paper.Sheet("good.html", "X")
+        press.print_page(good, 1)
+        assert good.length == 1
+        for name, (_, message) in FAULTS.items():
+            with pytest.raises(paper.PaperError, match=message):
+                press.print_page(paper.Sheet(f"{name}.html", "X"), 1)
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +141,10 @@ def edition(executable, tmp_path_factory):
     return pypdf.PdfReader(book), pypdf.PdfReader(handout)
 
 
-def flat(reader):
-    return " ".join(" ".join(page.extract_text() for page in reader.pages).split())
+@pytest.fixture(scope="module")
+def texts(edition):
+    """The words on each page of the book, and on each of the hand-out."""
+    return [[" ".join(page.extract_text().split()) for page in reader.pages] for reader in edition]
 
 
 def titles(outline):
@@ -148,15 +153,15 @@ def titles(outline):
 
 
 @pytest.mark.book
-def test_book_has_its_parts(edition):
+def test_book_has_its_parts(edition, texts):
     book, _ = edition
-    text, listed = flat(book), list(titles(book.outline))
+    text, listed = " ".join(texts[0]), list(titles(book.outline))
     for title in ("Contents", "Notation", "The face", "3 Sixty-two numbers", "Three frames", "Exercises", "Glossary"):
         assert title in listed
     assert 35 <= len(book.pages) <= 80
     assert book.page_labels[0] == "i"
     assert book.page_labels[-1].isdecimal()
-    assert paper.TITLE in book.pages[0].extract_text().replace("\n", " ")
+    assert paper.TITLE in texts[0][0]
     # A sentence, a caption, a solution's heading, and a formula with its number.
     for words in ("tests, follow", "Figure 3.1.", "Solutions and answers", "(3.2)", "atan2"):
         assert words in text, words
@@ -165,12 +170,12 @@ def test_book_has_its_parts(edition):
 
 
 @pytest.mark.book
-def test_contents_give_the_pages_on_which_chapters_begin(edition):
+def test_contents_give_the_pages_on_which_chapters_begin(edition, texts):
     book, _ = edition
     front = [i for i, label in enumerate(book.page_labels) if not label.isdecimal()]
-    contents = " ".join(" ".join(book.pages[i].extract_text() for i in front).split())
+    contents = " ".join(texts[0][i] for i in front)
     (number,) = re.findall(r"3 ?Sixty-two numbers ?(\d+)", contents)
-    opening = book.pages[len(front) + int(number) - 1].extract_text()
+    opening = texts[0][len(front) + int(number) - 1]
     assert "Sixty-two numbers" in opening
     assert "CHAPTER 3" in opening.upper()
     assert number in opening.split(), "the page carries its number"
@@ -194,13 +199,13 @@ def test_fonts_are_embedded_and_links_lead_inside(edition):
             annotation = annotation.get_object()
             assert "127.0.0.1" not in str(annotation.get("/A", "")), "no link leads to the machine that printed"
             inside += "/Dest" in annotation
-    assert inside > 100
+    assert inside > 60
 
 
 @pytest.mark.book
-def test_hand_out_is_the_chapter_without_solutions(edition):
+def test_hand_out_is_the_chapter_without_solutions(edition, texts):
     book, handout = edition
-    text = flat(handout)
+    text = " ".join(texts[1])
     assert len(handout.pages) < len(book.pages) / 2
     assert "Exercise 3.1" in text
     assert "Test yourself" in text
