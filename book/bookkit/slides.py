@@ -83,7 +83,7 @@ def _authors() -> dict[str, str]:
     found = {}
     for key, entry in parse_file(str(BOOK / "references.bib")).entries.items():
         people = entry.persons.get("author") or entry.persons.get("editor") or []
-        names = [" ".join(person.last_names).replace("{", "").replace("}", "") for person in people]
+        names = [" ".join(name.render_as("text") for name in person.rich_last_names) for person in people]
         named = names[0] if len(names) == 1 else " and ".join(names) if len(names) == 2 else f"{names[0]} et al."
         found[key] = f"{named} ({entry.fields.get('year', 'n.d.')})" if names else key
     return found
@@ -185,7 +185,7 @@ def trim_list(block: str) -> tuple[str, float]:
     lines, height = [], 0.0
     for item in items:
         mark, words = re.match(r"([-*+]|\d+\.)\s+(.*)", item, re.DOTALL).groups()
-        short = shorten(words, KEPT_OF_ITEM).rstrip(";")
+        short = shorten(words, KEPT_OF_ITEM).rstrip(";,")
         lines.append(f"{mark} {short}")
         height += _text_height(short) - 0.25
     return "\n".join(lines), height
@@ -199,7 +199,8 @@ def _figure_height(output: NotebookNode) -> float:
     """Lines that a figure takes: as wide as the slide, but no taller than ``slides.css`` allows."""
     picture = output.data.get("image/png")
     if picture is None:
-        return MAX_LINES
+        rows = output.data.get("text/html", "").count("<tr")
+        return min(1.0 * rows + 1, MAX_LINES) if rows else MAX_LINES
     header = base64.b64decode(picture[:64])
     width, height = int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
     return min(FIGURE_LINES, LINES_ACROSS * height / max(width, 1)) + 0.5
@@ -285,7 +286,9 @@ def sort_outputs(cell: NotebookNode, prefix: str) -> tuple[list[NotebookNode], l
             figures.append(nbformat.v4.new_output("display_data", kept))
         elif "text/html" in data:
             figures.append(nbformat.v4.new_output("display_data", {"text/html": data["text/html"]}))
-        elif "text/plain" in data and "application/vnd.jupyter.widget-view+json" not in data:
+        elif "application/vnd.jupyter.widget-view+json" in data or re.fullmatch(r"<.*>", data.get("text/plain", "")):
+            continue  # a control without a kernel, or the name of an object that was drawn
+        elif "text/plain" in data:
             printed.append(nbformat.v4.new_output("display_data", {"text/plain": _trim_text(data["text/plain"])}))
     return printed, figures
 
