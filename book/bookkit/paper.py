@@ -62,6 +62,7 @@ FONTS = {
         },
     ),
 }
+PRINT_SECONDS = 300  # for one step of one page, on a busy machine
 OWN = "__paper__/"  # below the site's address: fonts, and documents that are no page of the site
 LEAST_CONTRAST = 4.0  # standard deviation of a picture's grey values, of 255: below it there is nothing on it
 
@@ -128,6 +129,7 @@ class Press:
         self._context = browser.new_context(
             viewport={"width": 900, "height": 1000}, device_scale_factor=2, color_scheme="light"
         )
+        self._context.set_default_timeout(1000 * PRINT_SECONDS)
         self._context.add_init_script("localStorage.setItem('mode', 'light'); localStorage.setItem('theme', 'light');")
         self._context.route("**/*", self._serve)
 
@@ -172,7 +174,7 @@ class Press:
         """
         page = self._context.new_page()
         try:
-            page.goto(self.base + sheet.page, wait_until="load", timeout=120_000)
+            page.goto(self.base + sheet.page, wait_until="load", timeout=1000 * PRINT_SECONDS)
             page.evaluate(check.UNFOLD)
             for figure in page.locator(check.INTERACTIVE).all():
                 figure.evaluate("(e) => e.scrollIntoView({ block: 'center', behavior: 'instant' })")
@@ -213,7 +215,7 @@ class Press:
         )
         page = self._context.new_page()
         try:
-            page.goto(self.base + OWN + sheet.page, wait_until="load", timeout=120_000)
+            page.goto(self.base + OWN + sheet.page, wait_until="load", timeout=1000 * PRINT_SECONDS)
             page.emulate_media(media="print")
             page.evaluate(PLACES)
             page.evaluate("document.fonts.ready.then(() => null)")
