@@ -28,11 +28,12 @@ override export TWODASL_DATA := $(call absolute,$(TWODASL_DATA))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env book quick lab test unit gpu lint pair student serve lock clean distclean
+.PHONY: help env book quick pdf handouts slides lab test unit gpu lint pair student serve lock clean distclean
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
 	@echo "make quick  as make book, but chapters 1 to 3 first, opened in the browser"
+	@echo "make pdf    the book as one PDF, and hand-outs (make handouts)        make slides   a deck of slides per chapter"
 	@echo "make unit   tests without chapters and pages (seconds)                make pair     bring notebooks and scripts in step"
 	@echo "make lint   code style                                                make student  chapters without solutions"
 	@echo "make serve  the built book over http                                  make lock     write constraints.txt"
@@ -52,6 +53,17 @@ book: $(READY)
 # The first three chapters, opened as soon as they are ready; the others follow, and the open pages can be reloaded.
 quick: $(READY)
 	@$(BOOKKIT) build --first 3 --open
+
+# Printed by Chromium from the built site: the whole book and a hand-out per chapter, in book/_build/pdf.
+pdf: $(READY)
+	@$(BOOKKIT) pdf
+
+handouts: $(READY)
+	@$(BOOKKIT) pdf --handouts
+
+# A deck per chapter, listed by part in book/_build/slides/index.html.
+slides: $(READY)
+	@$(BOOKKIT) slides
 
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=. notebooks

@@ -23,7 +23,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 BOOK_TOOLS = ("jupytext", "nbformat", "playwright", "yaml")
-BOOK_TESTS = ("test_book.py", "test_bookkit.py", "test_course.py", "test_quizzes.py", "test_repository.py")
+BOOK_TESTS = (
+    "test_book.py",
+    "test_bookkit.py",
+    "test_course.py",
+    "test_paper.py",
+    "test_quizzes.py",
+    "test_repository.py",
+    "test_slides.py",
+)
 """These test the book and what surrounds the package; without the book's tools they cannot even be imported."""
 
 collect_ignore = []

