@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if type(error).__name__ not in {"ChapterError", "SiteError", "ValueError"}:
+        if type(error).__name__ not in {"ChapterError", "DanglingError", "SiteError", "ValueError"}:
             raise
         print(f"\nerror: {error}", file=sys.stderr)
         return 1

@@ -8,7 +8,8 @@ A chapter's page takes its text and code from the notebook and the outputs from 
 
 * Plotly's JSON becomes a ``<div class="book-plotly">`` that ``_static/book.js`` draws without a kernel or a network;
 * cells tagged ``solution`` are folded, cells tagged ``live-only`` lose their outputs and say why;
-* figures, exercises and displayed formulas become targets, and mentions of them links, see `bookkit.numbering`;
+* figures, exercises and displayed formulas are numbered and become targets, references to them links, see
+  `bookkit.numbering`;
 * pictures get the caption below them (``**Figure 1.2.** …``) as their alternative text;
 * a line of measured facts (reading time, run time) goes below the title; a **Time** line of the front cell makes room
   for it;
@@ -46,7 +47,6 @@ PLOTLY_MIME = "application/vnd.plotly.v1+json"
 WORDS_PER_MINUTE = 180  # a text with formulas
 SECONDS_PER_CODE_LINE = 4
 TIME_LINE = re.compile(r"^\*\*Time\*\*.*?(?:\n\n|\Z)", re.MULTILINE | re.DOTALL)
-CAPTION = re.compile(r"^\*\*Figure (\d+\.\d+)\.?\*\*")
 LIVE_NOTE = (
     ":::{admonition} Live in JupyterLab\n:class: note live-only\n"
     "This cell needs a running kernel: open the chapter with `make lab` to try it.\n:::"
@@ -64,17 +64,22 @@ def lay_out(chapters: Iterable[Chapter]) -> list[Path]:
     """
     files: dict[str, bytes] = {}
     chapters = list(chapters)
-    known = numbering.number(numbering.read(chapters))
+    # Numbers and labels are those of the whole book, also where only a part of it is shown.
+    written = [chapter for chapter in road_map() if chapter.written and chapter not in chapters]
+    known = numbering.number(numbering.read(sorted([*chapters, *written], key=lambda chapter: chapter.number)))
+    shown = {chapter.file for chapter in chapters}
     for path in sorted(BOOK.glob("*.md")):
         name = "index.md" if path.name == "index.md" else f"book/{path.name}"
-        files[name] = _fill_markers(path.read_text(encoding="utf-8"), chapters).encode()
+        text = numbering.link_references(path.read_text(encoding="utf-8"), known, path.name, shown)
+        files[name] = _fill_markers(text, chapters).encode()
     for name, text in api_pages(PACKAGE):
         files[name] = text.encode()
     for chapter in chapters:
         source = nbformat.read(chapter.path, as_version=4)
-        page = chapter_page(source, nbformat.read(executed_path(chapter), as_version=4), chapter, known)
+        page = chapter_page(source, nbformat.read(executed_path(chapter), as_version=4), chapter, known, shown)
         files[f"notebooks/{chapter.file}.ipynb"] = _dump(page)
-        files[f"notebooks/student/{chapter.file}.ipynb"] = _dump(student_notebook(source))
+        student = student_notebook(numbering.number_notebook(source, chapter, known))
+        files[f"notebooks/student/{chapter.file}.ipynb"] = _dump(student)
     for path in sorted((EXECUTED / DOWNLOADS).rglob("*")) if chapters else []:
         if path.is_file():
             files[f"notebooks/{DOWNLOADS}/{path.relative_to(EXECUTED / DOWNLOADS).as_posix()}"] = path.read_bytes()
@@ -106,7 +111,11 @@ def _synchronise(files: dict[str, bytes], folder: Path) -> list[Path]:
 
 
 def chapter_page(
-    source: NotebookNode, executed: NotebookNode, chapter: Chapter, known: numbering.Numbered | None = None
+    source: NotebookNode,
+    executed: NotebookNode,
+    chapter: Chapter,
+    known: numbering.Numbered | None = None,
+    shown: Iterable[str] | None = None,
 ) -> NotebookNode:
     """Join a chapter's text with the outputs of its run and prepare it for a page without a kernel.
 
@@ -114,10 +123,14 @@ def chapter_page(
         source: The notebook as kept in the repository.
         executed: The copy that was run; it has the same code cells.
         chapter: The chapter's entry in the road map.
-        known: What can be linked to; by default what the chapter itself holds.
+        known: What can be referred to; by default what the chapter itself holds.
+        shown: Notebooks that are on the site, to which references become links; all by default.
 
     Returns:
         A new notebook for myst-nb.
+
+    Raises:
+        bookkit.numbering.DanglingError: A reference leads nowhere.
     """
     page = copy.deepcopy(source)
     page.metadata = copy.deepcopy(executed.metadata)
@@ -126,22 +139,23 @@ def chapter_page(
         if cell.cell_type == "code":
             cell.outputs = copy.deepcopy(next(outputs))
     known = numbering.number([(chapter, source)]) if known is None else known
+    shown = None if shown is None else set(shown)
+    numbering.number_notebook(page, chapter, known)
+    count = numbering.Count()
     cells: list[NotebookNode] = []
-    figures = formulas = 0
+    figures = 0
     for index, cell in enumerate(page.cells):
         tags = set(cell.metadata.get("tags", []))
         if index == 0:
             cell.source = _insert_facts(cell.source, page, chapter)
         if cell.cell_type == "markdown":
-            caption = CAPTION.match(cell.source)
-            cell.source = numbering.link_mentions(cell.source, known)
-            cell.source, formulas = numbering.add_targets(cell.source, chapter, formulas)
+            cell.source = numbering.link_references(cell.source, known, chapter.file, shown)
+            cell.source = numbering.add_targets(cell.source, chapter, count)
+            if numbering.CAPTION.match(cell.source):
+                cell.source = numbering.frame_caption(cell.source)
             if "solution" in tags:
-                cell.source = f"::::{{admonition}} Show the solution\n:class: dropdown solution\n{cell.source}\n::::"
-            elif caption:
-                target = numbering.anchor("figure", caption[1])
-                caption, rest = _split_caption(cell.source)
-                cell.source = f"({target})=\n\n::::{{div}} figure-caption\n{caption}\n::::\n\n{rest}".rstrip()
+                head = ":::::{admonition} Show the solution\n:class: dropdown solution"
+                cell.source = f"{head}\n{cell.source}\n:::::"
         else:
             caption = _caption_after(page.cells, index)
             if "live-only" in tags:
@@ -164,7 +178,9 @@ def chapter_page(
             figures += _plotly_to_html(cell, f"plot-{chapter.number}", figures, caption)
         cells.append(cell)
     if quiz_path(chapter).exists():
-        cells.append(nbformat.v4.new_markdown_cell(quiz_markdown(read_quiz(quiz_path(chapter))), id="quiz"))
+        quiz = quiz_markdown(read_quiz(quiz_path(chapter)))
+        quiz = numbering.link_references(quiz, known, quiz_path(chapter).name, shown)
+        cells.append(nbformat.v4.new_markdown_cell(quiz, id="quiz"))
     page.cells = cells
     return page
 
@@ -193,20 +209,14 @@ def reading_minutes(notebook: NotebookNode) -> int:
     return max(1, math.ceil(words / WORDS_PER_MINUTE + lines * SECONDS_PER_CODE_LINE / 60))
 
 
-def _split_caption(text: str) -> tuple[str, str]:
-    """A caption, which is one paragraph, and what follows it in the same cell."""
-    caption, _, rest = text.partition("\n\n")
-    return caption, rest
-
-
 def _caption_after(cells: list[NotebookNode], index: int) -> str:
     """The caption below a code cell as plain text, empty when there is none."""
     if index + 1 >= len(cells) or cells[index + 1].cell_type != "markdown":
         return ""
     text = cells[index + 1].source
-    if not CAPTION.match(text):
+    if not numbering.CAPTION.match(text):
         return ""
-    text, _ = _split_caption(text)
+    text, _ = numbering.split_caption(re.sub(numbering.ANCHOR, "", text))
     text = re.sub(r"\{[\w:]+\}`([^`<]*?)\s*(?:<[^`]*>)?`", r"\1", text)  # roles
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)  # links
     return " ".join(re.sub(r"[*`$]", "", text).split())

@@ -893,7 +893,7 @@ print("✓ gimbal lock")
 
 
 # %% [markdown]
-# ### Exercise 3.4 · The mirror
+# ### Exercise 3.4 · The mirror <a id="the-mirror"></a>
 #
 # Flipping every photograph doubles the training data, provided the coefficients are flipped too. A picture of
 # width 120 is flipped left to right, so that pixel $x$ goes to $119 - x$; the mesh is mirrored too
