@@ -82,6 +82,19 @@ def test_page_weight(site):
         assert size <= 3_000_000, f"{chapter.file}.html has {size / 1e6:.1f} MB"
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("decode_landmarks", {"Sixty-two numbers", "The coefficient regressor"}),
+        ("VDC", {"Which coefficient matters", "Glossary"}),
+        ("landmarks_2d", {"2D landmark consistency", "Training 2DASL: the full GPU run"}),
+        ("load_face_model", {"A face is a vector"}),
+    ],
+)
+def test_search_finds_code_names(site, chromium, words, expected):
+    assert expected <= set(check.search(chromium, site, words))
+
+
 @pytest.mark.parametrize("scheme", ["http", "file"])
 def test_every_page_works_offline(site, chromium, scheme):
     done = check.check_site(chromium, site, scheme)

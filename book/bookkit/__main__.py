@@ -17,11 +17,12 @@ def main(arguments: list[str] | None = None) -> int:
         "execute": "execute what has changed",
         "pair": "bring notebooks and scripts in step, without outputs",
         "student": "write the chapters without solutions to student/",
+        "sheets": "pictures of all figures of the built book, at two widths and in both themes",
         "browser": "say which browser the tests would use, installing one if there is none",
         "lock": "write constraints.txt from the running environment",
     }.items():
         command = commands.add_parser(name, help=text, description=text)
-        if name in {"build", "execute", "pair", "student"}:
+        if name in {"build", "execute", "pair", "sheets", "student"}:
             command.add_argument("--only", nargs="+", metavar="NN", help="chapters whose names begin so")
         if name == "build":
             command.add_argument("--strict", action="store_true", help="build all pages, warnings are errors")
@@ -69,6 +70,22 @@ def _run(options: argparse.Namespace) -> int:
 
         for path in write_student_notebooks(written_chapters(options.only), STUDENT):
             print(f"wrote {path}")
+    elif options.command == "sheets":
+        from bookkit.browser import find_browser, install_browser, list_pages, open_browser
+        from bookkit.config import HTML, SHEETS
+        from bookkit.sheets import make_sheets
+
+        path = find_browser() or install_browser()
+        if path is None:
+            raise ValueError("found no Chromium or Chrome, and none could be installed; sheets need one")
+        pages = [f"notebooks/{chapter.file}.html" for chapter in written_chapters(options.only)]
+        missing = [page for page in pages if page not in list_pages(HTML)]
+        if missing:
+            raise ValueError(f"{HTML} lacks {missing[0]}; build the book first: make book")
+        with open_browser(path) as browser:
+            shots = make_sheets(browser, HTML, SHEETS, pages if options.only else None)
+        marked = sum(bool(shot.problem) for shot in shots)
+        print(f"{len(shots)} pictures, {marked} marked: {(SHEETS / 'index.html').as_uri()}")
     elif options.command == "browser":
         from bookkit.browser import find_browser, install_browser
 

@@ -19,6 +19,7 @@ BUILD = BOOK / "_build"
 EXECUTED = BUILD / "executed"  # notebooks with outputs, one record of the run beside each
 SOURCE = BUILD / "source"  # what Sphinx reads
 HTML = BUILD / "html"
+SHEETS = BUILD / "sheets"  # pictures of all figures
 STUDENT = ROOT / "student"
 # Downloaded scripts outlive `make clean`: they only change with their pins.
 ASSETS = ROOT / ".cache" / "book-assets"

@@ -14,7 +14,8 @@ A chapter's page takes its text and code from the notebook and the outputs from 
 * a line of measured facts (reading time, run time) goes below the title; a **Time** line of the front cell makes room
   for it;
 * a badge goes above each cell that opens a stored result, see `bookkit.provenance`;
-* the chapter's quiz (``book/quizzes``) goes to the end.
+* the chapter's quiz (``book/quizzes``) goes to the end, and below it the code names that it uses, with where else the
+  book does, see `bookkit.symbols`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from bookkit import numbering
+from bookkit import numbering, symbols
 from bookkit.architecture import architecture_page
 from bookkit.config import BOOK, DOWNLOADS, EXECUTED, PACKAGE, ROOT, SOURCE, Chapter, road_map
 from bookkit.dependencies import Package
@@ -66,17 +67,19 @@ def lay_out(chapters: Iterable[Chapter]) -> list[Path]:
     chapters = list(chapters)
     # Numbers and labels are those of the whole book, also where only a part of it is shown.
     written = [chapter for chapter in road_map() if chapter.written and chapter not in chapters]
-    known = numbering.number(numbering.read(sorted([*chapters, *written], key=lambda chapter: chapter.number)))
+    whole_book = numbering.read(sorted([*chapters, *written], key=lambda chapter: chapter.number))
+    known = numbering.number(whole_book)
     shown = {chapter.file for chapter in chapters}
+    index = symbols.make_index(Package(PACKAGE), whole_book, shown)
     for path in sorted(BOOK.glob("*.md")):
         name = "index.md" if path.name == "index.md" else f"book/{path.name}"
         text = numbering.link_references(path.read_text(encoding="utf-8"), known, path.name, shown)
-        files[name] = _fill_markers(text, chapters).encode()
+        files[name] = _fill_markers(text, chapters, index).encode()
     for name, text in api_pages(PACKAGE):
         files[name] = text.encode()
     for chapter in chapters:
         source = nbformat.read(chapter.path, as_version=4)
-        page = chapter_page(source, nbformat.read(executed_path(chapter), as_version=4), chapter, known, shown)
+        page = chapter_page(source, nbformat.read(executed_path(chapter), as_version=4), chapter, known, shown, index)
         files[f"notebooks/{chapter.file}.ipynb"] = _dump(page)
         student = student_notebook(numbering.number_notebook(source, chapter, known))
         files[f"notebooks/student/{chapter.file}.ipynb"] = _dump(student)
@@ -116,6 +119,7 @@ def chapter_page(
     chapter: Chapter,
     known: numbering.Numbered | None = None,
     shown: Iterable[str] | None = None,
+    index: symbols.Index | None = None,
 ) -> NotebookNode:
     """Join a chapter's text with the outputs of its run and prepare it for a page without a kernel.
 
@@ -125,6 +129,7 @@ def chapter_page(
         chapter: The chapter's entry in the road map.
         known: What can be referred to; by default what the chapter itself holds.
         shown: Notebooks that are on the site, to which references become links; all by default.
+        index: Where the book uses the package's names; by default the page does without.
 
     Returns:
         A new notebook for myst-nb.
@@ -143,10 +148,10 @@ def chapter_page(
     numbering.number_notebook(page, chapter, known)
     count = numbering.Count()
     cells: list[NotebookNode] = []
-    figures = 0
-    for index, cell in enumerate(page.cells):
+    figures = code_cells = 0
+    for position, cell in enumerate(page.cells):
         tags = set(cell.metadata.get("tags", []))
-        if index == 0:
+        if position == 0:
             cell.source = _insert_facts(cell.source, page, chapter)
         if cell.cell_type == "markdown":
             cell.source = numbering.link_references(cell.source, known, chapter.file, shown)
@@ -157,7 +162,10 @@ def chapter_page(
                 head = ":::::{admonition} Show the solution\n:class: dropdown solution"
                 cell.source = f"{head}\n{cell.source}\n:::::"
         else:
-            caption = _caption_after(page.cells, index)
+            caption = _caption_after(page.cells, position)
+            if index and (targets := symbols.targets_of_cell(index, chapter, code_cells)):
+                cells.append(nbformat.v4.new_markdown_cell(targets, id=f"{cell.id}-uses"))
+            code_cells += 1
             if "live-only" in tags:
                 cell.outputs = []
                 cells += [cell, nbformat.v4.new_markdown_cell(LIVE_NOTE, id=f"{cell.id}-live")]
@@ -181,6 +189,8 @@ def chapter_page(
         quiz = quiz_markdown(read_quiz(quiz_path(chapter)))
         quiz = numbering.link_references(quiz, known, quiz_path(chapter).name, shown)
         cells.append(nbformat.v4.new_markdown_cell(quiz, id="quiz"))
+    if index and (names := symbols.chapter_list(index, chapter)):
+        cells.append(nbformat.v4.new_markdown_cell(names, id="code-names"))
     page.cells = cells
     return page
 
@@ -246,10 +256,12 @@ def _plotly_to_html(cell: NotebookNode, prefix: str, start: int, caption: str) -
 # --- generated parts of the book's own pages ------------------------------------------------------
 
 
-def _fill_markers(text: str, chapters: list[Chapter]) -> str:
-    """Replace ``<!-- generate: name -->`` lines by what the chapters say."""
+def _fill_markers(text: str, chapters: list[Chapter], index: symbols.Index) -> str:
+    """Replace ``<!-- generate: name -->`` lines by what the chapters, the package and the list of changes say."""
     generators: dict[str, Callable[[list[Chapter]], str]] = {
-        "architecture": lambda shown: architecture_page(Package(PACKAGE)),
+        "architecture": lambda shown: architecture_page(index.package),
+        "changes": lambda shown: changes_for_readers((ROOT / "CHANGELOG.md").read_text(encoding="utf-8")),
+        "code names": lambda shown: symbols.index_page(index),
         "contents": _contents,
         "start": lambda shown: start_html(shown[0] if shown else None),
         "road map": _road_map,
@@ -328,6 +340,22 @@ def _stored_results(shown: list[Chapter]) -> str:
         for path in dict.fromkeys(paths):
             users.setdefault(path, []).append(link)
     return stored_table(users)
+
+
+def changes_for_readers(text: str) -> str:
+    """The list of changes without its title, in each version the book's before those of the package.
+
+    Args:
+        text: ``CHANGELOG.md``: a heading for each version, in it groups that begin with a bold line.
+    """
+    _, *versions = re.split(r"^## ", text, flags=re.MULTILINE)
+    parts = []
+    for version in versions:
+        title, _, rest = version.partition("\n")
+        first, *groups = re.split(r"^\*\*(.+)\*\*$", rest, flags=re.MULTILINE)
+        named = sorted(zip(groups[::2], groups[1::2], strict=True), key=lambda group: group[0] != "The book")
+        parts += [f"## {title}", first.strip(), *(f"### {name}\n\n{body.strip()}" for name, body in named)]
+    return "\n\n".join(part for part in parts if part)
 
 
 # --- API reference --------------------------------------------------------------------------------
