@@ -183,10 +183,12 @@
       const Plotly = await loadPlotly();
       const { sliders = [], updatemenus = [], ...rest } = layout;
       figure.bookTemplate = layout.template;
+      // The page knows its background, a figure has to be legible on any: its grey gives way to the page's ink.
+      const { color, ...font } = rest.font || {};
       figure.style.minHeight = "";
       await Plotly.newPlot(figure, {
         data,
-        layout: { ...rest, template: themeTemplate(layout.template), autosize: true, width: undefined },
+        layout: { ...rest, font, template: themeTemplate(layout.template), autosize: true, width: undefined },
         frames,
         config: { displaylogo: false, responsive: true, ...config },
       });

@@ -127,6 +127,7 @@ def _shoot(check: PageCheck, page_name: str, folder: Path, width: int, theme: st
     shots = []
     try:
         page.evaluate(UNFOLD)
+        page.add_style_tag(content=".bd-header, .bd-header-article { position: static !important; }")
         for index, caption in enumerate(page.evaluate(FIND, INTERACTIVE)):
             name = f"figures/{page_name.removesuffix('.html').replace('/', '-')}-{index:02d}-{width}-{theme}.png"
             shot = Shot(page_name, index, caption, width, theme, name)

@@ -471,7 +471,7 @@ def gimbal(yaw):
     for axis, (name, colour) in zip(
         (torch.eye(3)[0], Rx[:, 1], (Rx @ Ry)[:, 2]), NAMES.items()
     ):
-        x, y, z = (torch.tensor([[-21000.0], [21000.0]]) * axis).T.round()
+        x, y, z = (torch.tensor([[-18000.0], [18000.0]]) * axis).T.round()
         look = {
             "line": {"color": colour, "width": 14 if name == "pitch" else 7},
             "textfont": {"color": colour, "size": 16},

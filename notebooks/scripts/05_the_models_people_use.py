@@ -751,7 +751,7 @@ viz.slider_frames(
     labels,
     values=torch.stack(values).clamp(max=8),
     vmax=8,
-    prefix="b from: ",
+    prefix="coefficients of B: ",
     yaw=25,
 )
 

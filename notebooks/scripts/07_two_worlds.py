@@ -119,13 +119,13 @@ def show_sheet(images, columns=8, inches=8.0):
     return axes
 
 
-show_sheet(few.images)
+show_sheet(few.images);
 
 # %% [markdown]
 # **Figure 7.1.**<a id="labelled-pictures"></a> Sixty-four labelled pictures. *Look for* what they all have in common.
 
 # %% tags=["hide-input"]
-show_sheet(many.images)
+show_sheet(many.images);
 
 # %% [markdown]
 # **Figure 7.2.** Sixty-four in-the-wild pictures. *Try* to find the ten hardest. In which of them could you
@@ -795,7 +795,7 @@ assert Coefficients.unpack(office.coefficients).shape.std() > 0, (
 print("✓ next, please")
 
 # %% tags=["hide-input"]
-show_sheet(office.images[:16], columns=8)
+show_sheet(office.images[:16], columns=8);
 
 
 # %% [markdown]
