@@ -163,6 +163,7 @@ INTERACTIVE = (
 
 STARTED = """(e) => (!e.matches(".book-plotly") || Boolean(e.dataset.state)) &&
   (!e.matches(".start-head") || e.dataset.mounted === "yes") &&
+  (!e.matches("[data-face-explorer]") || Boolean(e.explorer && e.explorer.state && e.explorer.state())) &&
   (!e.matches(".light-studio-figure") || Boolean(e.studio)) &&
   (!e.matches(".loss-figure-page") || e.dataset.mounted === "yes")"""
 

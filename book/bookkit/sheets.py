@@ -48,6 +48,12 @@ OVERFLOW = """(e) => {
   return wide.some((one) => !scrolls(one.parentElement));
 }"""
 
+# What floats over a page would stand in the middle of a tall figure.
+QUIET = """
+.bd-header, .bd-header-article { position: static !important; }
+.skip-link, #pst-skip-link, #pst-back-to-top { display: none !important; }
+"""
+
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 24px; background: #fff; color: #1c1c1c; width: max-content; }
 h1 { font-size: 22px; } h2 { font-size: 16px; margin: 28px 0 4px; max-width: 1800px; }
@@ -127,7 +133,7 @@ def _shoot(check: PageCheck, page_name: str, folder: Path, width: int, theme: st
     shots = []
     try:
         page.evaluate(UNFOLD)
-        page.add_style_tag(content=".bd-header, .bd-header-article { position: static !important; }")
+        page.add_style_tag(content=QUIET)
         for index, caption in enumerate(page.evaluate(FIND, INTERACTIVE)):
             name = f"figures/{page_name.removesuffix('.html').replace('/', '-')}-{index:02d}-{width}-{theme}.png"
             shot = Shot(page_name, index, caption, width, theme, name)

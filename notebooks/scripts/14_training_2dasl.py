@@ -777,27 +777,27 @@ errors = {
 }
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(
-    3, chosen.size, figsize=(1.5 * chosen.size, 5), layout="constrained"
-)
+fig, axes = plt.subplots(chosen.size, 4, figsize=(8, 12.4), layout="constrained")
 photos = chosen.images.permute(0, 2, 3, 1).numpy()
-for i in range(chosen.size):
-    axes[0, i].imshow(photos[i])
-    axes[0, i].scatter(*chosen.detected[i].T, s=5, color="#f0e442")
-    axes[0, i].set_axis_off()
-    axes[0, i].set_title(f"yaw {chosen.yaw[i]:.0f}°", fontsize=9)
-    for ax, (name, answer) in zip(axes[1:, i], answers.items()):
-        viz.overlay(
-            ax, photos[i], decode(answer.coefficients[i : i + 1], model)[0],
-            model.triangles, alpha=0.85
-        )
+skin = model.decode_albedo()[0]  # the average skin, (V, 3)
+heads = {name: answer.coefficients for name, answer in answers.items()}
+heads["the truth"] = chosen.coefficients
+for i, line in enumerate(axes):
+    line[0].imshow(photos[i])
+    line[0].scatter(*chosen.detected[i].T, s=7, color="#f0e442")
+    line[0].set_axis_off()
+    line[0].set_title(f"yaw {chosen.yaw[i]:.0f}°", fontsize=10)
+    for ax, (name, vectors) in zip(line[1:], heads.items(), strict=True):
+        vertices = decode(vectors[i : i + 1], model)[0]
+        viz.overlay(ax, photos[i], vertices, model.triangles, 1.0, colours=skin)
         ax.set(xlim=(-0.5, 119.5), ylim=(119.5, -0.5))
-        ax.set_title(f"{name}: {100 * errors[name][i]:.1f} %", fontsize=9)
+        error = f": {100 * errors[name][i]:.1f} %" if name in errors else ""
+        ax.set_title(name + error, fontsize=10)
 
 # %% [markdown]
-# **Figure 14.7.** Above what the network is given: picture and detected points. In the middle the network
-# that saw labelled faces only, below the one with all losses, each with its 2D NME. *Try* in a live notebook
-# `trained_regressor("+landmarks_2d")`: can you tell its faces from those below? Every network has a card,
+# **Figure 14.7.** Left, what the network is given: picture and detected points. Then the faces of the network
+# that saw labelled faces only and of the one with all losses, each with its 2D NME, and the truth. *Try* in a live notebook
+# `trained_regressor("+landmarks_2d")`: can you tell its faces from those of all losses? Every network has a card,
 # `trained_regressor("all").metadata["card"]`, that says how it was made and what it is not for.
 
 # %% [markdown]
