@@ -28,7 +28,7 @@ override export TWODASL_DATA := $(call absolute,$(TWODASL_DATA))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env book quick pdf handouts slides lab test unit gpu lint pair student serve lock clean distclean
+.PHONY: help env book quick pdf handouts slides lab test unit gpu lint pair student serve sheets lock clean distclean
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
@@ -37,7 +37,7 @@ help:
 	@echo "make unit   tests without chapters and pages (seconds)                make pair     bring notebooks and scripts in step"
 	@echo "make lint   code style                                                make student  chapters without solutions"
 	@echo "make serve  the built book over http                                  make lock     write constraints.txt"
-	@echo "make gpu    the tests that need CUDA"
+	@echo "make gpu    the tests that need CUDA                                  make sheets   pictures of all figures, for review"
 
 env: $(READY)
 
@@ -94,6 +94,10 @@ student: $(READY)
 
 serve: $(READY)
 	$(PY) -m http.server --bind 127.0.0.1 --directory book/_build/html 8000
+
+# From a site that has been built: every figure at 1400 and 400 pixels, light and dark, in book/_build/sheets.
+sheets: $(READY)
+	@$(BOOKKIT) sheets
 
 lock: $(READY)
 	@$(BOOKKIT) lock

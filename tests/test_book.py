@@ -5,7 +5,9 @@ chapter that has not changed since its last successful run is not executed again
 """
 
 import os
+import re
 
+import nbformat
 import pytest
 from bookkit import accessibility, execute
 from bookkit import browser as check
@@ -22,6 +24,20 @@ def test_chapter_runs(chapter):
     run = execute.execute(chapter)
     state = "unchanged since it ran" if run.cached else "executed"
     print(f"{chapter.file}: {state}, {run.seconds:.1f} s of {chapter.budget:g} s")
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.file)
+def test_no_cell_prints_what_it_drew_on(chapter):
+    """An axes or a legend as the last value of a cell is shown as ``<Axes: >``; a semicolon hides it."""
+    execute.execute(chapter)
+    for cell in nbformat.read(execute.executed_path(chapter), as_version=4).cells:
+        for output in cell.get("outputs", []):
+            shown = "".join(output.get("data", {}).get("text/plain", ""))
+            drawing = re.match(r"[\[(]?(array\(\[)*<?(Axes|matplotlib\.|Text\()", shown)
+            if drawing and "image/png" not in output["data"]:
+                pytest.fail(
+                    f"found the output {shown[:60]!r}; expected none: end {cell.source[-60:]!r} with a semicolon"
+                )
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +96,19 @@ def test_page_weight(site):
     for chapter in CHAPTERS:
         size = (site / "notebooks" / f"{chapter.file}.html").stat().st_size
         assert size <= 3_000_000, f"{chapter.file}.html has {size / 1e6:.1f} MB"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("decode_landmarks", {"Sixty-two numbers", "The coefficient regressor"}),
+        ("VDC", {"Which coefficient matters", "Glossary"}),
+        ("landmarks_2d", {"2D landmark consistency", "Training 2DASL: the full GPU run"}),
+        ("load_face_model", {"A face is a vector"}),
+    ],
+)
+def test_search_finds_code_names(site, chromium, words, expected):
+    assert expected <= set(check.search(chromium, site, words))
 
 
 @pytest.mark.parametrize("scheme", ["http", "file"])

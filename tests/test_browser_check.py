@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from bookkit import accessibility
+from bookkit import accessibility, sheets
 from bookkit import browser as check
 
 pytestmark = pytest.mark.book
@@ -113,3 +113,59 @@ def test_empty_site_and_unknown_scheme_are_named(chromium, tmp_path):
     (tmp_path / "index.html").write_text(GOOD)
     with pytest.raises(ValueError, match="'gopher'"):
         check.check_site(chromium, tmp_path, "gopher")
+
+
+def _picture(colour):
+    return f"data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' width='90' height='40' style='{colour}'/>"
+
+
+def test_sheets_hold_every_figure_at_both_widths_and_in_both_themes(chromium, tmp_path, impatient):
+    cv2, np = pytest.importorskip("cv2"), pytest.importorskip("numpy")
+    style = "@media (prefers-color-scheme: dark) { body { background: #000 } }"
+    picture = f'<img src="{_picture("background:teal")}" alt="A face">'
+    body = (
+        '<div class="bd-article"><h1>T</h1><p>Text</p>'
+        f'<div class="cell"><div class="cell_output">{picture}{picture}</div></div>'
+        '<div class="figure-caption" id="face"><p><b>Figure 4.1.</b> A face. <i>Try</i> it.</p></div>'
+        f'<div class="cell"><div class="cell_output">{picture}</div></div><p>No caption.</p>'
+        '<div class="light-studio-figure" style="width:900px;height:20px">never drawn</div></div>'
+    )
+    site, folder = tmp_path / "site", tmp_path / "sheets"
+    site.mkdir()
+    head = f'<link rel="icon" href="data:,"><meta name="viewport" content="width=device-width"><style>{style}</style>'
+    (site / "a.html").write_text(f"<!doctype html><html><head>{head}</head><body>{body}</body></html>")
+    (site / "empty.html").write_text(f"<!doctype html><html><head>{head}</head><body><p>Text</p></body></html>")
+
+    shots = sheets.make_sheets(chromium, site, folder)
+
+    assert len(shots) == 3 * 4
+    assert {(shot.width, shot.theme) for shot in shots} == {(w, t) for w in (1400, 400) for t in ("light", "dark")}
+    assert [shot.caption for shot in shots[:3]] == ["Figure 4.1. A face. Try it.", "", ""]
+    for shot in shots:
+        assert shot.problem == ("not drawn in time" if shot.index == 2 else "")
+        assert cv2.imread(str(folder / shot.file)) is not None
+    light, dark = (next(s for s in shots if (s.index, s.width, s.theme) == (2, 400, theme)) for theme in sheets.THEMES)
+    assert np.mean(cv2.imread(str(folder / light.file))) > 128 > np.mean(cv2.imread(str(folder / dark.file)))
+    page = (folder / "a.html").read_text()
+    assert "<h2>Figure 4.1. A face</h2>" in page
+    assert page.count("<img ") == 12
+    assert (folder / "a.png").stat().st_size > 1000
+    index = (folder / "index.html").read_text()
+    assert "a.html</a>" in index
+    assert "3 figures" in index
+    assert "empty" not in index
+
+
+def test_a_figure_wider_than_the_window_is_marked(chromium, tmp_path, impatient):
+    head = '<link rel="icon" href="data:,"><meta name="viewport" content="width=device-width">'
+    picture = f'<img style="width:700px" src="{_picture("background:teal")}" alt="A face">'
+    body = f'<div class="bd-article"><div class="cell_output">{picture}</div></div>'
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "a.html").write_text(f"<!doctype html><html><head>{head}</head><body>{body}</body></html>")
+    shots = sheets.make_sheets(chromium, tmp_path / "site", tmp_path / "sheets")
+    assert {shot.width: shot.problem for shot in shots} == {1400: "", 400: "wider than the window"}
+
+
+def test_sheets_of_nothing_are_refused(chromium, tmp_path):
+    with pytest.raises(ValueError, match="build the book first"):
+        sheets.make_sheets(chromium, tmp_path / "nowhere", tmp_path / "sheets")

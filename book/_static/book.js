@@ -74,6 +74,38 @@
     }
   }).observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
 
+  // --- phones --------------------------------------------------------------------------------------------------------
+
+  const NARROW = 520;
+
+  function wrap(text, letters) {
+    if (typeof text !== "string" || text.includes("<") || text.length <= letters) return text;
+    const lines = [""];
+    for (const word of text.split(" ")) {
+      const longer = `${lines.at(-1)} ${word}`.trim();
+      if (longer.length > letters && lines.at(-1)) lines.push(word);
+      else lines[lines.length - 1] = longer;
+    }
+    return lines.join("<br>");
+  }
+
+  // Titles go on on a second line instead of over the edge, and a legend above its panel grows upwards.
+  function onPhone(layout, width) {
+    const made = { ...layout };
+    const letters = Math.floor(width / 14);
+    for (const [key, axis] of Object.entries(layout)) {
+      if (!/^xaxis\d*$/.test(key) || !axis.title || !axis.title.text) continue;
+      made[key] = { ...axis, automargin: true, title: { ...axis.title, text: wrap(axis.title.text, letters) } };
+    }
+    if (layout.annotations)
+      made.annotations = layout.annotations.map((note) =>
+        note.xref === "paper" && note.showarrow === false ? { ...note, text: wrap(note.text, letters) } : note,
+      );
+    const { legend } = layout;
+    if (legend && legend.orientation === "h" && legend.y > 1) made.legend = { ...legend, y: 1.02, yanchor: "bottom" };
+    return made;
+  }
+
   // --- controls ------------------------------------------------------------------------------------------------------
 
   function element(name, attributes, ...children) {
@@ -183,10 +215,18 @@
       const Plotly = await loadPlotly();
       const { sliders = [], updatemenus = [], ...rest } = layout;
       figure.bookTemplate = layout.template;
+      // The page knows its background, a figure has to be legible on any: its grey gives way to the page's ink.
+      const { color, ...font } = rest.font || {};
       figure.style.minHeight = "";
       await Plotly.newPlot(figure, {
         data,
-        layout: { ...rest, template: themeTemplate(layout.template), autosize: true, width: undefined },
+        layout: {
+          ...(figure.clientWidth < NARROW ? onPhone(rest, figure.clientWidth) : rest),
+          font,
+          template: themeTemplate(layout.template),
+          autosize: true,
+          width: undefined,
+        },
         frames,
         config: { displaylogo: false, responsive: true, ...config },
       });
@@ -246,7 +286,14 @@
 
   // --- wide outputs --------------------------------------------------------------------------------------------------
 
-  const outputs = document.querySelectorAll(".bd-article .cell_output pre");
+  // Pictures with several panels: on a phone their letters would be too small to read, so that they scroll as well.
+  for (const image of document.querySelectorAll(".bd-article .cell_output > img")) {
+    const look = () => image.classList.toggle("is-wide", image.naturalWidth > 1.25 * image.naturalHeight);
+    if (image.complete) look();
+    else image.addEventListener("load", look, { once: true });
+  }
+
+  const outputs = document.querySelectorAll(".bd-article .cell_output pre, .bd-article .cell_output:has(> img)");
   if (outputs.length) {
     const mark = (box) => {
       const wide = box.scrollWidth > box.clientWidth + 1;
@@ -255,7 +302,7 @@
         box.dataset.scrolls = "";
         box.tabIndex = 0;
         box.setAttribute("role", "region");
-        box.setAttribute("aria-label", "Output, wider than the page");
+        box.setAttribute("aria-label", `${box.matches("pre") ? "Output" : "Figure"}, wider than the page`);
       } else {
         delete box.dataset.scrolls;
         for (const name of ["tabindex", "role", "aria-label"]) box.removeAttribute(name);
@@ -265,6 +312,11 @@
     outputs.forEach((box) => {
       mark(box);
       sizes.observe(box);
+      // A picture that arrives or turns wide changes what its box holds, not the box.
+      for (const image of box.querySelectorAll(":scope > img")) {
+        image.addEventListener("load", () => mark(box), { once: true });
+        new ResizeObserver(() => mark(box)).observe(image);
+      }
     });
   }
 

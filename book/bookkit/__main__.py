@@ -20,11 +20,12 @@ def main(arguments: list[str] | None = None) -> int:
         "student": "write the chapters without solutions to student/",
         "pdf": "print the book, and each chapter as a hand-out, to book/_build/pdf/",
         "slides": "write a deck of slides for each chapter to book/_build/slides/",
+        "sheets": "take pictures of all figures of the built book, at two widths and in both themes",
         "browser": "print which browser the tests use, and install one if there is none",
         "lock": "write constraints.txt from the running environment",
     }.items():
         command = commands.add_parser(name, help=text, description=text)
-        if name in {"build", "execute", "pair", "student", "pdf", "slides"}:
+        if name in {"build", "execute", "pair", "student", "pdf", "sheets", "slides"}:
             command.add_argument("--only", nargs="+", metavar="NN", help="only chapters whose names begin with these")
         if name == "build":
             command.add_argument("--strict", action="store_true", help="build all pages and treat warnings as errors")
@@ -42,7 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if type(error).__name__ not in {"ChapterError", "PaperError", "SiteError", "SlidesError", "ValueError"}:
+        if type(error).__name__ not in {
+            "ChapterError",
+            "DanglingError",
+            "PaperError",
+            "SiteError",
+            "SlidesError",
+            "ValueError",
+        }:
             raise
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
@@ -98,6 +106,22 @@ def _run(options: argparse.Namespace) -> int:
             execute_all(chapters)
         for path in slides.make_decks(chapters, options.executed or EXECUTED):
             print(f"wrote {path}")
+    elif options.command == "sheets":
+        from bookkit.browser import find_browser, install_browser, list_pages, open_browser
+        from bookkit.config import HTML, SHEETS
+        from bookkit.sheets import make_sheets
+
+        path = find_browser() or install_browser()
+        if path is None:
+            raise ValueError("found no Chromium or Chrome, and none could be installed; sheets need one")
+        pages = [f"notebooks/{chapter.file}.html" for chapter in written_chapters(options.only)]
+        missing = [page for page in pages if page not in list_pages(HTML)]
+        if missing:
+            raise ValueError(f"{HTML} lacks {missing[0]}; build the book first: make book")
+        with open_browser(path) as browser:
+            shots = make_sheets(browser, HTML, SHEETS, pages if options.only else None)
+        marked = sum(bool(shot.problem) for shot in shots)
+        print(f"{len(shots)} pictures, {marked} marked: {(SHEETS / 'index.html').as_uri()}")
     elif options.command == "browser":
         from bookkit.browser import find_browser, install_browser
 

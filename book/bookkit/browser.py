@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlencode
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 FLAGS = (
@@ -162,6 +163,7 @@ INTERACTIVE = (
 
 STARTED = """(e) => (!e.matches(".book-plotly") || Boolean(e.dataset.state)) &&
   (!e.matches(".start-head") || e.dataset.mounted === "yes") &&
+  (!e.matches("[data-face-explorer]") || Boolean(e.explorer && e.explorer.state && e.explorer.state())) &&
   (!e.matches(".light-studio-figure") || Boolean(e.studio)) &&
   (!e.matches(".loss-figure-page") || e.dataset.mounted === "yes")"""
 
@@ -256,6 +258,14 @@ CONTROL_NAME = """(e) => {
 }"""
 
 
+def wait_started(page, figure) -> bool:
+    """Wait until a figure that stands on the screen is drawn; whether it was, within `DRAW_SECONDS`."""
+    started = time.monotonic()
+    while not (drawn := figure.evaluate(STARTED)) and time.monotonic() - started < DRAW_SECONDS:
+        page.wait_for_timeout(50)
+    return drawn
+
+
 class PageCheck:
     """Opens pages of one site in one browser and collects their problems.
 
@@ -304,6 +314,21 @@ class PageCheck:
         if response.status >= 400:
             self._note(f"{response.status} for {response.url}")
 
+    def _new_page(self, page_name: str):
+        self._page_name = page_name
+        page = self._context.new_page()
+        page.on("console", self._on_console)
+        page.on("pageerror", lambda error: self._note(f"script error: {str(error)[:300]}"))
+        page.on("requestfailed", self._on_failed)
+        page.on("response", self._on_response)
+        return page
+
+    def open(self, page_name: str):
+        """Open one page, to look at it by other means; the caller closes it."""
+        page = self._new_page(page_name)
+        page.goto(self.base + page_name, wait_until="load", timeout=60_000)
+        return page
+
     def check(self, page_name: str, *, operate: bool = True, screenshot: Path | None = None) -> None:
         """Open one page and check everything on it.
 
@@ -314,21 +339,14 @@ class PageCheck:
         """
         from playwright.sync_api import Error
 
-        self._page_name = page_name
-        page = self._context.new_page()
-        page.on("console", self._on_console)
-        page.on("pageerror", lambda error: self._note(f"script error: {str(error)[:300]}"))
-        page.on("requestfailed", self._on_failed)
-        page.on("response", self._on_response)
+        page = self._new_page(page_name)
         try:
             page.goto(self.base + page_name, wait_until="load", timeout=60_000)
             page.evaluate(UNFOLD)
             # Figures are drawn when they come near the screen.
             for figure in page.locator(INTERACTIVE).all():
                 figure.evaluate("(e) => e.scrollIntoView({ block: 'center', behavior: 'instant' })")
-                started = time.monotonic()
-                while not figure.evaluate(STARTED) and time.monotonic() - started < DRAW_SECONDS:
-                    page.wait_for_timeout(50)
+                wait_started(page, figure)
             undrawn = self._wait_drawn(page)
             self.interactive[page_name] = page.locator(INTERACTIVE).count()
             for problem in [*undrawn, *page.evaluate(TOO_WIDE), *page.evaluate(CUT), *page.evaluate(DOUBLED)]:
@@ -397,6 +415,29 @@ class PageCheck:
                 return
             page.wait_for_timeout(50)
         self._note(f"control {name!r} was moved, and the drawn data stayed the same")
+
+
+def search(browser, folder: Path, words: str) -> list[str]:
+    """Titles of the pages that the search of a built site finds, best first.
+
+    Args:
+        browser: Playwright's ``Browser``, from `open_browser`.
+        folder: The built site.
+        words: What a reader types.
+    """
+    with serve(folder) as base:
+        check = PageCheck(browser, base)
+        try:
+            page = check.open(f"search.html?{urlencode({'q': words})}")
+            # The last thing that Sphinx does is to say how many pages it found.
+            page.wait_for_selector("#search-results .search-summary:not(:empty)", timeout=1000 * DRAW_SECONDS)
+            page.wait_for_function(
+                "/finished|did not match/.test(document.querySelector('#search-results .search-summary').textContent)",
+                timeout=1000 * DRAW_SECONDS,
+            )
+            return page.locator("#search-results ul.search > li > a").all_inner_texts()
+        finally:
+            check.close()
 
 
 def check_site(browser, folder: Path, scheme: str, *, width: int = 1400, operate: bool = True) -> PageCheck:

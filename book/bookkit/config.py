@@ -21,6 +21,7 @@ SOURCE = BUILD / "source"  # what Sphinx reads
 HTML = BUILD / "html"
 PDF = BUILD / "pdf"  # the PDF edition and the hand-outs
 SLIDES = BUILD / "slides"
+SHEETS = BUILD / "sheets"  # pictures of all figures
 STUDENT = ROOT / "student"
 # Downloaded scripts survive `make clean`: they change only with their pins.
 ASSETS = ROOT / ".cache" / "book-assets"

@@ -8,11 +8,13 @@ A chapter's page takes its text and code from the notebook and its outputs from 
 
 * Plotly's JSON becomes a ``<div class="book-plotly">`` that ``_static/book.js`` draws without a kernel or a network;
 * cells tagged ``solution`` are folded, cells tagged ``live-only`` lose their outputs and say why;
-* figures, exercises and displayed formulas become targets, and mentions of them links, see `bookkit.numbering`;
+* figures, exercises and displayed formulas are numbered and become targets, references to them links, see
+  `bookkit.numbering`;
 * pictures get the caption below them (``**Figure 1.2.** …``) as their alternative text;
 * a line of measured facts (reading time, run time) goes below the title and replaces a **Time** line of the front cell;
 * a badge goes above each cell that opens a stored result, see `bookkit.provenance`;
-* the chapter's quiz (``book/quizzes``) goes to the end.
+* the chapter's quiz (``book/quizzes``) goes to the end, and below it the code names that it uses, with where else the
+  book does, see `bookkit.symbols`.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from bookkit import numbering
+from bookkit import numbering, symbols
 from bookkit.architecture import architecture_page
 from bookkit.config import BOOK, DOWNLOADS, EXECUTED, PACKAGE, ROOT, SOURCE, Chapter, road_map
 from bookkit.dependencies import Package
@@ -45,7 +47,6 @@ PLOTLY_MIME = "application/vnd.plotly.v1+json"
 WORDS_PER_MINUTE = 180  # for a text with formulas
 SECONDS_PER_CODE_LINE = 4
 TIME_LINE = re.compile(r"^\*\*Time\*\*.*?(?:\n\n|\Z)", re.MULTILINE | re.DOTALL)
-CAPTION = re.compile(r"^\*\*Figure (\d+\.\d+)\.?\*\*")
 LIVE_NOTE = (
     ":::{admonition} Live in JupyterLab\n:class: note live-only\n"
     "This cell needs a running kernel: open the chapter with `make lab` to try it.\n:::"
@@ -63,17 +64,24 @@ def lay_out(chapters: Iterable[Chapter]) -> list[Path]:
     """
     files: dict[str, bytes] = {}
     chapters = list(chapters)
-    known = numbering.number(numbering.read(chapters))
+    # Numbers and labels are those of the whole book, also where only a part of it is shown.
+    written = [chapter for chapter in road_map() if chapter.written and chapter not in chapters]
+    whole_book = numbering.read(sorted([*chapters, *written], key=lambda chapter: chapter.number))
+    known = numbering.number(whole_book)
+    shown = {chapter.file for chapter in chapters}
+    index = symbols.make_index(Package(PACKAGE), whole_book, shown)
     for path in sorted(BOOK.glob("*.md")):
         name = "index.md" if path.name == "index.md" else f"book/{path.name}"
-        files[name] = _fill_markers(path.read_text(encoding="utf-8"), chapters).encode()
+        text = numbering.link_references(path.read_text(encoding="utf-8"), known, path.name, shown)
+        files[name] = _fill_markers(text, chapters, index).encode()
     for name, text in api_pages(PACKAGE):
         files[name] = text.encode()
     for chapter in chapters:
         source = nbformat.read(chapter.path, as_version=4)
-        page = chapter_page(source, nbformat.read(executed_path(chapter), as_version=4), chapter, known)
+        page = chapter_page(source, nbformat.read(executed_path(chapter), as_version=4), chapter, known, shown, index)
         files[f"notebooks/{chapter.file}.ipynb"] = _dump(page)
-        files[f"notebooks/student/{chapter.file}.ipynb"] = _dump(student_notebook(source))
+        student = student_notebook(numbering.number_notebook(source, chapter, known))
+        files[f"notebooks/student/{chapter.file}.ipynb"] = _dump(student)
     for path in sorted((EXECUTED / DOWNLOADS).rglob("*")) if chapters else []:
         if path.is_file():
             files[f"notebooks/{DOWNLOADS}/{path.relative_to(EXECUTED / DOWNLOADS).as_posix()}"] = path.read_bytes()
@@ -105,18 +113,28 @@ def _synchronise(files: dict[str, bytes], folder: Path) -> list[Path]:
 
 
 def chapter_page(
-    source: NotebookNode, executed: NotebookNode, chapter: Chapter, known: numbering.Numbered | None = None
+    source: NotebookNode,
+    executed: NotebookNode,
+    chapter: Chapter,
+    known: numbering.Numbered | None = None,
+    shown: Iterable[str] | None = None,
+    index: symbols.Index | None = None,
 ) -> NotebookNode:
     """Join a chapter's text with the outputs of its run and prepare it for a page without a kernel.
 
     Args:
-        source: Notebook as stored in the repository.
-        executed: Executed copy with the same code cells.
-        chapter: Entry of the chapter in the road map.
-        known: Link targets; by default those of the chapter itself.
+        source: The notebook as kept in the repository.
+        executed: The copy that was run; it has the same code cells.
+        chapter: The chapter's entry in the road map.
+        known: What can be referred to; by default what the chapter itself holds.
+        shown: Notebooks that are on the site, to which references become links; all by default.
+        index: Where the book uses the package's names; by default the page does without.
 
     Returns:
         A new notebook for myst-nb.
+
+    Raises:
+        bookkit.numbering.DanglingError: A reference leads nowhere.
     """
     page = copy.deepcopy(source)
     page.metadata = copy.deepcopy(executed.metadata)
@@ -125,24 +143,28 @@ def chapter_page(
         if cell.cell_type == "code":
             cell.outputs = copy.deepcopy(next(outputs))
     known = numbering.number([(chapter, source)]) if known is None else known
+    shown = None if shown is None else set(shown)
+    numbering.number_notebook(page, chapter, known)
+    count = numbering.Count()
     cells: list[NotebookNode] = []
-    figures = formulas = 0
-    for index, cell in enumerate(page.cells):
+    figures = code_cells = 0
+    for position, cell in enumerate(page.cells):
         tags = set(cell.metadata.get("tags", []))
-        if index == 0:
+        if position == 0:
             cell.source = _insert_facts(cell.source, page, chapter)
         if cell.cell_type == "markdown":
-            caption = CAPTION.match(cell.source)
-            cell.source = numbering.link_mentions(cell.source, known)
-            cell.source, formulas = numbering.add_targets(cell.source, chapter, formulas)
+            cell.source = numbering.link_references(cell.source, known, chapter.file, shown)
+            cell.source = numbering.add_targets(cell.source, chapter, count)
+            if numbering.CAPTION.match(cell.source):
+                cell.source = numbering.frame_caption(cell.source)
             if "solution" in tags:
-                cell.source = f"::::{{admonition}} Show the solution\n:class: dropdown solution\n{cell.source}\n::::"
-            elif caption:
-                target = numbering.anchor("figure", caption[1])
-                caption, rest = _split_caption(cell.source)
-                cell.source = f"({target})=\n\n::::{{div}} figure-caption\n{caption}\n::::\n\n{rest}".rstrip()
+                head = ":::::{admonition} Show the solution\n:class: dropdown solution"
+                cell.source = f"{head}\n{cell.source}\n:::::"
         else:
-            caption = _caption_after(page.cells, index)
+            caption = _caption_after(page.cells, position)
+            if index and (targets := symbols.targets_of_cell(index, chapter, code_cells)):
+                cells.append(nbformat.v4.new_markdown_cell(targets, id=f"{cell.id}-uses"))
+            code_cells += 1
             if "live-only" in tags:
                 cell.outputs = []
                 cells += [cell, nbformat.v4.new_markdown_cell(LIVE_NOTE, id=f"{cell.id}-live")]
@@ -163,7 +185,11 @@ def chapter_page(
             figures += _plotly_to_html(cell, f"plot-{chapter.number}", figures, caption)
         cells.append(cell)
     if quiz_path(chapter).exists():
-        cells.append(nbformat.v4.new_markdown_cell(quiz_markdown(read_quiz(quiz_path(chapter))), id="quiz"))
+        quiz = quiz_markdown(read_quiz(quiz_path(chapter)))
+        quiz = numbering.link_references(quiz, known, quiz_path(chapter).name, shown)
+        cells.append(nbformat.v4.new_markdown_cell(quiz, id="quiz"))
+    if index and (names := symbols.chapter_list(index, chapter)):
+        cells.append(nbformat.v4.new_markdown_cell(names, id="code-names"))
     page.cells = cells
     return page
 
@@ -192,20 +218,14 @@ def reading_minutes(notebook: NotebookNode) -> int:
     return max(1, math.ceil(words / WORDS_PER_MINUTE + lines * SECONDS_PER_CODE_LINE / 60))
 
 
-def _split_caption(text: str) -> tuple[str, str]:
-    """A caption, which is one paragraph, and the rest of its cell."""
-    caption, _, rest = text.partition("\n\n")
-    return caption, rest
-
-
 def _caption_after(cells: list[NotebookNode], index: int) -> str:
     """The caption below a code cell as plain text; empty if there is none."""
     if index + 1 >= len(cells) or cells[index + 1].cell_type != "markdown":
         return ""
     text = cells[index + 1].source
-    if not CAPTION.match(text):
+    if not numbering.CAPTION.match(text):
         return ""
-    text, _ = _split_caption(text)
+    text, _ = numbering.split_caption(re.sub(numbering.ANCHOR, "", text))
     text = re.sub(r"\{[\w:]+\}`([^`<]*?)\s*(?:<[^`]*>)?`", r"\1", text)  # roles
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)  # links
     return " ".join(re.sub(r"[*`$]", "", text).split())
@@ -235,10 +255,12 @@ def _plotly_to_html(cell: NotebookNode, prefix: str, start: int, caption: str) -
 # --- generated parts of the book's own pages ------------------------------------------------------
 
 
-def _fill_markers(text: str, chapters: list[Chapter]) -> str:
-    """Replace ``<!-- generate: name -->`` lines by content generated from the chapters."""
+def _fill_markers(text: str, chapters: list[Chapter], index: symbols.Index) -> str:
+    """Replace ``<!-- generate: name -->`` lines by what the chapters, the package and the list of changes say."""
     generators: dict[str, Callable[[list[Chapter]], str]] = {
-        "architecture": lambda shown: architecture_page(Package(PACKAGE)),
+        "architecture": lambda shown: architecture_page(index.package),
+        "changes": lambda shown: changes_for_readers((ROOT / "CHANGELOG.md").read_text(encoding="utf-8")),
+        "code names": lambda shown: symbols.index_page(index),
         "contents": _contents,
         "start": lambda shown: start_html(shown[0] if shown else None),
         "road map": _road_map,
@@ -317,6 +339,22 @@ def _stored_results(shown: list[Chapter]) -> str:
         for path in dict.fromkeys(paths):
             users.setdefault(path, []).append(link)
     return stored_table(users)
+
+
+def changes_for_readers(text: str) -> str:
+    """The list of changes without its title, in each version the book's before those of the package.
+
+    Args:
+        text: ``CHANGELOG.md``: a heading for each version, in it groups that begin with a bold line.
+    """
+    _, *versions = re.split(r"^## ", text, flags=re.MULTILINE)
+    parts = []
+    for version in versions:
+        title, _, rest = version.partition("\n")
+        first, *groups = re.split(r"^\*\*(.+)\*\*$", rest, flags=re.MULTILINE)
+        named = sorted(zip(groups[::2], groups[1::2], strict=True), key=lambda group: group[0] != "The book")
+        parts += [f"## {title}", first.strip(), *(f"### {name}\n\n{body.strip()}" for name, body in named)]
+    return "\n\n".join(part for part in parts if part)
 
 
 # --- API reference --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Keep each chapter's notebook and script identical in content, without outputs, and reproducible byte for byte.
+"""Keep each chapter's notebook and script the same, numbered, without outputs, byte for byte reproducible.
 
 The notebook is a pure function of the script, and the script of the notebook: cell ids count from the top, and metadata
 contains only tags and the kernel's name. Any difference between the two was therefore written by a person.
@@ -13,7 +13,8 @@ import nbformat
 from jupytext.config import load_jupytext_configuration_file
 from nbformat import NotebookNode
 
-from bookkit.config import NOTEBOOKS, ROOT, SCRIPTS, repository
+from bookkit import numbering
+from bookkit.config import NOTEBOOKS, ROOT, SCRIPTS, repository, written_chapters
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python"}
@@ -72,13 +73,16 @@ def to_script(notebook_text: str) -> str:
 
 
 def pair(names: list[str] | None = None) -> list[Path]:
-    """Write the missing or older side of each pair from the newer one, and normalise both.
+    """Write the missing or older side of each pair from the newer one, normalise both, and number all.
 
     Args:
         names: Prefixes of file names, such as ``01``; all chapters when empty.
 
     Returns:
         The files whose content changed.
+
+    Raises:
+        bookkit.numbering.DanglingError: A reference leads nowhere.
     """
     stems = {path.stem for path in [*NOTEBOOKS.glob("*.ipynb"), *SCRIPTS.glob("*.py")]}
     changed = []
@@ -89,11 +93,24 @@ def pair(names: list[str] | None = None) -> list[Path]:
             ipynb = to_ipynb(script.read_text(encoding="utf-8"))
         else:
             ipynb = to_ipynb(to_script(notebook.read_text(encoding="utf-8")))
-        for path, text in ((notebook, ipynb), (script, to_script(ipynb))):
-            if not path.exists() or path.read_text(encoding="utf-8") != text:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8")
-                changed.append(path)
+        changed += _write(notebook, script, ipynb)
+    # A figure that is moved changes references in other chapters, so that all are looked at.
+    chapters = numbering.read(written_chapters())
+    known = numbering.number(chapters)
+    for chapter, read in chapters:
+        ipynb = nbformat.writes(numbering.number_notebook(read, chapter, known), version=4).rstrip("\n") + "\n"
+        changed += _write(chapter.path, chapter.script, ipynb)
+    return list(dict.fromkeys(changed))
+
+
+def _write(notebook: Path, script: Path, ipynb: str) -> list[Path]:
+    """Write both sides of a pair where they differ from a notebook's text; returns those that did."""
+    changed = []
+    for path, text in ((notebook, ipynb), (script, to_script(ipynb))):
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            changed.append(path)
     return changed
 
 

@@ -471,7 +471,7 @@ def gimbal(yaw):
     for axis, (name, colour) in zip(
         (torch.eye(3)[0], Rx[:, 1], (Rx @ Ry)[:, 2]), NAMES.items()
     ):
-        x, y, z = (torch.tensor([[-21000.0], [21000.0]]) * axis).T.round()
+        x, y, z = (torch.tensor([[-18000.0], [18000.0]]) * axis).T.round()
         look = {
             "line": {"color": colour, "width": 14 if name == "pitch" else 7},
             "textfont": {"color": colour, "size": 16},
@@ -893,7 +893,7 @@ print("✓ gimbal lock")
 
 
 # %% [markdown]
-# ### Exercise 3.4 · The mirror
+# ### Exercise 3.4 · The mirror <a id="the-mirror"></a>
 #
 # Flipping every photograph doubles the training data, provided the coefficients are flipped too. A picture of
 # width 120 is flipped left to right, so that pixel $x$ goes to $119 - x$; the mesh is mirrored too

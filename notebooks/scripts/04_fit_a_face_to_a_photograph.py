@@ -610,7 +610,7 @@ print("✓ the same face in one solve")
 # %% [markdown]
 # ### Exercise 4.3 · Through the mirror
 #
-# Flip the photograph left to right and fit again. First predict pitch, yaw and roll (exercise 3.4). Beware:
+# Flip the photograph left to right and fit again. First predict pitch, yaw and roll ([exercise 3.4](03_sixty_two_numbers.ipynb#the-mirror)). Beware:
 # the left eye of the flipped picture was the right eye. {py:func}`twodasl_lite.landmarks.flip_landmarks`
 # takes care of that, and `MIRROR` says which landmark takes which place: the weights must move too.
 

@@ -694,7 +694,7 @@ assert errors["transfer by surface"].mean() < errors["transfer by landmarks"].me
 # lips and eyelids. They say nothing about the cheeks, the forehead, or the ridge of the nose between its
 # landmarks. There the prior decides, not the person. And they inherit the markup. ICT's frontal jaw line is
 # not where our face marks its jaw, so the transfer bends the jaw to fit and can end up farther from the person
-# than the mean face. Exercise 5.4 leaves the jaw out.
+# than the mean face. [Exercise 5.4](#without-the-jaw) leaves the jaw out.
 
 # %% tags=["hide-input"]
 region = ours.regions["face"]
@@ -751,7 +751,7 @@ viz.slider_frames(
     labels,
     values=torch.stack(values).clamp(max=8),
     vmax=8,
-    prefix="b from: ",
+    prefix="coefficients of B: ",
     yaw=25,
 )
 
@@ -891,7 +891,7 @@ print(
 )
 
 # %% [markdown]
-# ### Exercise 5.4 · Without the jaw
+# ### Exercise 5.4 · Without the jaw <a id="without-the-jaw"></a>
 #
 # If the jaw landmarks cannot be trusted, leave them out. Make `inner`, the transfer matrix from the other 51
 # landmarks, and see what it does to the whole face.

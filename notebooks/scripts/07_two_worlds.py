@@ -119,17 +119,17 @@ def show_sheet(images, columns=8, inches=8.0):
     return axes
 
 
-show_sheet(few.images)
+show_sheet(few.images);
 
 # %% [markdown]
-# **Figure 7.1.** Sixty-four labelled pictures. *Look for* what they all have in common.
+# **Figure 7.1.**<a id="labelled-pictures"></a> Sixty-four labelled pictures. *Look for* what they all have in common.
 
 # %% tags=["hide-input"]
-show_sheet(many.images)
+show_sheet(many.images);
 
 # %% [markdown]
 # **Figure 7.2.** Sixty-four in-the-wild pictures. *Try* to find the ten hardest. In which of them could you
-# click the landmarks? Compare with the figure above, position by position: they are the same 64 people.
+# click the landmarks? Compare with [figure 7.1](#labelled-pictures), position by position: they are the same 64 people.
 
 # %% [markdown]
 # A {py:class}`FaceBatch <twodasl_lite.data.faces.FaceBatch>` holds what a world knows about its pictures;
@@ -795,7 +795,7 @@ assert Coefficients.unpack(office.coefficients).shape.std() > 0, (
 print("✓ next, please")
 
 # %% tags=["hide-input"]
-show_sheet(office.images[:16], columns=8)
+show_sheet(office.images[:16], columns=8);
 
 
 # %% [markdown]

@@ -690,7 +690,7 @@ fig.update_layout(legend={"orientation": "h", "y": 1.08})
 fig
 
 # %% [markdown]
-# **Figure 8.4.** The photo stays, the map moves: predictions of the network with the Gaussian map. *Try*
+# **Figure 8.4.**<a id="map-moves"></a> The photo stays, the map moves: predictions of the network with the Gaussian map. *Try*
 # moving it far: does the prediction follow the points, stay with the photo, or stop half way? *Ask yourself*
 # what that means for a picture on which the detector failed.
 

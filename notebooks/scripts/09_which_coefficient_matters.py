@@ -282,7 +282,7 @@ print(
 
 # %% [markdown]
 # The package goes one step further. $\mathbf S$ is linear in the coefficients as well, so even
-# $\lVert \mathbf S_j \rVert$ needs no decoded vertex (exercise 9.2). The same holds for VDC: a mean square
+# $\lVert \mathbf S_j \rVert$ needs no decoded vertex ([exercise 9.2](#length-of-a-coordinate)). The same holds for VDC: a mean square
 # over vertices of something linear in the basis is a quadratic form, whose matrix holds inner products of the
 # basis with itself. {py:class}`twodasl_lite.losses.VertexMoments` computes these once. After that both costs
 # are exact over all vertices, and their run time does not depend on the number of vertices.
@@ -369,7 +369,7 @@ mistakes
 
 
 # %% [markdown]
-# **Figure 9.3.** One face, 62 mistakes. The colour shows how far the error of the chosen coefficient moves
+# **Figure 9.3.**<a id="sixty-two-mistakes"></a> One face, 62 mistakes. The colour shows how far the error of the chosen coefficient moves
 # each vertex; the bars show the weights of WPDC, the gradient of a loss, or the remaining errors. *Try*
 # `pose[0,2]`, then `shape[20]` with the same error, and compare PDC with VDC. Then set all others to 0.5 and
 # descend, first on WPDC, then, after a reset, on VDC: which errors remain? Under VDC some coefficients move
@@ -513,7 +513,7 @@ def drawn(pair):
 views = {label: drawn(pair) for label, pair in PAIRS.items()}
 first = next(iter(PAIRS))
 
-# The maps under Figure 9.3 are the same, for its first face and with all else right.
+# The maps under "One face, 62 mistakes" are the same, for its first face and with all else right.
 shown = mistakes.state | {
     "errors": [0.0] * len(names), "coefficient": names.index("pose[0,2]")
 }
@@ -834,7 +834,7 @@ assert abs(mine / value - 1) < 1e-3, f"The package says {value:.6f}, you {mine:.
 print(f"✓ 3 and 2 pixels of a face of {size:.0f}: VDC {mine:.5f}")
 
 # %% [markdown]
-# ### Exercise 9.2 · The length of a coordinate, without a vertex
+# ### Exercise 9.2 · The length of a coordinate, without a vertex <a id="length-of-a-coordinate"></a>
 #
 # The closed form above still decodes one face, for $\lVert \mathbf S_j \rVert$. With $a = (1, \alpha, \beta)$
 # the face is $S_{vj} = \sum_k \Phi_{vjk}\, a_k$, where $\Phi$ is `phi` below. Compute the three norms from

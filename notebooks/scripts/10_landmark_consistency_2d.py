@@ -373,7 +373,7 @@ fig
 
 
 # %% [markdown]
-# **Figure 10.1.** A corner of the mouth is dragged away, and the fit tries to satisfy all eighteen points.
+# **Figure 10.1.**<a id="dragged-corner"></a> A corner of the mouth is dragged away, and the fit tries to satisfy all eighteen points.
 # *Try* the slider: on the left the whole face follows, on the right it soon lets go. *Look at* small
 # distances: there the two agree, as they must.
 
@@ -657,7 +657,7 @@ fig.update_layout(
 fig
 
 # %% [markdown]
-# **Figure 10.5.** A walk along a direction in which no point moves. *Try* the slider and watch the points on
+# **Figure 10.5.**<a id="walk-without-moving"></a> A walk along a direction in which no point moves. *Try* the slider and watch the points on
 # the left: they stay still, while the profile on the right becomes that of another person. *Look at* the nose
 # and the chin. The loss of this chapter cannot tell these faces apart.
 
@@ -849,7 +849,7 @@ for name, vectors in raw.items():
 # in profile. Completing the pose costs nothing and brings the face much closer in space. The network without
 # wild pictures never learned profiles, and its rows agree with each other: consistent, and wrong.
 #
-# Is the rest due to the ambiguity of figure 10.5? We can check, because we drew these pictures: we give the
+# Is the rest due to the ambiguity of [figure 10.5](#walk-without-moving)? We can check, because we drew these pictures: we give the
 # prediction the true shape and expression, and then we give the mean face the true pose.
 
 # %%
@@ -877,7 +877,7 @@ for name, mixed in cases.items():
 # (chapter 14).
 #
 # And Huber or squared? Here they are close: our detector, calibrated on a real one, produces too few outliers
-# to make a difference. With a worse detector, figure 10.1 shows which to choose.
+# to make a difference. With a worse detector, [figure 10.1](#dragged-corner) shows which to choose.
 #
 # ## Summary
 #

@@ -587,7 +587,7 @@ fig = viz.learning_figure(log)
 fig
 
 # %% [markdown]
-# **Figure 14.5.** Above the losses, below the error on pictures of the wild world that no loss has seen; the dotted line
+# **Figure 14.5.**<a id="training-log"></a> Above the losses, below the error on pictures of the wild world that no loss has seen; the dotted line
 # is where VDC takes over. *Try* to switch off all curves but two in the legend. Two things are worth a look: the
 # falling rate at the end of a stage shows as a fall of the error (the same noise, smaller steps), and
 # the critic's loss does not fall like the others. It is not meant to: its other player learns too.
@@ -777,27 +777,27 @@ errors = {
 }
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(
-    3, chosen.size, figsize=(1.5 * chosen.size, 5), layout="constrained"
-)
+fig, axes = plt.subplots(chosen.size, 4, figsize=(8, 12.4), layout="constrained")
 photos = chosen.images.permute(0, 2, 3, 1).numpy()
-for i in range(chosen.size):
-    axes[0, i].imshow(photos[i])
-    axes[0, i].scatter(*chosen.detected[i].T, s=5, color="#f0e442")
-    axes[0, i].set_axis_off()
-    axes[0, i].set_title(f"yaw {chosen.yaw[i]:.0f}°", fontsize=9)
-    for ax, (name, answer) in zip(axes[1:, i], answers.items()):
-        viz.overlay(
-            ax, photos[i], decode(answer.coefficients[i : i + 1], model)[0],
-            model.triangles, alpha=0.85
-        )
+skin = model.decode_albedo()[0]  # the average skin, (V, 3)
+heads = {name: answer.coefficients for name, answer in answers.items()}
+heads["the truth"] = chosen.coefficients
+for i, line in enumerate(axes):
+    line[0].imshow(photos[i])
+    line[0].scatter(*chosen.detected[i].T, s=7, color="#f0e442")
+    line[0].set_axis_off()
+    line[0].set_title(f"yaw {chosen.yaw[i]:.0f}°", fontsize=10)
+    for ax, (name, vectors) in zip(line[1:], heads.items(), strict=True):
+        vertices = decode(vectors[i : i + 1], model)[0]
+        viz.overlay(ax, photos[i], vertices, model.triangles, 1.0, colours=skin)
         ax.set(xlim=(-0.5, 119.5), ylim=(119.5, -0.5))
-        ax.set_title(f"{name}: {100 * errors[name][i]:.1f} %", fontsize=9)
+        error = f": {100 * errors[name][i]:.1f} %" if name in errors else ""
+        ax.set_title(name + error, fontsize=10)
 
 # %% [markdown]
-# **Figure 14.7.** Above what the network is given: picture and detected points. In the middle the network
-# that saw labelled faces only, below the one with all losses, each with its 2D NME. *Try* in a live notebook
-# `trained_regressor("+landmarks_2d")`: can you tell its faces from those below? Every network has a card,
+# **Figure 14.7.** Left, what the network is given: picture and detected points. Then the faces of the network
+# that saw labelled faces only and of the one with all losses, each with its 2D NME, and the truth. *Try* in a live notebook
+# `trained_regressor("+landmarks_2d")`: can you tell its faces from those of all losses? Every network has a card,
 # `trained_regressor("all").metadata["card"]`, that says how it was made and what it is not for.
 
 # %% [markdown]
@@ -921,7 +921,7 @@ print(
 # %% [markdown]
 # If the first cell says that the run is not finished, read the errors as what they are: those of a network taken from
 # the middle of its training, whose learning rate was still as high as the last line says. Much of the error falls at the
-# end of a schedule, when the rate comes down (figure 14.5). A finished run should be better; by how much, nobody knows
+# end of a schedule, when the rate comes down ([figure 14.5](#training-log)). A finished run should be better; by how much, nobody knows
 # before it is made.
 #
 # Where does the clock come from? A row of the log has the number of pictures per second since the row before. With the
@@ -1171,7 +1171,7 @@ for gpus in (1, 2, 8):
 # gradients are averaged: the same as one process with the whole batch, as long as a picture's loss depends on that
 # picture alone. Batch normalisation {cite:p}`ioffe2015batch` breaks this: a picture's output depends on the means of its
 # *share*. Thirty-two pictures on each of eight GPUs are not 256 pictures. So on GPUs the package replaces it by its
-# synchronised form, whose means run over all processes (exercise 14.2), and offers `norm="group"` and `norm="frozen"`,
+# synchronised form, whose means run over all processes ([exercise 14.2](#normalise-together)), and offers `norm="group"` and `norm="frozen"`,
 # which need no such thing. On CPUs there is no synchronised form, and a run depends, a little, on the number of processes.
 #
 # **What has not been done.** The curves and the ablation before this section come from CPU-sized runs. The first cell of
@@ -1232,7 +1232,7 @@ print(
 
 
 # %% [markdown]
-# ### Exercise 14.2 · Normalise together
+# ### Exercise 14.2 · Normalise together <a id="normalise-together"></a>
 #
 # Each of several processes has a share of a batch, all of one size. They may tell each other two numbers per channel.
 # Which, and how do you get the mean and the variance of the whole batch from them?

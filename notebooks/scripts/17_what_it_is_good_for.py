@@ -229,7 +229,7 @@ for axes, coefficients, title in (
 # Two things limit the result. Ten components cannot express everything that a face does ([chapter
 # 5](05_the_models_people_use.ipynb)). And a fit divides what it sees between $\alpha$ and $\beta$ according
 # to the prior: a person whose mouth is always slightly open would pass some of that on to the target. If
-# there is a second picture of the actor with a neutral face, transfer the *difference* (exercise 17.3).
+# there is a second picture of the actor with a neutral face, transfer the *difference* ([exercise 17.3](#transfer-the-difference)).
 #
 # With colours sampled from the photograph, we can turn the mesh while it changes:
 
@@ -505,7 +505,7 @@ assert abs(ratio - 2) < 0.01, (
 print("✓ twice as much herself")
 
 # %% [markdown]
-# ### Exercise 17.3 · Transfer the difference
+# ### Exercise 17.3 · Transfer the difference <a id="transfer-the-difference"></a>
 #
 # `neutral_fit` is the same actor with a neutral face, fitted like the other picture; its expression is not
 # exactly zero. Add to the astronaut's own expression what the actor *did* between the two pictures.

@@ -155,7 +155,7 @@ def learning_figure(rows: Rows, *, measure: str = "landmarks_2d", smooth: int = 
     go = require("plotly.graph_objects", "book", "learning curves")
     subplots = require("plotly.subplots", "book", "learning curves")
     titles = ("losses, not weighted", f"NME, % ({MEASURE_TITLES.get(measure, measure)})")
-    figure = subplots.make_subplots(rows=2, cols=1, subplot_titles=titles, shared_xaxes=True, vertical_spacing=0.09)
+    figure = subplots.make_subplots(rows=2, cols=1, subplot_titles=titles, shared_xaxes=True, vertical_spacing=0.26)
     dashes = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
     panels = (loss_curves(rows, smooth), validation_curves(rows, measure))
     for panel, curves in enumerate(panels, start=1):
@@ -183,8 +183,9 @@ def learning_figure(rows: Rows, *, measure: str = "landmarks_2d", smooth: int = 
     figure.update_yaxes(gridcolor=_GRID, automargin=True)
     figure.update_yaxes(type="log", dtick=1, exponentformat="power", row=1, col=1)
     figure.update_yaxes(rangemode="tozero", row=2, col=1)
-    legend = {"x": 1.01, "xanchor": "left", "yanchor": "top", "bgcolor": "rgba(0,0,0,0)"}
-    figure.update_layout(**_layout(height), legend={**legend, "y": 1.0}, legend2={**legend, "y": 0.44})
+    # Each legend below its panel: beside it, a narrow page would cut the names off.
+    legend = {"orientation": "h", "x": 0, "xanchor": "left", "yanchor": "top", "bgcolor": "rgba(0,0,0,0)"}
+    figure.update_layout(**_layout(height), legend={**legend, "y": 0.58}, legend2={**legend, "y": -0.14})
     return figure
 
 

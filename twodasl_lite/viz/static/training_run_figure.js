@@ -25,7 +25,7 @@ class TrainingRunFigure extends LossFigure {
       this.select("Curves", "panel", Object.entries(header.panels).map(([key, { title }]) => [key, title])),
       ...(header.truth ? [this.check("True landmarks (orange)", "truth")] : []), this.say);
     this.root.append(
-      make("div", { style: `display: grid; gap: 10px; grid-template-columns: repeat(auto-fill, minmax(${header.pictures.length > 3 ? 140 : 220}px, 1fr))` }, ...this.cards.map(({ stage, text }) => make("div", {}, stage, text))),
+      make("div", { style: `display: grid; gap: 10px; grid-template-columns: repeat(auto-fill, minmax(${header.pictures.length > 3 ? 105 : 220}px, 1fr))` }, ...this.cards.map(({ stage, text }) => make("div", {}, stage, text))),
       make("div", { class: "lf-frame", style: "margin-top: 10px" }, controls, make("div", {}, this.chart, this.keys), make("div", { class: "lf-wide" }, files)));
   }
 
