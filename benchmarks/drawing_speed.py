@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import statistics
 import sys
 import time
@@ -90,6 +91,7 @@ def measure(
     batch: int | None = None,
     world: str = "wild",
     model: MorphableModel | None = None,
+    until: float = math.inf,
 ) -> dict:
     """Draw pictures for about so many seconds, not counting the first batch.
 
@@ -99,9 +101,11 @@ def measure(
         batch: Pictures at a time; as many as suit the device by default.
         world: Which pictures.
         model: The face model; the book's own by default.
+        until: When to be ready, as ``time.perf_counter`` tells it. What there is no time for is left out, the other
+            rasterizers first; the rate of the quickest is always measured, were it by its first batch alone.
 
     Returns:
-        Rates, shares and settings, as JSON can hold them.
+        Rates, shares and settings, as JSON can hold them; ``"left_out"`` names what is missing.
     """
     device = torch.device(device)
     batch = BATCH.get(device.type, BATCH["cuda"]) if batch is None else batch
@@ -109,51 +113,88 @@ def measure(
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     names = backends_of(device)
     worlds = {backend: SyntheticFaces(model, world, device=device, backend=backend) for backend in names}
-    first, rates = {}, {}
-    for place, (backend, faces) in enumerate(worlds.items()):
-        start = time.perf_counter()
+    first, rates, alone, left_out = {}, {}, {}, []
+    main: dict[str, float] = {}
+
+    def left() -> float:
+        return until - time.perf_counter()
+
+    def whole(backend: str, share: float) -> list[float]:
+        """Seconds of each batch; the first is not counted, unless there is no time for another."""
+        faces = worlds[backend]
+        begin = time.perf_counter()
         faces.batch(0, batch)
         _wait(device)
-        first[backend] = time.perf_counter() - start  # the textures and constants are the first one's
-        share = SHARES["whole"] if not place else SHARES["other backends"] / max(1, len(names) - 1)
-        if device.type == "cuda" and not place:
-            torch.cuda.reset_peak_memory_stats(device)
-        times = _rounds(lambda number, faces=faces: faces.batch((number + 1) * batch, batch), device, share * seconds)
+        first[backend] = time.perf_counter() - begin  # the textures and constants are the first backend's
+        allowed = min(share * seconds, left())
+        if allowed < first[backend] / 2:
+            left_out.append(f"{backend}: more than the first batch")
+            times = [first[backend]]
+        else:
+            times = _rounds(lambda number: faces.batch((number + 1) * batch, batch), device, allowed, least=1)
         rates[backend] = batch / statistics.median(times)
-        if not place:
-            main = {"pictures": batch * len(times), "clock_s": sum(times), "overall": batch * len(times) / sum(times)}
-            main["best"] = batch / min(times)
-            if device.type == "cuda":
-                main["memory_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
+        return times
 
-    faces = worlds[names[0]]
-    start = time.perf_counter()
-    faces.batch(0, batch)
-    handed_over = time.perf_counter() - start  # on a GPU: until the program may go on
-    _wait(device)
+    quickest = names[0]
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    times = whole(quickest, SHARES["whole"])
+    if device.type == "cuda":
+        main["memory_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
+    main |= {"pictures": batch * len(times), "clock_s": sum(times), "overall": batch * len(times) / sum(times)}
+    main["best"] = batch / min(times)
+    about = 1.5 * statistics.median(times)  # what another batch may take
+
+    faces = worlds[quickest]
     spent: dict[str, float] = {}
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # phases of several threads overlap
-    try:
-        with _clocked(device, spent):
-            _rounds(lambda number: faces.batch(number * batch, batch), device, SHARES["phases"] * seconds, least=1)
-    finally:
-        torch.set_num_threads(threads)
+    handed_over = None
+    if left() < 2 * about:
+        left_out.append("phases")
+    else:
+        start = time.perf_counter()
+        faces.batch(0, batch)
+        handed_over = time.perf_counter() - start  # on a GPU: until the program may go on
+        _wait(device)
+        torch.set_num_threads(1)  # phases of several threads overlap
+        try:
+            with _clocked(device, spent):
+                allowed = min(SHARES["phases"] * seconds, left())
+                _rounds(lambda number: faces.batch(number * batch, batch), device, allowed, least=1)
+        finally:
+            torch.set_num_threads(threads)
     total = sum(spent.values())
 
     fine = faces.world.supersample
     vertices = refine(decode(faces.coefficients(0, min(batch, 64)), faces.model).float(), fine)
     size = CROP_SIZE * fine
-    alone = {}
-    for backend in names:
+    for number, backend in enumerate(names):
+        if left() < about * (4 if number else 1):  # the other rasterizers are several times slower
+            left_out.append(f"rasterizer {backend}")
+            continue
+        if number:
+            whole(backend, SHARES["other backends"] / (len(names) - 1))
+        if left() <= 0:
+            left_out.append(f"rasterizer {backend} alone")
+            continue
         times = _rounds(
             lambda _, backend=backend: rasterize(
                 vertices, faces.model.triangles, size, size, backend=backend, check=device.type == "cpu"
             ),
-            *(device, SHARES["rasterizer"] * seconds / len(names)),
-            least=3,
+            *(device, min(SHARES["rasterizer"] * seconds / len(names), left())),
         )
-        alone[backend] = statistics.median(times) / len(vertices)
+        alone[backend] = statistics.median(times[1:]) / len(vertices)
+
+    def of(backend: str) -> dict[str, float]:
+        found = {
+            "pictures_per_second": rates[backend],
+            "whole_pictures_times_the_first": rates[backend] / rates[quickest],
+        }
+        if backend in alone and quickest in alone:
+            found["rasterizer_ms_per_picture"] = 1000 * alone[backend]
+            found["rasterizer_times_the_first"] = alone[quickest] / alone[backend]
+        return found
+
     return {
         "device": str(device),
         "name": name,
@@ -162,22 +203,15 @@ def measure(
         "world": world,
         "triangles": model.num_triangles,
         "batch": batch,
-        "pictures_per_second": rates[names[0]],
+        "pictures_per_second": rates[quickest],
         "goal": GOAL.get(device.type),
         **main,
-        "first_batch_s": first[names[0]],
+        "first_batch_s": first[quickest],
         "handed_over_s": handed_over,
-        "handed_over_share": handed_over * rates[names[0]] / batch,
+        "handed_over_share": None if handed_over is None else handed_over * rates[quickest] / batch,
         "phases": {phase: part / total for phase, part in spent.items()},
-        "backends": {
-            backend: {
-                "pictures_per_second": rates[backend],
-                "whole_pictures_times_the_first": rates[backend] / rates[names[0]],
-                "rasterizer_ms_per_picture": 1000 * alone[backend],
-                "rasterizer_times_the_first": alone[names[0]] / alone[backend],
-            }
-            for backend in names
-        },
+        "backends": {backend: of(backend) for backend in rates},
+        "left_out": left_out,
     }
 
 
@@ -190,17 +224,21 @@ def show(result: dict) -> None:
         f"pictures a second: {result['pictures_per_second']:.0f} (median), {result['best']:.0f} (best), "
         f"{result['overall']:.0f} (all {result['pictures']} in {result['clock_s']:.1f} s); goal {result['goal']}"
     )
-    print(f"the program waits for {100 * result['handed_over_share']:.0f} % of a batch's time")
+    if result["handed_over_share"] is not None:
+        print(f"the program waits for {100 * result['handed_over_share']:.0f} % of a batch's time")
     if "memory_gb" in result:
         print(f"memory: {result['memory_gb']:.2f} GB at most")
     for phase, share in result["phases"].items():
         print(f"    {phase:12} {100 * share:4.0f} %")
     for backend, rates in result["backends"].items():
-        whole, alone = rates["whole_pictures_times_the_first"], rates["rasterizer_times_the_first"]
-        print(
-            f"  {backend:8} {rates['pictures_per_second']:8.0f} pictures/s, {whole:.2f} times the first's; "
-            f"alone {rates['rasterizer_ms_per_picture']:.3f} ms a picture, {alone:.2f} times its speed"
-        )
+        whole = rates["whole_pictures_times_the_first"]
+        print(f"  {backend:8} {rates['pictures_per_second']:8.0f} pictures/s, {whole:.2f} times the first's", end="")
+        if "rasterizer_ms_per_picture" in rates:
+            alone = rates["rasterizer_times_the_first"]
+            print(f"; alone {rates['rasterizer_ms_per_picture']:.3f} ms a picture, {alone:.2f} times its speed", end="")
+        print()
+    if result["left_out"]:
+        print(f"left out, as the time was over: {', '.join(result['left_out'])}")
 
 
 def main() -> int:
