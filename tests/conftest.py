@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -18,16 +19,6 @@ DATA_VARIABLE = "TWODASL_DATA"
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 BOOK_TOOLS = ("jupytext", "nbformat", "playwright", "yaml")
-BOOK_TESTS = ("test_book.py", "test_bookkit.py", "test_course.py", "test_quizzes.py", "test_repository.py")
-"""These test the book and what surrounds the package; without the book's tools they cannot even be imported."""
-
-# The book's tools need Python 3.11; the package, and the tests of it, run on 3.10.
-if sys.version_info < (3, 11):  # noqa: UP036
-    collect_ignore = [
-        path.name
-        for path in Path(__file__).parent.glob("test_*.py")
-        if {"bookkit", "tomllib"} & set(path.read_text(encoding="utf-8").replace(".", " ").split())
-    ]
 
 
 def _missing(names: tuple[str, ...]) -> list[str]:
@@ -42,7 +33,14 @@ def _missing(names: tuple[str, ...]) -> list[str]:
 
 
 _NOT_HERE = _missing(BOOK_TOOLS)
+_TESTS = {path.name: path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py")}
+_TOOL = re.compile(rf"^(?:import|from) (?:bookkit|{'|'.join(BOOK_TOOLS)})\b", re.MULTILINE)
+BOOK_TESTS = sorted(name for name, text in _TESTS.items() if _TOOL.search(text))
+"""These test the book and what surrounds the package; without the book's tools they cannot even be imported."""
 collect_ignore = list(BOOK_TESTS) if _NOT_HERE else []
+# The book's tools need Python 3.11; the package, and the tests of it, run on 3.10.
+if sys.version_info < (3, 11):  # noqa: UP036
+    collect_ignore += [name for name, text in _TESTS.items() if {"bookkit", "tomllib"} & set(re.split(r"[\s.]+", text))]
 
 
 def pytest_report_header() -> list[str]:

@@ -43,10 +43,10 @@ import importlib.machinery
 
 usual = importlib.machinery.PathFinder.find_spec
 
-def find_spec(name, path=None, target=None):
+def find_spec(cls, name, path=None, target=None):
     return None if name.partition(".")[0] in {ABSENT!r} else usual(name, path, target)
 
-importlib.machinery.PathFinder.find_spec = staticmethod(find_spec)
+importlib.machinery.PathFinder.find_spec = classmethod(find_spec)
 """
 
 
@@ -66,7 +66,8 @@ def bare(tmp_path) -> dict[str, str]:
 def test_tests_without_those_packages_skip_and_break_nothing(bare):
     """``pytest -m gpu`` reads every file of tests, and one that cannot be read would end it."""
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "--collect-only", "-q", "-p", "no:cacheprovider", "tests"]
-    run = subprocess.run(command, cwd=ROOT, env=bare, capture_output=True, text=True, check=False, timeout=300)
+    environment = bare | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # nor are the plugins there that need them
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-1000:]
     assert "error" not in run.stdout.splitlines()[-1]
     assert "test_training_devices.py" in run.stdout
@@ -94,9 +95,10 @@ def test_a_toy_leaves_all_its_files_in_time(tmp_path, bare):
     assert states == {"tests": "left out", **dict.fromkeys(("ready", "training", "faces", "evaluation"), "done")}
     assert run.returncode == 0, run.stdout
     assert found.finished
-    assert found.training["step"] == 5
-    assert found.training["network_step"] == 5
-    assert [row["step"] for row in found.rows if row["kind"] == "train"] == [1, 2, 3, 4, 5]
+    steps = found.training["step"]  # fewer than planned where a step takes long: the schedule follows the clock
+    assert 1 <= steps <= 5
+    assert found.training["network_step"] == steps
+    assert [row["step"] for row in found.rows if row["kind"] == "train"] == list(range(1, steps + 1))
     assert found.provenance["seconds"] < 120
     if measured["drawing"] == "done":
         assert found.result("drawing")["wild"]["pictures_per_second"] > 0
@@ -118,7 +120,7 @@ def test_a_toy_leaves_all_its_files_in_time(tmp_path, bare):
         assert 0 < table["mean"] < 1
 
     trained = load_regressor(join_weights(tmp_path / "out" / "gpu_run.weights.1of1", tmp_path / "joined.safetensors"))
-    assert trained.metadata["step"] == 5
+    assert trained.metadata["step"] == steps
     assert (tmp_path / "out" / "gpu_run.faces.png").read_bytes().startswith(b"\x89PNG")
     assert not list(Path(tmp_path / "out").glob("*.part"))
 
