@@ -5,6 +5,7 @@ spoilt as its world says, and comes with its landmarks. Needs torch and numpy; n
 measured. Rates depend on the machine and on what else it does; ratios are measured in turn within one run.
 
     python benchmarks/drawing_speed.py --device cpu --threads 2 --seconds 30
+    python benchmarks/drawing_speed.py --device cpu --processes 2 --seconds 30    as training draws its pictures
     python benchmarks/drawing_speed.py --device cuda --seconds 30 --json drawing.json
 """
 
@@ -14,6 +15,7 @@ import argparse
 import contextlib
 import json
 import math
+import multiprocessing
 import statistics
 import sys
 import time
@@ -215,6 +217,56 @@ def measure(
     }
 
 
+def _draw_for(world: str, batch: int, seconds: float, number: int, start: object, answers: object) -> None:
+    """A process of :func:`side_by_side`: one thread, pictures of its own."""
+    torch.set_num_threads(1)
+    faces = SyntheticFaces(load_face_model(CoefficientLayout()), world, seed=number)
+    faces.batch(0, batch)  # textures, compilation
+    start.wait()
+    begin, used, count = time.perf_counter(), time.process_time(), 0
+    while time.perf_counter() - begin < seconds:
+        count += batch
+        faces.batch(count, batch)
+    answers.put((count, time.perf_counter() - begin, time.process_time() - used))
+
+
+def side_by_side(processes: int, seconds: float, *, batch: int = 50, world: str = "wild") -> dict:
+    """Draw in several processes of one thread each, as a training run does for its cache.
+
+    Args:
+        processes: How many.
+        seconds: How long; each ends its last batch.
+        batch: Pictures at a time.
+        world: Which pictures.
+
+    Returns:
+        Pictures, and how many a second: by the clock, and by the processors' time, which is what this program got of
+        them; the two differ where other programs run.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    start, answers = spawn.Barrier(processes), spawn.Queue()
+    team = [
+        spawn.Process(target=_draw_for, args=(world, batch, seconds, number, start, answers), daemon=True)
+        for number in range(processes)
+    ]
+    for one in team:
+        one.start()
+    counts, clocks, used = zip(*(answers.get() for _ in team), strict=True)
+    for one in team:
+        one.join()
+    return {
+        "processes": processes,
+        "world": world,
+        "batch": batch,
+        "pictures": sum(counts),
+        "clock_s": max(clocks),
+        "processor_s": sum(used),
+        "pictures_per_second": sum(count / clock for count, clock in zip(counts, clocks, strict=True)),
+        "pictures_per_processor_second": sum(counts) / sum(used),
+        "share_of_the_cores": sum(used) / sum(clocks),
+    }
+
+
 def show(result: dict) -> None:
     """Print what was measured."""
     where = f"{result['name']}, {result['threads']} threads" if result["name"] == "CPU" else result["name"]
@@ -246,12 +298,24 @@ def main() -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--threads", type=int, default=2, help="of a CPU")
+    parser.add_argument("--processes", type=int, help="of one thread each, on a CPU, instead of threads")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--world", default="wild")
     parser.add_argument("--json", type=Path, help="write the result there")
     options = parser.parse_args()
     if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
         parser.error("--device: found cuda, but torch sees no CUDA device here; expected cpu")
+    if options.processes:
+        result = side_by_side(options.processes, options.seconds, batch=options.batch or 50, world=options.world)
+        print(
+            f"{result['processes']} processes drew {result['pictures']} pictures of the world {result['world']} in "
+            f"{result['clock_s']:.1f} s: {result['pictures_per_second']:.0f} a second by the clock, with "
+            f"{result['share_of_the_cores']:.0%} of their cores; "
+            f"{result['pictures_per_processor_second']:.0f} a second of a core"
+        )
+        if options.json:
+            options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        return 0
     torch.set_num_threads(options.threads)
     result = measure(options.device, options.seconds, batch=options.batch, world=options.world)
     show(result)

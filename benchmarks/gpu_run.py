@@ -36,6 +36,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+_BEGAN = time.perf_counter()  # before PyTorch is imported, which takes seconds
 ROOT = Path(__file__).resolve().parents[1]
 for folder in (str(ROOT), str(Path(__file__).parent)):
     if folder not in sys.path:
@@ -185,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(
             f"--minutes: found {options.minutes:g}; expected {_FEWEST_MINUTES:g} or more for all parts, or --only some"
         )
-    started = time.perf_counter() - (_age() if arguments is None else 0.0)
+    started = _BEGAN if arguments is None else time.perf_counter()
     seconds, began = 60 * options.minutes, time.perf_counter() - started
     if began > seconds / 3:
         parser.error(
@@ -331,15 +332,6 @@ def _configuration(options: argparse.Namespace, device: str) -> tuple[str, list[
 
 def _load() -> float:
     return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else math.nan
-
-
-def _age() -> float:
-    """Seconds since this process began: importing PyTorch takes some, and they count."""
-    try:
-        began = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
-        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - began)
-    except (OSError, ValueError, IndexError, AttributeError):  # not Linux
-        return 0.0
 
 
 def _cuda() -> bool:
