@@ -1,22 +1,25 @@
 """The parts of ``gpu_run.py``: each measures one thing within its time limit and reports as it goes.
 
-A part is a function of (:class:`Settings`, report): ``report(name=value, ...)`` adds to the part's results and writes
-them to disk at once, so that a part that is stopped early, or crashes, keeps its results.
+A part is a function of (:class:`Settings`, report): ``report(name=value, ...)`` adds to what the part has found and
+writes it to disk at once, so that a part that is ended early, or dies, keeps what it had. It looks at the clock between
+its pieces, and when its time is nearly over it leaves out the rest and says so under ``"less"``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import itertools
 import json
+import math
 import os
-import re
 import statistics
 import subprocess
 import sys
 import time
 import typing
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +35,7 @@ from twodasl_lite.data.faces import FaceBatch
 from twodasl_lite.data.stream import MemoryStream
 from twodasl_lite.data.synthetic import SyntheticFaces, whitening_of
 from twodasl_lite.decode import decode
-from twodasl_lite.errors import TwodaslError
+from twodasl_lite.errors import TwodaslError, trusted_values
 from twodasl_lite.evaluation import nme, summarise
 from twodasl_lite.landmarks import flip_landmarks, subset_18
 from twodasl_lite.morphable import MorphableModel
@@ -45,21 +48,25 @@ from twodasl_lite.training.config import TrainConfig, config_to_dict, load_confi
 from twodasl_lite.training.distributed import Processes
 from twodasl_lite.training.log import LOG_FILE, read_log
 from twodasl_lite.training.loop import BEST_FILE, LAST_FILE, Run, train
-from twodasl_lite.training.pictures import RunData, face_model_of, pictures
+from twodasl_lite.training.pictures import CHUNK, RunData, face_model_of, pictures
 from twodasl_lite.training.steps import RegressorStep
 
 Report = Callable[..., None]
 ROOT = Path(__file__).resolve().parents[1]
 RUN, NETWORK = "run", "network.safetensors"
+LESS = "less"
+"""Where a part says what it left out for want of time."""
 POINTS, ALONE, MIRRORED = "a detector's points", "no points", ", mirrored too"
 MAIN, DEPTH = "68 points, 2D", "68 points, 3D"
 JITTER = 0.1
+_AT_ONCE = {"cuda": 250, "cpu": 50}
+"""Faces evaluated between two looks at the clock."""
 _BASEL = (53_215, 40, 10)  # vertices, shape and expression components of the Basel Face Model
 HELD_PER_SECOND = 20.0
 """Assumed pictures per second and core, if nothing was measured; 16 cores drew 353 a second."""
 FOR_DRAWING = 0.15
-"""Largest share of the training's time for drawing pictures into memory."""
-_DRAWN_AT_LEAST = {"labelled": 200, "unlabelled": 200, "validation": 100}
+"""Share of the training's time that may go into drawing pictures that are held."""
+_DRAWN_AT_LEAST = CHUNK
 
 
 class Settings(NamedTuple):
@@ -72,6 +79,7 @@ class Settings(NamedTuple):
         config: Name or file of the configuration to train.
         overrides: Overrides of the configuration, as ``"key=value"``.
         photos: File of photographs, see ``gpu_run.py --pack``.
+        until: When the part is ended, as ``time.perf_counter`` tells it.
     """
 
     device: str
@@ -80,6 +88,11 @@ class Settings(NamedTuple):
     config: str
     overrides: tuple[str, ...] = ()
     photos: Path | None = None
+    until: float = math.inf
+
+    def left(self, spare: float = 0.15) -> float:
+        """Seconds that are left, less the share of the whole that is kept for ending in order."""
+        return min(self.until - time.perf_counter(), self.seconds) - spare * self.seconds
 
     def loaded(self) -> TrainConfig:
         """The configuration."""
@@ -94,17 +107,21 @@ def wait(device: str | torch.device) -> None:
 
 
 def milliseconds(work: Callable[[], object], device: str, seconds: float) -> float:
-    """Median time of a call after a warm-up call; makes as many calls as the time allows, at least two."""
+    """Median time of a call, after one that is not counted, as many calls as the seconds allow.
+
+    A call that alone takes longer than the seconds is not repeated: the first one's time is the answer.
+    """
     end, most = time.perf_counter() + seconds, 200 if device == "cuda" else 10
     times: list[float] = []
-    work()
-    while len(times) < 2 or (time.perf_counter() < end and len(times) < most):
+    while len(times) < 2 or (time.perf_counter() < end and len(times) <= most):
         wait(device)
         start = time.perf_counter()
         work()
         wait(device)
         times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times)
+        if times[0] > seconds:
+            break
+    return 1000 * statistics.median(times[1:] or times)
 
 
 def about(error: BaseException) -> str:
@@ -119,39 +136,82 @@ def ready(settings: Settings, report: Report) -> None:
     for name in ("numpy", "cv2", "scipy", "safetensors", "tqdm", "numba", "triton", "pytest", "matplotlib"):
         if importlib.util.find_spec(name) is not None:
             found[name] = str(getattr(importlib.import_module(name), "__version__", "there"))
-    report(packages=found)
+    report(packages=found, share_of_a_core=round(share_of_a_core(), 2))
     model = face_model_of(settings.loaded())
     report(vertices=model.num_vertices, triangles=model.num_triangles)
+    if settings.device == "cuda":
+        from twodasl_lite.render import triton_backend
+
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            usable = triton_backend.usable(torch.device("cuda", torch.cuda.current_device()))
+        report(rasterizer="triton" if usable else "torch", warnings=[str(one.message)[:500] for one in said])
+
+
+def share_of_a_core(seconds: float = 0.2, patience: float = 3.0) -> float:
+    """What this program gets of a core while it computes: less than 1 where other programs want the same one.
+
+    Args:
+        seconds: Of the processor, to find out.
+        patience: Seconds by the clock after which it is known well enough.
+    """
+    start, used = time.perf_counter(), time.thread_time()
+    count = 0
+    while time.thread_time() - used < seconds and time.perf_counter() - start < patience:
+        count += sum(range(1000))
+    return min(1.0, (time.thread_time() - used) / (time.perf_counter() - start))
 
 
 # -------------------------------------------------------------------------------------------------------------- tests
-_RESULT = re.compile(r"^\S+::\S.* (PASSED|FAILED|ERROR|SKIPPED)\b", re.MULTILINE)
-
-
 def tests(settings: Settings, report: Report) -> None:
     """Run ``pytest -m gpu`` if pytest is installed, otherwise a few comparisons of CUDA with the CPU."""
     if importlib.util.find_spec("pytest") is None:
         report(by="comparisons of this script, as pytest is not there", **checks(settings.device))
         return
-    log = settings.work / "pytest.txt"
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "--tb=line", "-p", "no:cacheprovider", "tests"]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'book'}"}
+    log, outcomes = settings.work / "pytest.txt", settings.work / "outcomes.jsonl"
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--tb=line", "-p", "no:cacheprovider"]
+    command += ["-p", "pytest_until", "tests"]
+    places = os.pathsep.join(map(str, (ROOT, ROOT / "book", Path(__file__).parent)))
+    environment = os.environ | {
+        "PYTHONPATH": places,
+        "TESTS_UNTIL": str(time.time() + settings.left()),
+        "TESTS_OUTCOMES": str(outcomes),
+    }
     with log.open("w") as file:
         try:
             subprocess.run(
-                command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, timeout=settings.seconds - 2
+                command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, timeout=settings.left(0.05)
             )
             over_time = False
         except subprocess.TimeoutExpired:
             over_time = True
     text = log.read_text(errors="replace")
-    found = _RESULT.findall(text)
-    counts = {name: found.count(name.upper()) for name in ("passed", "failed", "error", "skipped")}
-    bad = [line for line in text.splitlines() if re.search(r"^(FAILED|ERROR|E  )| (FAILED|ERROR)\b", line)]
-    report(by="pytest -m gpu", **counts, complete=not over_time, bad=[line[:300] for line in bad[:20]])
-    report(last=text.splitlines()[-1][:200] if text.strip() else "")
+    report(**counted(outcomes), by="pytest -m gpu", last=text.splitlines()[-1][:200] if text.strip() else "")
+    if over_time:
+        report(**{LESS: ["a test, or reading the tests, took more than the time that was left, and was ended"]})
+    found = _read_lines(outcomes)
     if not found:
         raise RuntimeError(f"pytest ran no test: {text[-300:]}")
+    late = [row["test"] for row in found if row["outcome"] == "late"]
+    if late:
+        report(**{LESS: [f"{len(late)} of {len(found)} tests, the first of them {late[0]}"]})
+    bad = [row for row in found if row["outcome"] in ("failed", "error")]
+    if bad:
+        raise RuntimeError(f"{len(bad)} of {len(found)} tests failed, the first of them {bad[0]['test']}")
+
+
+def counted(outcomes: Path) -> dict[str, Any]:
+    """How many tests passed and so on, which failed and why, which took longest; of the file of ``pytest_until``."""
+    found = _read_lines(outcomes)
+    counts = {name: sum(row["outcome"] == name for row in found) for name in ("passed", "failed", "error", "skipped")}
+    bad = [f"{row['test']}: {row['why']}" for row in found if row["outcome"] in ("failed", "error")]
+    slow = sorted(found, key=lambda row: -row["seconds"])[:5]
+    return {
+        **counts,
+        "not reached": sum(row["outcome"] == "late" for row in found),
+        "bad": bad[:20],
+        "slowest": {row["test"]: row["seconds"] for row in slow},
+    }
 
 
 def checks(device: str) -> dict[str, Any]:
@@ -205,8 +265,23 @@ def drawing(settings: Settings, report: Report) -> None:
 
         # It always makes a few rounds, whatever its time limit: on a CPU, small batches in one world.
         shares, batch = ({"wild": 0.6, "labelled": 0.2}, None) if settings.device == "cuda" else ({"wild": 0.4}, 8)
+        less: list[str] = []
         for world, share in shares.items():
-            report(**{world: measure(settings.device, share * settings.seconds, batch=batch, world=world, model=model)})
+            allowed = settings.left() if len(shares) == 1 else min(settings.left(), share * settings.seconds)
+            if allowed <= 0:
+                less.append(f"the world {world!r}")
+            else:
+                until = time.perf_counter() + allowed
+                found = measure(
+                    *(settings.device, min(allowed, share * settings.seconds)),
+                    batch=batch,
+                    world=world,
+                    model=model,
+                    until=until,
+                )
+                less += [f"{world}: {one}" for one in found["left_out"]]
+                report(**{world: found})
+            report(**{LESS: less})
         return
     batch = 256 if settings.device == "cuda" else 16
     worlds = ("wild", "labelled")
@@ -239,7 +314,7 @@ def kernels(settings: Settings, report: Report) -> None:
     matrix = model.basis.flatten(0, 1).T
     sizes = (CROP_SIZE, 450) if device == "cuda" else (CROP_SIZE,)
     backends = [name for name in typing.get_args(Backend) if name != "auto"]
-    piece = max(0.2, (settings.seconds - 3) / (3 + len(sizes) * len(backends)) / 2)
+    piece = max(0.1, settings.left() / (3 + len(sizes) * len(backends)) / 2)
     with torch.inference_mode():
         calls = {
             "bare product": lambda: weights @ matrix,
@@ -248,6 +323,7 @@ def kernels(settings: Settings, report: Report) -> None:
         }
         report(batch=batch, vertices=_BASEL[0])
         report(decode_ms={name: round(milliseconds(call, device, piece), 3) for name, call in calls.items()})
+    less: list[str] = []
 
     face = face_model_of(settings.loaded())
     rates: dict[str, dict[str, Any]] = {}
@@ -255,7 +331,11 @@ def kernels(settings: Settings, report: Report) -> None:
     for size in sizes:
         corners = _posed(face, size, count)
         for backend in backends:
-            # numba always draws on the CPU.
+            if settings.left() <= 0:
+                less.append(f"{backend} at {size} pixels")
+                report(**{LESS: less})
+                continue
+            # numba draws on the CPU whatever the device.
             place = "cpu" if backend == "numba" else device
             vertices, triangles = corners.to(place), face.triangles.to(place)
 
@@ -305,7 +385,6 @@ def profile(settings: Settings, report: Report) -> None:
     config = replace(config, optimiser=replace(config.optimiser, compile=False))
     model = face_model_of(config).to(device)
     sizes = {name: getattr(config.data, name).batch_size for name in ("labelled", "unlabelled")}
-    end = time.perf_counter() + settings.seconds - 3
     start = time.perf_counter()
     drawn = SyntheticFaces(model, config.data.labelled.world or "wild", device=device)
     labelled = _draw(drawn, sizes["labelled"], True).to(device)
@@ -321,8 +400,11 @@ def profile(settings: Settings, report: Report) -> None:
     )
     run = Run(config, settings.work / "profiled", model, data, Processes(device=device))
     report(pictures=used, first_batch_seconds=round(first, 2), precision=config.optimiser.precision)
-    rows = dict(_pieces(run, labelled, unlabelled if data.unlabelled else None, drawn))
-    piece = max(0.3, (end - time.perf_counter()) / (len(rows) + 1))
+    on_gpu = device.type == "cuda"
+    pieces = _pieces(run, labelled, unlabelled if data.unlabelled else None, drawn)
+    rows = {name: _trusting(call) if on_gpu else call for name, call in pieces}
+    left = len(rows) + 1
+    piece = max(0.1, settings.left() / left)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     step = milliseconds(rows.pop("step"), settings.device, piece)
@@ -331,9 +413,25 @@ def profile(settings: Settings, report: Report) -> None:
     if device.type == "cuda":
         report(peak_memory_gib=round(torch.cuda.max_memory_allocated() / 2**30, 2))
     table: dict[str, float] = {}
-    for name, call in rows.items():
-        table[name] = round(milliseconds(call, settings.device, piece), 3)
-        report(ms=table)
+    less: list[str] = []
+    for number, (name, call) in enumerate(rows.items()):
+        # What quick rows do not use goes to those that come after them.
+        if (piece := settings.left() / (len(rows) - number)) > 0:
+            table[name] = round(milliseconds(call, settings.device, piece), 3)
+            report(ms=table)
+        else:
+            less.append(name)
+            report(**{LESS: less})
+
+
+def _trusting(call: Callable[[], object]) -> Callable[[], object]:
+    """As the loop calls a step on a GPU: no value is looked at."""
+
+    def trusting() -> object:
+        with trusted_values():
+            return call()
+
+    return trusting
 
 
 def _draw(faces: SyntheticFaces, count: int, truth: bool, first: int = 0) -> FaceBatch:
@@ -346,11 +444,6 @@ def _pieces(
     """The pieces of a step, each as a callable."""
     config, network = run.config, run.network
     yield "step", lambda: run.train_step(labelled, unlabelled)
-    numbers = itertools.count(1)
-    yield (
-        "drawing the labelled pictures (where they are streamed)",
-        lambda: _draw(drawn, labelled.size, True, next(numbers) * labelled.size),
-    )
     streams = [iter(_endless(run.data.labelled, labelled.size))]
     if unlabelled is not None:
         streams.append(iter(_endless(run.data.unlabelled, unlabelled.size)))
@@ -393,6 +486,11 @@ def _pieces(
         run.average.update(network)
 
     yield "optimiser: clip, AdamW, average", optimiser
+    numbers = itertools.count(1)
+    yield (
+        "drawing the labelled pictures (where they are streamed)",
+        lambda: _draw(drawn, labelled.size, True, next(numbers) * labelled.size),
+    )
 
 
 def _endless(stream: MemoryStream, size: int) -> Iterator[FaceBatch]:
@@ -444,7 +542,7 @@ def fitted(config: TrainConfig, seconds: float, rates: dict[str, float | None]) 
     factor = FOR_DRAWING * seconds / max(needed, 1e-6)
     if factor < 1:
         for name, source in held.items():
-            count = max(_DRAWN_AT_LEAST[name], int(source.count * factor))
+            count = max(_DRAWN_AT_LEAST, int(source.count * factor) // CHUNK * CHUNK)  # so they are drawn and kept
             words.append(f"data.{name}.count={min(source.count, count)}")
     return words
 
@@ -460,13 +558,15 @@ def training(settings: Settings, report: Report) -> None:
     # CPU processes draw the pictures that are held in memory; CUDA's rate says nothing about them.
     on_cpu = settings.device == "cpu"
     rates = {world: drawing_rate(found, world) if on_cpu else HELD_PER_SECOND * workers for world in worlds}
-    seconds = settings.seconds - 4
+    seconds = settings.left(spare=0.0) - max(4.0, 0.08 * settings.seconds)  # to validate and to write at the end
     words = [f"data.processes={workers}", *fitted(config, seconds, rates)]
     if config.run.tensorboard and importlib.util.find_spec("tensorboard") is None:
         words.append("run.tensorboard=false")
     config = load_config(settings.config, [*words, *settings.overrides])
     folder = settings.work / RUN
     report(configuration=settings.config, changed=words, config=config_to_dict(config), planned=config.steps)
+    fewer = [word for word in words if word.endswith("count", 0, word.find("="))]
+    report(**{LESS: [f"fewer drawn pictures: {', '.join(fewer)}"] if fewer else []})
     watching = _watched(report, started, settings.device)
     options = {"device": settings.device, "progress": False, "minutes": seconds / 60, "watch": watching}
     result = train(config, folder, **options)
@@ -589,43 +689,52 @@ def _mirrored_order() -> torch.Tensor:
     return flip_landmarks(torch.stack([torch.zeros(68), numbers], dim=-1)[None].double(), CROP_SIZE)[0, :, 1].long()
 
 
+def _in_random_order(count: int) -> torch.Tensor:
+    """The numbers of the faces, so mixed that however many are evaluated, they are a fair sample of all."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))
+
+
 def _on_photographs(settings: Settings, dataset: Any, trained: TrainedRegressor, model, report: Report) -> None:
     from twodasl_lite.benchmark import jittered_boxes
 
-    end = time.perf_counter() + settings.seconds - 3
     report(dataset="AFLW2000-3D", faces=len(dataset), mapping="exact", photographs=settings.photos.name)
     if getattr(dataset, "crops", None) is not None:
         report(moved_boxes="cut from the crops, the colours at their edge repeated beyond it: there are no photos")
     boxes = {"": dataset.boxes, f", boxes moved by up to {JITTER:.0%}": jittered_boxes(dataset.boxes, JITTER, 0)}
     rows: dict[str, dict[str, Any]] = {}
     true, yaw = dataset.landmarks, dataset.yaw
+    evaluated: dict[str, int] = {}
+    less: list[str] = []
     for moved, cut in boxes.items():
         parts: dict[str, list[torch.Tensor]] = {}
-        done = 0
+        seen: list[torch.Tensor] = []
+        until = 0.0 if moved else 0.45 * settings.left()  # that the other boxes keep
         try:
-            for first in range(0, len(dataset), 250):
-                part = slice(first, min(first + 250, len(dataset)))
-                crops = [_crop(dataset, k, cut[k] if moved else None) for k in range(part.start, part.stop)]
+            for part in _in_random_order(len(dataset)).split(_AT_ONCE[settings.device]):
+                if settings.left() <= until and (seen or moved):  # of the true boxes, some at least
+                    break
+                crops = [_crop(dataset, k, cut[k] if moved else None) for k in part.tolist()]
                 images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous().to(settings.device)
                 points = dataset.detected[part]
                 if moved:
                     points = image_to_crop(crop_to_image(points, dataset.boxes[part]), cut[part])
                 for name, landmarks in _looks(trained, model, images, points).items():
                     parts.setdefault(name, []).append(crop_to_image(landmarks, cut[part]))
-                done = part.stop
-                if time.perf_counter() > end and done < len(dataset):
-                    report(**{"cut off" + moved: f"after {done} of {len(dataset)} faces, as the time was over"})
-                    break
+                seen.append(part)
         except TwodaslError as error:
             report(**{"left out" + moved: about(error)})
             continue
+        where = torch.cat(seen) if seen else torch.empty(0, dtype=torch.long)
+        evaluated["true boxes" if not moved else moved.strip(", ")] = len(where)
+        if len(where) < len(dataset):
+            less.append(f"{len(dataset) - len(where)} of {len(dataset)} faces{moved}")
         for name, placed in parts.items():
             found = torch.cat(placed)
             rows[name + moved] = {
-                MAIN: summarise(nme(found[..., :2], true[:done, :, :2]), yaw[:done]).to_dict(),
-                DEPTH: summarise(nme(found, true[:done]), yaw[:done]).to_dict(),
+                MAIN: summarise(nme(found[..., :2], true[where][..., :2]), yaw[where]).to_dict(),
+                DEPTH: summarise(nme(found, true[where]), yaw[where]).to_dict(),
             }
-        report(rows=rows)
+        report(rows=rows, evaluated=evaluated, **{LESS: less})
     if not rows:
         raise RuntimeError("no test photograph could be evaluated: see the reasons above")
 
@@ -654,13 +763,18 @@ def _on_pictures(settings: Settings, config: TrainConfig, trained: TrainedRegres
     world = config.data.validation.world
     report(dataset=f"validation pictures of the world {world!r}", faces=faces.size)
     parts: dict[str, list[torch.Tensor]] = {}
-    for first in range(0, faces.size, 250):
-        batch = faces.take(slice(first, first + 250))
-        points = _spread(batch)
-        found = _looks_18(trained, model, batch.images, points)
-        for name, landmarks in found.items():
+    seen: list[torch.Tensor] = []
+    for part in _in_random_order(faces.size).split(_AT_ONCE[settings.device]):
+        if settings.left() <= 0 and seen:
+            break
+        batch = faces.take(part.to(settings.device))
+        for name, landmarks in _looks_18(trained, model, batch.images, _spread(batch)).items():
             parts.setdefault(name, []).append(landmarks)
-    true, yaw = faces.landmarks.double().cpu(), faces.yaw.double().cpu()
+        seen.append(part)
+    where = torch.cat(seen)
+    if len(where) < faces.size:
+        report(**{LESS: [f"{faces.size - len(where)} of {faces.size} faces"]})
+    true, yaw = faces.landmarks.double().cpu()[where], faces.yaw.double().cpu()[where]
     rows = {}
     for name, placed in parts.items():
         landmarks = torch.cat(placed)
@@ -668,7 +782,7 @@ def _on_pictures(settings: Settings, config: TrainConfig, trained: TrainedRegres
             MAIN: summarise(nme(landmarks[..., :2], true[..., :2]), yaw).to_dict(),
             DEPTH: summarise(nme(landmarks, true), yaw).to_dict(),
         }
-    report(rows=rows)
+    report(rows=rows, evaluated={"crops": len(where)})
 
 
 def _spread(batch: FaceBatch) -> torch.Tensor:
@@ -712,15 +826,20 @@ def faces(settings: Settings, report: Report) -> None:
     model = model.to(settings.device)
     images, points = images.to(settings.device), points.to(settings.device)
     answer = predict_with(trained, images, points, model=model)
-    sheet = draw_sheet(images.cpu(), answer.coefficients.cpu().float(), model.cpu(), yaw)
+    fine = 2 if settings.left() > 2 else 1
+    if fine == 1:
+        report(**{LESS: ["smooth edges"]})
+    sheet = draw_sheet(images.cpu(), answer.coefficients.cpu().float(), model.cpu(), yaw, fine)
     path = settings.work / "faces.png"
     if not cv2.imwrite(str(path), sheet[..., ::-1]):
         raise RuntimeError(f"{path}: could not be written")
     report(faces=source, yaw=[round(float(value), 1) for value in yaw], points=True)
 
 
-def draw_sheet(images: torch.Tensor, coefficients: torch.Tensor, model: MorphableModel, yaw) -> np.ndarray:
-    """Each picture beside a copy with the predicted face, ``(H, W, 3)`` uint8."""
+def draw_sheet(
+    images: torch.Tensor, coefficients: torch.Tensor, model: MorphableModel, yaw, supersample: int = 2
+) -> np.ndarray:
+    """Each picture beside itself with the face that was found in it, ``(H, W, 3)`` uint8."""
     factor = CELL // CROP_SIZE
     photos = torch.nn.functional.interpolate(images.float() / 255, scale_factor=factor, mode="bilinear")
     photos = photos.permute(0, 2, 3, 1).contiguous()
@@ -730,7 +849,7 @@ def draw_sheet(images: torch.Tensor, coefficients: torch.Tensor, model: Morphabl
         torch.full((3,), 0.12), torch.tensor([[-0.4, 0.5, 0.8], [0.8, 0.1, 0.4]]), torch.tensor([[0.55] * 3, [0.2] * 3])
     )
     colour = torch.tensor([0.45, 0.66, 0.92]).expand(model.num_vertices, 3)
-    picture = render(vertices, model.triangles, colour, CELL, CELL, light=light, supersample=2)
+    picture = render(vertices, model.triangles, colour, CELL, CELL, light=light, supersample=supersample)
     drawn = over(picture._replace(alpha=0.85 * picture.alpha), photos)
     pairs = torch.cat([photos, drawn], dim=2).clamp(0, 1)  # (16, CELL, 2 CELL, 3)
     cells = (255 * pairs).round().to(torch.uint8).numpy()
@@ -741,6 +860,15 @@ def draw_sheet(images: torch.Tensor, coefficients: torch.Tensor, model: Morphabl
     edged = np.pad(cells, ((0, 0), (3, 3), (3, 3), (0, 0)), constant_values=255)
     rows = edged.reshape(*SHEET, *edged.shape[1:])
     return np.ascontiguousarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0))
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """Rows of a file that a process may still have been writing when it was ended."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -759,8 +887,8 @@ PARTS: dict[str, tuple[float, Callable[[Settings, Report], None]]] = {
     "kernels": (0.05, kernels),
     "profile": (0.08, profile),
     "training": (0.49, training),
-    "evaluation": (0.12, evaluation),
     "faces": (0.03, faces),
+    "evaluation": (0.12, evaluation),
 }
 """Name of a part to its share of the time (the rest is for starting and writing) and its function. Time that a part
 does not use goes to the training if the part comes before it; otherwise the run ends earlier."""

@@ -6,10 +6,11 @@
     python benchmarks/gpu_run.py --pack 2DASL --out photos.pack
 
 The parts run one after another, each in a process of its own and within its share of the time (``README.md`` has the
-table). If a part fails, or takes too long and is stopped, the last line of its traceback is recorded, and the next part
-starts. At most eight files come back: ``gpu_run.json`` (the results, the machine, the code version and the time of each
-part), ``gpu_run.log.jsonl`` (the log of the training), ``gpu_run.weights.1of3`` and so on (the network in half
-precision; ``twodasl_lite.training.gpu_results.join_weights`` joins them) and ``gpu_run.faces.png``.
+table). A part that has little time does less and says what it left out. One that fails, or takes too long all the same
+and is ended, is written down with the last line of its traceback, and the next goes on. What comes back, at most eight
+files: ``gpu_run.json`` (what was measured, where, with which code, how long each part took), ``gpu_run.log.jsonl`` (the
+rows of the training), ``gpu_run.weights.1of3`` and so on (the network in half precision;
+``twodasl_lite.training.gpu_results.join_weights`` makes one file of them) and ``gpu_run.faces.png``.
 ``twodasl_lite.training.gpu_results.read_gpu_run`` reads them.
 
 The machine needs torch, numpy, opencv, scipy, safetensors and tqdm, numba for fast drawing on the CPU, and no network.
@@ -35,12 +36,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+_BEGAN = time.perf_counter()  # before PyTorch is imported, which takes seconds
 ROOT = Path(__file__).resolve().parents[1]
 for folder in (str(ROOT), str(Path(__file__).parent)):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
-from gpu_parts import NETWORK, PARTS, RUN, Settings, about  # noqa: E402
+from gpu_parts import LESS, NETWORK, PARTS, RUN, Settings, about  # noqa: E402
 
 from twodasl_lite.archive import whole_file  # noqa: E402
 from twodasl_lite.errors import TwodaslError  # noqa: E402
@@ -51,10 +53,17 @@ from twodasl_lite.training.log import LOG_FILE, code_version  # noqa: E402
 NAME = "gpu_run"
 MOST_FILES, MOST_BYTES = 8, 16 * 2**20
 PACK_BYTES = 45_000_000
-GRACE = 8.0  # seconds that a stopped part has to write a checkpoint
-_LAST = ("evaluation", "faces")  # their time is reserved, however long the training takes
-_LEAST = {"ready": 30.0, "drawing": 12.0, "kernels": 6.0, "profile": 15.0, "evaluation": 10.0, "faces": 12.0}
-"""Least seconds that a part needs: in short runs on CPUs, a share of the time is not enough."""
+GRACE = 8.0  # seconds that an ended part has for leaving a checkpoint
+_LAST = ("faces", "evaluation")  # their time is kept for them, whatever the training takes
+_LEAST = {"ready": 30.0, "drawing": 10.0, "kernels": 6.0, "profile": 12.0, "faces": 10.0, "evaluation": 10.0}
+"""Seconds that a part has at least in runs of :data:`_SHORT` seconds or more: on CPUs a share would not do."""
+_SHORT = 120.0
+_MEASURED = ("ready", "tests", "drawing", "kernels", "profile")
+"""What is before the training, which has less if they take longer than they should."""
+_BEGIN = 1.5
+"""Seconds of a core that a part takes before it measures anything: reads the face, loads what is compiled."""
+_FEWEST_MINUTES = 1.0
+"""Of a run of all parts."""
 
 
 # -------------------------------------------------------------------------------------------------- parts as processes
@@ -75,6 +84,7 @@ def _child(name: str, settings: Settings, path: Path) -> None:
     if hasattr(os, "setsid"):
         os.setsid()  # so that it can be stopped together with its helpers
     report = _report_into(path)
+    settings = settings._replace(until=time.perf_counter() + settings.seconds)
     try:
         PARTS[name][1](settings, report)
     except BaseException as error:
@@ -86,8 +96,13 @@ def _child(name: str, settings: Settings, path: Path) -> None:
         os._exit(1)
 
 
-def run_part(name: str, settings: Settings) -> dict[str, Any]:
-    """Run one part in a process of its own.
+def run_part(name: str, settings: Settings, patience: float = 0.0) -> dict[str, Any]:
+    """One part in a process of its own.
+
+    Args:
+        name: Of the part.
+        settings: What it is to do; its seconds are what it is told to take.
+        patience: Seconds more that it may take: what it does between two looks at the clock has no fixed length.
 
     Returns:
         ``"state"`` (``"done"``, ``"failed"``, ``"cut off"``), ``"seconds"``, ``"allowed"``, ``"result"`` and, unless
@@ -99,7 +114,7 @@ def run_part(name: str, settings: Settings) -> dict[str, Any]:
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     process = multiprocessing.get_context(method).Process(target=_child, args=(name, settings, path))
     process.start()
-    process.join(settings.seconds)
+    process.join(settings.seconds + patience)
     late = process.is_alive()
     if late:
         process.terminate()  # to the part alone: a training run then writes a checkpoint
@@ -109,7 +124,7 @@ def run_part(name: str, settings: Settings) -> dict[str, Any]:
     found = json.loads(path.read_text()) if path.is_file() else {}
     result = {"seconds": round(time.perf_counter() - start, 1), "allowed": round(settings.seconds, 1)}
     if late:
-        found = {"why": f"ended after {settings.seconds:.0f} s, which was its time"} | found
+        found = {"why": f"ended after {settings.seconds + patience:.0f} s; it had {settings.seconds:.0f}"} | found
     elif process.exitcode and "why" not in found:
         found["why"] = f"the process ended with status {process.exitcode}"
     state = "cut off" if late else "failed" if "why" in found else "done"
@@ -128,23 +143,29 @@ def _end(process: multiprocessing.Process) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------- the whole
-def shares(seconds: float, elapsed: float, name: str) -> float:
+def shares(seconds: float, elapsed: float, name: str, start: float = 0.0) -> float:
     """Seconds that a part may take.
 
     Each part has its share of the total; the training gets all remaining time less the shares of the parts after it,
     and the last part gets all that is left.
 
     Args:
-        seconds: Total time in seconds.
-        elapsed: Seconds elapsed so far.
-        name: Name of the part.
+        seconds: Of the whole.
+        elapsed: So far.
+        name: Of the part.
+        start: That a part takes to begin. The parts at the end have three times that, so that a busy machine, where
+            everything takes longer, still comes to them.
     """
-    own = max(PARTS[name][0] * seconds, _LEAST.get(name, 0.0))
+
+    def own(one: str) -> float:
+        least = _LEAST.get(one, 0.0) * min(1.0, seconds / _SHORT)
+        late = min(3 * start, 0.15 * seconds) if one in _LAST else 0.0
+        return max(PARTS[one][0] * seconds, least, late)
+
     left = seconds - elapsed - _writing(seconds)
     if name == "training":
-        behind = sum(max(PARTS[one][0] * seconds, _LEAST[one]) for one in _LAST)
-        return max(own / 4, left - behind - GRACE)
-    return max(1.0, left if name == _LAST[-1] else min(own, left))
+        return max(own(name) / 4, left - sum(map(own, _LAST)) - GRACE)
+    return max(1.0, left if name == _LAST[-1] else min(own(name), left))
 
 
 def _writing(seconds: float) -> float:
@@ -157,11 +178,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 if every part is done, otherwise 1; the files are written either way.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     if options.pack:
         return pack(options.pack, options.out)
-    started = time.perf_counter()
-    device = options.device or ("cuda" if _cuda() else "cpu")
+    if not options.only and options.minutes < _FEWEST_MINUTES:
+        parser.error(
+            f"--minutes: found {options.minutes:g}; expected {_FEWEST_MINUTES:g} or more for all parts, or --only some"
+        )
+    started = _BEGAN if arguments is None else time.perf_counter()
+    seconds, began = 60 * options.minutes, time.perf_counter() - started
+    if began > seconds / 3:
+        parser.error(
+            f"--minutes: found {options.minutes:g}, of which {began:.0f} s went to importing PyTorch; expected "
+            f"{math.ceil(began / 20)} or more on a machine as busy, or as slow, as this one"
+        )
+    there = options.device != "cpu" and _cuda()
+    if options.device == "cuda" and not there:
+        parser.error("--device: found cuda, but torch sees no CUDA device here; expected cpu")
+    device = options.device or ("cuda" if there else "cpu")
     config, overrides = _configuration(options, device)
     load_config(config, list(overrides))  # an invalid override raises an error before any time is spent
     out = options.out
@@ -170,7 +205,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         old.unlink()
     work = Path(tempfile.mkdtemp(prefix="gpu_run_")) if options.work is None else options.work
     work.mkdir(parents=True, exist_ok=True)
-    seconds = 60 * options.minutes
     facts = {
         "format": FORMAT,
         "version": VERSION,
@@ -183,48 +217,79 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if name == "tests" and device == "cpu":
                 facts["parts"][name] = {"state": "left out", "why": "the tests of CUDA want CUDA"}
                 continue
-            allowed = shares(seconds, time.perf_counter() - started, name)
-            print(f"{name}: up to {allowed:.0f} s", flush=True)
+            core = facts["parts"].get("ready", {}).get("result", {}).get("share_of_a_core", 1.0)
+            start = _BEGIN / max(core, 0.01)
+            allowed = shares(seconds, time.perf_counter() - started, name, start)
+            if name in _MEASURED and allowed < start:
+                why = f"it would have {allowed:.0f} s, and needs {start:.0f} to begin with {core:.0%} of a core"
+                facts["parts"][name] = {"state": "left out", "why": why}
+                print(f"{name}: left out ({why})", flush=True)
+                continue
+            print(f"{name}: {allowed:.0f} s", flush=True)
             settings = Settings(device, allowed, work, config, tuple(overrides), options.photos)
-            facts["parts"][name] = run_part(name, settings)
+            more = max(GRACE, allowed / 2) if name in _MEASURED else allowed / 2 if name == "faces" else 0.0
+            facts["parts"][name] = run_part(name, settings, more)
+            facts["provenance"]["load"].append(_load())
             print(f"{name}: {_said(facts['parts'][name])}", flush=True)
             _write(facts, out, work, started, final=False)
-        _write(facts, out, work, started, final=True)
+        written = _write(facts, out, work, started, final=True)
     finally:
         if options.work is None:
             shutil.rmtree(work, ignore_errors=True)
     for path in sorted(out.glob(f"{NAME}.*")):
         print(f"{path}: {path.stat().st_size:,} bytes")
     print(f"{time.perf_counter() - started:.0f} s of {seconds:.0f}")
-    return 0 if all(part["state"] in ("done", "left out") for part in facts["parts"].values()) else 1
+    return 0 if written and all(part["state"] in ("done", "left out") for part in facts["parts"].values()) else 1
 
 
-def _write(facts: dict[str, Any], out: Path, work: Path, started: float, *, final: bool) -> None:
-    """Write all results so far; called after every part, so that little is lost if the run is killed."""
+def _write(facts: dict[str, Any], out: Path, work: Path, started: float, *, final: bool) -> bool:
+    """Write what there is; all of it again after every part, so that little is lost if the whole is ended.
+
+    A full disk costs the files that do not fit, and no part.
+
+    Returns:
+        Whether all could be written.
+    """
+    problems: list[str] = []
+
+    def kept(source: Path, target: Path) -> bool:
+        if not source.is_file():
+            return False
+        try:
+            _copy(source, target)
+        except OSError as error:
+            problems.append(f"{target.name}: {error}")
+            return False
+        return True
+
     result = facts["parts"].get("training", {}).get("result", {})
-    log = work / RUN / LOG_FILE
-    if log.is_file():
-        _copy(log, out / f"{NAME}.log.jsonl")
+    result.pop("log", None)
+    if kept(work / RUN / LOG_FILE, out / f"{NAME}.log.jsonl"):
         result["log"] = f"{NAME}.log.jsonl"
-    else:
-        result.pop("log", None)
     facts["finished"] = bool(result.get("finished"))
-    if (work / NETWORK).is_file() and not list(out.glob(f"{NAME}.weights.*")):
+    if (work / NETWORK).is_file() and "parts" not in facts.get("weights", {}):
         try:
             parts = split_weights(work / NETWORK, out / f"{NAME}.weights")
             facts["weights"] = {"parts": [part.name for part in parts], "bytes": sum(p.stat().st_size for p in parts)}
         except (TwodaslError, OSError) as error:
             facts["weights"] = {"why": about(error)}
-    if (work / "faces.png").is_file():
-        _copy(work / "faces.png", out / f"{NAME}.faces.png")
+            problems.append(f"{NAME}.weights: {about(error)}")
+    kept(work / "faces.png", out / f"{NAME}.faces.png")
     facts["provenance"]["seconds"] = round(time.perf_counter() - started, 1)
+    facts["not written"] = problems
     if final:
         files = sorted(out.glob(f"{NAME}.*"))
         heavy = [path.name for path in files if path.stat().st_size > MOST_BYTES]
         if heavy or len(files) + (not (out / f"{NAME}.json").is_file()) > MOST_FILES:
             facts["too much"] = f"{len(files)} files; above {MOST_BYTES:,} bytes: {', '.join(heavy) or 'none'}"
-    with whole_file(out / f"{NAME}.json") as file:
-        file.write((json.dumps(_rounded(facts), indent=1) + "\n").encode())
+    try:
+        with whole_file(out / f"{NAME}.json") as file:
+            file.write((json.dumps(_rounded(facts), indent=1) + "\n").encode())
+    except OSError as error:
+        problems.append(f"{NAME}.json: {error}")
+    if problems:
+        print(f"{out}: found no room ({'; '.join(problems)}); expected {4 * MOST_BYTES:,} bytes", flush=True)
+    return not problems
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -244,7 +309,9 @@ def _rounded(value: Any) -> Any:
 
 
 def _said(part: dict[str, Any]) -> str:
-    return f"{part['state']} after {part['seconds']:.0f} s" + (f" ({part['why']})" if "why" in part else "")
+    less = part.get("result", {}).get(LESS, [])
+    why = [part["why"]] if "why" in part else []
+    return f"{part['state']} after {part['seconds']:.0f} s" + (f" ({'; '.join([*why, *less])})" if why or less else "")
 
 
 def _configuration(options: argparse.Namespace, device: str) -> tuple[str, list[str]]:
@@ -261,6 +328,10 @@ def _configuration(options: argparse.Namespace, device: str) -> tuple[str, list[
     if options.photos and load_config(config, words).data.unlabelled.kind == "aflw":
         words.append(f"data.unlabelled.path={options.photos.resolve()}")
     return config, words
+
+
+def _load() -> float:
+    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else math.nan
 
 
 def _cuda() -> bool:
@@ -280,6 +351,7 @@ def _provenance(options: argparse.Namespace, device: str, arguments: Sequence[st
         "python": platform.python_version(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "device": "cpu",
+        "load": [_load()],  # programs that want a core, as the system counts them: at the start, after each part
     }
     if options.commit:
         found["commit"] = options.commit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -23,25 +24,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 BOOK_TOOLS = ("jupytext", "nbformat", "playwright", "yaml")
-BOOK_TESTS = (
-    "test_book.py",
-    "test_bookkit.py",
-    "test_course.py",
-    "test_paper.py",
-    "test_quizzes.py",
-    "test_repository.py",
-    "test_slides.py",
-)
-"""These test the book and what surrounds the package; without the book's tools they cannot even be imported."""
-
-collect_ignore = []
-# The book's tools need Python 3.11; the package, and the tests of it, run on 3.10.
-if sys.version_info < (3, 11):  # noqa: UP036
-    collect_ignore = [
-        path.name
-        for path in Path(__file__).parent.glob("test_*.py")
-        if {"bookkit", "tomllib"} & set(path.read_text(encoding="utf-8").replace(".", " ").split())
-    ]
 
 
 def _missing(names: tuple[str, ...]) -> list[str]:
@@ -56,7 +38,14 @@ def _missing(names: tuple[str, ...]) -> list[str]:
 
 
 _NOT_HERE = _missing(BOOK_TOOLS)
-collect_ignore += BOOK_TESTS if _NOT_HERE else ()
+_TESTS = {path.name: path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py")}
+_TOOL = re.compile(rf"^(?:import|from) (?:bookkit|{'|'.join(BOOK_TOOLS)})\b", re.MULTILINE)
+BOOK_TESTS = sorted(name for name, text in _TESTS.items() if _TOOL.search(text))
+"""These test the book and what surrounds the package; without the book's tools they cannot even be imported."""
+collect_ignore = list(BOOK_TESTS) if _NOT_HERE else []
+# The book's tools need Python 3.11; the package, and the tests of it, run on 3.10.
+if sys.version_info < (3, 11):  # noqa: UP036
+    collect_ignore += [name for name, text in _TESTS.items() if {"bookkit", "tomllib"} & set(re.split(r"[\s.]+", text))]
 
 
 def pytest_report_header() -> list[str]:
@@ -64,9 +53,15 @@ def pytest_report_header() -> list[str]:
     return [f"left out without {', '.join(_NOT_HERE)}: {', '.join(BOOK_TESTS)}"] if _NOT_HERE else []
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that a parameter sends to CUDA need it, whoever parametrised them."""
+    """Tests that a parameter sends to CUDA need it, whoever parametrised them; files share a process or have one each.
+
+    All files with tests of the book run in one process, one after the other, because they use the same built pages.
+    """
+    with_book = {item.path for item in items if item.get_closest_marker("book")}
     for item in items:
+        item.add_marker(pytest.mark.xdist_group("book" if item.path in with_book else item.path.stem))
         given = item.callspec.params.values() if hasattr(item, "callspec") else ()
         if any(isinstance(value, str | torch.device) and str(value).startswith("cuda") for value in given):
             item.add_marker(pytest.mark.gpu)

@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from twodasl_lite.data.pool import run_tasks
+from twodasl_lite.errors import TwodaslError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -99,3 +101,27 @@ def test_nothing_is_begun_after_a_stop() -> None:
     for task in run_tasks(identity, None, [1, 2, 3], 1, stop=lambda: len(done) == 2):
         done.append(task)
     assert done == [1, 2]
+
+
+def shared(context: torch.Tensor, task: torch.Tensor) -> tuple[bool, torch.Tensor]:
+    return context.is_shared() or task.is_shared(), context + task
+
+
+def test_tensors_take_no_shared_memory() -> None:
+    """Of which containers have 64 MB, and a face model may have more."""
+    context, tasks = torch.arange(100_000.0), [torch.full((100_000,), float(k)) for k in range(3)]
+    found = sorted(run_tasks(shared, context, tasks, 2), key=lambda answer: float(answer[1][0]))
+    assert not context.is_shared()
+    assert [one[0] for one in found] == [False] * 3
+    for number, (_, value) in enumerate(found):
+        assert not value.is_shared()
+        assert torch.equal(value, context + number)
+
+
+def test_a_worker_that_dies_is_noticed() -> None:
+    with pytest.raises(TwodaslError, match="a worker process died"):
+        list(run_tasks(die, None, [1, 2, 3], 2))
+
+
+def die(context: None, task: int) -> None:
+    os._exit(1)

@@ -272,6 +272,29 @@ def test_not_a_number_stops_and_keeps_the_checkpoint(tmp_path, monkeypatch):
     assert small_train(tmp_path / "run", resume=True).finished
 
 
+def test_not_a_number_is_found_before_anything_is_kept(tmp_path, monkeypatch):
+    """As on a GPU, where a step's numbers are looked at while the next one is under way."""
+    plain, seen = Run.train_step, []
+
+    def poison(self, labelled, unlabelled):
+        self.watch.later = True
+        seen.append(self.step)
+        if self.step == 4:
+            broken = labelled.coefficients.clone()
+            broken[0, 3] = torch.nan
+            labelled = labelled._replace(coefficients=broken)
+        return plain(self, labelled, unlabelled)
+
+    monkeypatch.setattr(Run, "train_step", poison)
+    with pytest.raises(TrainingDiverged, match=r"step 4: found wpdc = nan.*step-00000003"):
+        small_train(tmp_path / "run", {"run": {"validate_every": 10}})
+    assert seen == [0, 1, 2, 3, 4, 5]
+    assert latest_checkpoint(tmp_path / "run").name == "step-00000003"
+    with pytest.raises(TrainingDiverged, match=r"step 4: "):  # the last step before a checkpoint: not late at all
+        small_train(tmp_path / "other", {"run": {"checkpoint_every": 5, "validate_every": 10}})
+    assert latest_checkpoint(tmp_path / "other") is None
+
+
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("write failed")])
 def test_full_disk_stops_and_keeps_the_checkpoint(tmp_path, monkeypatch, error):
     whole_save, calls = torch.save, []

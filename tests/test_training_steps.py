@@ -5,16 +5,27 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from training_runs import random_coefficients, random_faces, small_config, small_data, small_face
 
 from twodasl_lite.camera import POSE_FORMS, matrix_to_euler, split_pose
 from twodasl_lite.coefficients import Coefficients
 from twodasl_lite.data.random import Draws
 from twodasl_lite.decode import constrain, decode_landmarks
-from twodasl_lite.landmarks import landmark_map, subset_18, subset_21
+from twodasl_lite.errors import trusted_values
+from twodasl_lite.landmarks import (
+    flip_landmarks,
+    flip_visible,
+    landmark_map,
+    subset_18,
+    subset_18_visible,
+    subset_21,
+)
 from twodasl_lite.losses import VDC, WPDC, CycleConsistency, LandmarkConsistency2D, LandmarkConsistency3D, SelfCritic
 from twodasl_lite.networks import Critic, make_regressor
+from twodasl_lite.training.distributed import Processes
 from twodasl_lite.training.ema import AveragedNetwork
+from twodasl_lite.training.loop import Run
 from twodasl_lite.training.steps import CriticStep, Pairs, RegressorStep, real_pairs, show
 
 NONE = {"landmarks_2d": 0, "landmarks_3d": 0, "cycle": 0, "critic": 0}
@@ -282,3 +293,57 @@ def test_average_without_decay_is_a_copy():
     nn.init.constant_(network.weight, 3.0)
     average.update(network)
     assert torch.equal(average.network.weight, network.weight)
+
+
+class NoWaiting(TorchDispatchMode):
+    """Writes down what a GPU would have to be waited for: numbers read back, and numbers brought there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.name().partition("::")[2].partition(".")[0].strip("_")
+        if name in ("local_scalar_dense", "nonzero", "masked_select", "repeat_interleave") or name.startswith("unique"):
+            self.waits.append(name)
+        if name in ("index", "index_put", "index_put_impl"):
+            self.waits += [name for index in args[1] if index is not None and index.dtype == torch.bool]
+        if name == "to_copy" and args[0].device != torch.device((kwargs or {}).get("device") or args[0].device):
+            self.waits.append(f"to_copy of {tuple(args[0].shape)}")
+        return func(*args, **kwargs or {})
+
+
+def test_a_step_on_a_gpu_waits_for_nothing(tmp_path, monkeypatch):
+    """The optimisers are left out: on a CPU they read their own step count."""
+    model = small_face()
+    run = Run(small_config(), tmp_path, model, small_data(model), Processes())
+    labelled, unlabelled = next(iter(run._batches()))
+    run.watch.later = True
+    run.train_step(labelled, unlabelled)
+    for optimiser in (run.optimiser, run.critic_optimiser):
+        monkeypatch.setattr(optimiser, "step", lambda: None)
+    run.watch._open = None
+    with trusted_values(), NoWaiting() as mode:
+        run.train_step(labelled, unlabelled)
+    assert mode.waits == []
+    run.watch._open = None
+    with NoWaiting() as mode:
+        run.train_step(labelled, unlabelled)
+    assert len(mode.waits) > 10  # the checks of values
+
+
+def test_tables_are_brought_to_a_device_once():
+    """On the device "meta", where nothing is computed, what is copied there can be seen without a GPU."""
+    points, seen = torch.zeros(2, 68, 3, device="meta"), torch.ones(2, 68, dtype=torch.bool, device="meta")
+
+    def use() -> None:
+        flip_landmarks(points), flip_landmarks(points[:, :18]), flip_landmarks(points[:, :21])
+        flip_visible(seen), subset_18(points), subset_18_visible(seen), subset_21(points)
+        landmark_map(points[:, :18, :2], seen[:, :18])
+
+    use()
+    with NoWaiting() as mode:
+        use()
+        assert mode.waits == []
+        torch.arange(3).to("meta")
+        assert mode.waits == ["to_copy of (3,)"]

@@ -23,7 +23,7 @@ from typing import Literal
 import torch
 
 from twodasl_lite.coefficients import POSE_SHAPE
-from twodasl_lite.errors import ValueRangeError, check_tensor
+from twodasl_lite.errors import ValueRangeError, check_tensor, values_are_trusted
 
 CROP_SIZE = 120
 """Width and height of the picture that the network sees, in pixels."""
@@ -89,7 +89,9 @@ def nearest_rotation(matrix: torch.Tensor) -> torch.Tensor:
     # The sum and the difference of two unit vectors are orthogonal: the bisector frame, turned by 45 degrees.
     along, across = a + b, a - b
     lengths = torch.stack([along.norm(dim=-1), across.norm(dim=-1)])
-    if bool((lengths < 1e-4).any()) or bool((torch.stack([a, b]).norm(dim=-1) < 0.5).any()):
+    if not values_are_trusted() and (
+        bool((lengths < 1e-4).any()) or bool((torch.stack([a, b]).norm(dim=-1) < 0.5).any())
+    ):
         raise ValueRangeError(
             "matrix: found a first and a second row that are zero or parallel; expected two directions in space"
         )

@@ -14,7 +14,7 @@ import torch
 
 from twodasl_lite.errors import ShapeError, TwodaslError
 from twodasl_lite.images import IMAGE_CENTRE, IMAGE_RANGE
-from twodasl_lite.landmarks import MIRROR, MapKind, flip_landmarks, landmark_map
+from twodasl_lite.landmarks import MapKind, flip_landmarks, flip_visible, landmark_map
 
 
 class FaceBatch(NamedTuple):
@@ -93,7 +93,7 @@ class FaceBatch(NamedTuple):
             flip_landmarks(self.detected, width),
             flip_landmarks(seen, width)[..., 1] > 0,
             None if self.landmarks is None else flip_landmarks(self.landmarks, width),
-            None if self.visible is None else self.visible[..., MIRROR.to(self.visible.device)],
+            None if self.visible is None else flip_visible(self.visible),
             None,
             None if self.yaw is None else -self.yaw,
             None if self.marked is None else flip_landmarks(self.marked, width),

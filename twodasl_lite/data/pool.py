@@ -7,6 +7,7 @@ command, nor to signals that its parent handles. It ends when its pipe is closed
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -64,9 +65,12 @@ def run_tasks(
     spawn = multiprocessing.get_context("spawn")  # forked processes and threads of compiled libraries do not mix
     processes, ends, idle = [], [], False
     try:
+        # Plain pickles through the pipe: PyTorch's own way to hand tensors to a process goes through /dev/shm, which is
+        # small in containers.
+        sent = pickle.dumps((work, context), pickle.HIGHEST_PROTOCOL)
         for _ in range(workers):
             ours, theirs = spawn.Pipe()
-            process = spawn.Process(target=_serve, args=(work, context, theirs), daemon=True)
+            process = spawn.Process(target=_serve, args=(theirs,), daemon=True)
             with _without_interrupts():
                 process.start()
             theirs.close()
@@ -74,7 +78,8 @@ def run_tasks(
             ends.append(ours)
         waiting = list(reversed(tasks))
         for end in ends:
-            end.send(waiting.pop())
+            _send(end, sent)
+            _send(end, pickle.dumps(waiting.pop()))
         left = len(tasks)
         while left:
             ready = wait(ends, _LOOK)
@@ -86,7 +91,7 @@ def run_tasks(
                     raise value
                 left -= 1
                 if waiting:
-                    end.send(waiting.pop())
+                    _send(end, pickle.dumps(waiting.pop()))
                 yield value
         idle = True
     finally:
@@ -115,24 +120,38 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _send(end: Connection, content: bytes) -> None:
+    try:
+        end.send_bytes(content)
+    except ConnectionError as error:
+        raise _died() from error
+
+
 def _received(end: Connection) -> tuple[str, object]:
     try:
-        return end.recv()
+        return pickle.loads(end.recv_bytes())
     except (EOFError, ConnectionError) as error:
-        raise TwodaslError(
-            "a worker process died; found no result from it, expected one "
-            "(usually there is too little memory for this number of workers)"
-        ) from error
+        raise _died() from error
 
 
-def _serve(work: Callable[[Context, Task], Result], context: Context, end: Connection) -> None:
+def _died() -> TwodaslError:
+    return TwodaslError(
+        "a worker process died; found no result from it, expected one "
+        "(usually there is too little memory for this number of workers)"
+    )
+
+
+def _serve(end: Connection) -> None:
     """A worker: task in, result out, until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     signal.signal(signal.SIGTERM, _unwind)
     torch.set_num_threads(1)
+    work, context = None, None
     while True:
         try:
-            task = end.recv()
+            if work is None:
+                work, context = pickle.loads(end.recv_bytes())
+            task = pickle.loads(end.recv_bytes())
         except (EOFError, ConnectionError):
             break
         try:
@@ -140,7 +159,7 @@ def _serve(work: Callable[[Context, Task], Result], context: Context, end: Conne
         except Exception as error:
             answer = (_FAILED, error)
         try:
-            end.send(answer)
+            end.send_bytes(pickle.dumps(answer))
         except ConnectionError:
             break
     # The worker is ending anyway. A function that does nothing, not SIG_IGN: when a signal has arrived and its handler

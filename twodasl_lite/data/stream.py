@@ -352,6 +352,8 @@ def prefetch(
 
     def work() -> None:
         try:
+            if target is not None and target.type == "cuda":
+                torch.cuda.set_device(target)  # a new thread's is the first one, where page-locking would take memory
             for batch in batches:
                 if target is not None and target.type == "cuda" and batch.images.device.type == "cpu":
                     batch = batch.pin_memory()

@@ -304,13 +304,23 @@ def _exact_products(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    allowed = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    with _without_tf32(), torch.autocast("cuda", enabled=False):
+        yield
+
+
+@contextlib.contextmanager
+def _without_tf32() -> Iterator[None]:
+    """No TF32 in matrix products, whichever of PyTorch's two settings allowed it."""
+    matmul = torch.backends.cuda.matmul
     try:
-        with torch.autocast("cuda", enabled=False):
-            yield
+        name, exact, before = "allow_tf32", False, matmul.allow_tf32
+    except RuntimeError:  # set through the newer one, PyTorch refuses to tell it by the older name
+        name, exact, before = "fp32_precision", "ieee", matmul.fp32_precision
+    setattr(matmul, name, exact)
+    try:
+        yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = allowed
+        setattr(matmul, name, before)
 
 
 def _padded(rows: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,14 @@ from typing import Literal
 
 import torch
 
-from twodasl_lite.errors import InputTypeError, ShapeError, ValueRangeError, check_shape, check_tensor
+from twodasl_lite.errors import (
+    InputTypeError,
+    ShapeError,
+    ValueRangeError,
+    check_shape,
+    check_tensor,
+    values_are_trusted,
+)
 
 Depth = Literal["min", "mean", "as_is"]
 DEPTHS: tuple[Depth, ...] = ("min", "mean", "as_is")
@@ -61,7 +68,7 @@ def box_size(box: torch.Tensor) -> torch.Tensor:
     """
     box = check_tensor("box", box, ("N", 4))
     sides = box[:, 2:] - box[:, :2]
-    if bool((sides <= 0).any()):
+    if not values_are_trusted() and bool((sides <= 0).any()):
         worst = int(sides.amin(dim=1).argmin())
         raise ValueRangeError(
             f"box: found {box[worst].tolist()} for face {worst}; expected left < right and top < bottom"

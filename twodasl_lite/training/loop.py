@@ -27,7 +27,7 @@ from twodasl_lite.archive import whole_file
 from twodasl_lite.coefficients import CoefficientLayout
 from twodasl_lite.data.random import Draws
 from twodasl_lite.data.stream import SyntheticStream, drawn_beside, prefetch
-from twodasl_lite.errors import FileFormatError, TwodaslError, ValueRangeError, require
+from twodasl_lite.errors import FileFormatError, TwodaslError, ValueRangeError, require, trusted_values
 from twodasl_lite.losses import WeightedSum
 from twodasl_lite.morphable import MorphableModel
 from twodasl_lite.morphable.fingerprint import face_fingerprint
@@ -159,6 +159,48 @@ def _paused(folder: Path, preparing: str, started: float, team: Processes, watch
     return RunResult(folder, step, False, math.inf, preparing)
 
 
+class FiniteWatch:
+    """Sees that every step's numbers are finite, on a GPU one step late.
+
+    A program that asked at once would wait until the GPU has done the step, and the GPU afterwards until it is told the
+    next one and what to draw meanwhile.
+
+    Args:
+        later: Whether to ask one step late.
+        refuse: Called with the step and its losses when they are not finite; raises.
+    """
+
+    def __init__(self, later: bool, refuse: Callable[[int, dict[str, torch.Tensor]], None]) -> None:
+        self.later, self.refuse = later, refuse
+        self._open: tuple[int, dict, torch.Tensor, torch.cuda.Event | None] | None = None
+
+    def look(self, step: int, number: torch.Tensor, parts: dict[str, torch.Tensor]) -> None:
+        """Watch a step's number, and refuse that of the step before if it is not finite."""
+        finite, arrived = torch.isfinite(number), None
+        if finite.is_cuda:
+            # To page-locked memory, since a copy elsewhere would be waited for.
+            finite = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(finite, non_blocking=True)
+            arrived = torch.cuda.current_stream(number.device).record_event()
+        before, self._open = self._open, (step, parts, finite, arrived)
+        self._judge(before)
+        if not self.later:
+            self.settle()
+
+    def settle(self) -> None:
+        """Wait for the last step's number: before anything is kept that came of it."""
+        last, self._open = self._open, None
+        self._judge(last)
+
+    def _judge(self, one: tuple[int, dict, torch.Tensor, torch.cuda.Event | None] | None) -> None:
+        if one is None:
+            return
+        step, parts, finite, arrived = one
+        if arrived is not None:
+            arrived.synchronize()
+        if not bool(finite):
+            self.refuse(step, parts)
+
+
 class Run:
     """A run: its networks, optimisers and data.
 
@@ -196,6 +238,7 @@ class Run:
         computed = torch.compile(self.network, dynamic=False) if config.optimiser.compile else self.network
         self.regressor_step = team.wrap(RegressorStep(computed, model, data.whitening, config))
         self.optimiser = torch.optim.AdamW(_decayed(self.network, config.optimiser.weight_decay), lr=0.0)
+        self.watch = FiniteWatch(team.device.type == "cuda", self._diverged)
         self.scaler = torch.amp.GradScaler(team.device.type, enabled=config.optimiser.precision == "float16")
         self.critic: Critic | None = None
         if config.self_supervision.critic > 0:
@@ -222,7 +265,9 @@ class Run:
                 about = {**describe_device(team.device), "processes": team.count, **code_version()}
                 log.write("start", self.step, **about, prepared_seconds=round(began - self.started, 1))
             for labelled, unlabelled in self._batches():
-                parts = self.train_step(labelled, unlabelled)
+                # On a GPU no value is looked at, which would have to be waited for.
+                with trusted_values(team.device.type == "cuda"):
+                    parts = self.train_step(labelled, unlabelled)
                 self.step += 1
                 speed.add((labelled.size + (unlabelled.size if unlabelled else 0)) * team.count)
 
@@ -248,6 +293,7 @@ class Run:
                     break
             else:
                 finished = True  # there was nothing left to do
+            self.watch.settle()
             if finished and team.first:
                 self._write_network(LAST_FILE, self.average.network)
             if log:
@@ -284,8 +330,7 @@ class Run:
         self.scaler.scale(total).backward()
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.optimiser.clip)
-        if not bool(torch.isfinite(total.detach() if self.scaler.is_enabled() else norm)):
-            self._diverged(parts)
+        self.watch.look(self.step, total.detach() if self.scaler.is_enabled() else norm, parts)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.average.update(self.network)
@@ -316,12 +361,12 @@ class Run:
             weights.pop("critic", None)
         return self.config.stages[stage].weights | weights
 
-    def _diverged(self, parts: dict[str, torch.Tensor]) -> None:
+    def _diverged(self, step: int, parts: dict[str, torch.Tensor]) -> None:
         bad = [f"{name} = {float(value)}" for name, value in parts.items() if not math.isfinite(float(value))]
         last = latest_checkpoint(self.folder)
         kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
         raise TrainingDiverged(
-            f"step {self.step}: found {', '.join(bad) or 'a gradient that is not finite'}; expected finite losses. "
+            f"step {step}: found {', '.join(bad) or 'a gradient that is not finite'}; expected finite losses. "
             f"{kept[0].upper()}{kept[1:]}. A lower learning rate or loss weight may help"
         )
 
@@ -374,7 +419,8 @@ class Run:
             self.clock.elapsed, self.clock.planned = times["elapsed"], times["planned"]
 
     def validate(self, log: RunLog | None) -> None:
-        """Validate the averaged network, and save it if it is the best so far."""
+        """Measure the averaged network; keep it if it is the best so far."""
+        self.watch.settle()
         if self.team.first:
             result = evaluate_on(
                 self.average.network,
@@ -415,6 +461,7 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint."""
+        self.watch.settle()
         if self.team.first:
             networks = {"regressor": self.network.state_dict(), "average": self.average.network.state_dict()}
             state: dict[str, Any] = {
