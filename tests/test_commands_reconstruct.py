@@ -467,3 +467,22 @@ def test_a_track_that_ends_is_said(files, tmp_path, capsys):
     assert "6 frames, 1 face, in 4 of the frames" in words.out
     head = json.loads((tmp_path / "out" / "cut" / "coefficients.jsonl").read_text().splitlines()[0])
     assert len(head["ended"]) == 1
+
+
+def test_one_photo_waits_for_no_large_package(tmp_path, files, photo):
+    """What takes a second to import, and one photo does not need, is not imported."""
+    arguments = ["reconstruct", str(photo), *map(str, BOX), "--checkpoint"]
+    arguments += [
+        str(files / "network.safetensors"),
+        "--face-model",
+        str(files / "face.npz"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    script = (
+        f"import sys; from twodasl_lite.cli import main; status = main({arguments!r}); "
+        "heavy = {'trimesh', 'numba', 'scipy', 'matplotlib', 'plotly', 'networkx', 'PIL', 'skimage', 'torch._dynamo'}; "
+        "print(status, sorted(heavy & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "0 []"

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,8 +50,9 @@ from twodasl_lite.viz.alignment import (
     depth_and_coordinates,
     face_windows,
     overlay_picture,
+    quick_overlay,
 )
-from twodasl_lite.viz.viewer import face_viewer_html
+from twodasl_lite.viz.viewer import ViewedFace, face_viewer_html
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
@@ -384,45 +386,35 @@ class _Work:
         poses = [_pose(face) for face in faces]
         _write_json(folder / "pose.json", {**head, "conventions": CONVENTIONS, "depth": meaning, "faces": poses})
         _write_json(folder / "coefficients.json", {**head, "faces": [self._numbers(face) for face in faces]})
+        viewed = []
         for number, face in enumerate(faces, 1):
             write_landmarks(folder / f"face-{number}.csv", face.landmarks[:, :2])
-            self._write_mesh(folder / f"face-{number}", file, photo, face)
-        self._write_viewer(folder / "viewer.html", file, photo, faces)
+            pose, shape, expression = face.unpack(self.model)
+            surface = self.model.decode(shape[None], expression[None])[0]
+            try:
+                colours = photo_colours(photo, face.vertices, self.model)
+            except ValueRangeError as error:
+                print(f"note: {file}: face {number} without colours and viewer: {error}", file=sys.stderr)
+                colours = None
+            else:
+                viewed.append(ViewedFace(surface, pose, colours))
+            self._write_mesh(folder / f"face-{number}", photo, face, surface, colours)
+        if viewed:  # a page that shows the photo and its faces, to turn; it needs no other file and no network
+            with whole_file(folder / "viewer.html") as output:
+                output.write(face_viewer_html(photo, viewed, self.model, title=file.stem).encode())
 
-    def _write_viewer(self, path: Path, file: Path, photo: np.ndarray, faces: list[Reconstruction]) -> None:
-        """A page that shows the photo and its faces, to turn; it needs no other file and no network."""
-        try:
-            page = face_viewer_html(photo, [face.coefficients for face in faces], self.model, title=file.stem)
-        except ValueRangeError as error:
-            print(f"note: {file}: no viewer: {error}", file=sys.stderr)
-            return
-        with whole_file(path) as output:
-            output.write(page.encode())
-
-    def _write_mesh(self, stem: Path, file: Path, photo: np.ndarray, face: Reconstruction) -> None:
+    def _write_mesh(
+        self, stem: Path, photo: np.ndarray, face: Reconstruction, surface: torch.Tensor, colours: torch.Tensor | None
+    ) -> None:
         if self.options.mesh == "none":
             return
-        _, shape, expression = face.unpack(self.model)
-        surface = self.model.decode(shape[None], expression[None])[0]
-        if self.options.texture:
+        path = stem.with_name(f"{stem.name}.{self.options.mesh or 'obj'}")
+        if self.options.texture and colours is not None:
             self._layout = self._layout or unwrap(self.model)
             picture = photo_texture(photo, face.vertices, self.model, self._layout)
-            path = stem.with_name(f"{stem.name}.{self.options.mesh or 'obj'}")
             export_textured_mesh(path, surface, self._layout, picture, units=self.model.units)
             return
-        try:
-            colours = photo_colours(photo, face.vertices, self.model)
-        except ValueRangeError as error:
-            print(f"note: {file}: a mesh without colours: {error}", file=sys.stderr)
-            colours = None
-        path = stem.with_name(f"{stem.name}.{self.options.mesh or 'obj'}")
-        try:
-            export_mesh(path, surface, self.model.triangles, colours, units=self.model.units)
-        except MissingDependencyError as error:
-            if self.options.mesh:  # asked for by name
-                raise
-            print(f"note: no mesh: {error}", file=sys.stderr)
-            self.options.mesh = "none"
+        export_mesh(path, surface, self.model.triangles, colours, units=self.model.units)
 
     # ----------------------------------------------------------------------------------------------------- a video
     def video(self, file: Path) -> None:
@@ -433,6 +425,7 @@ class _Work:
         ended: dict[int, str] = {}
         with _whole_folder(self.place_of(file)) as folder:
             writer = _Frames(folder) if self.options.frames else _Video(folder / "overlay.mp4", fps)
+            drawer, drawing = ThreadPoolExecutor(1), None  # draws a frame while the next one is looked at
             try:
                 for index, (frame, seconds) in enumerate(frames):
                     if tracker is None:
@@ -447,11 +440,16 @@ class _Work:
                     shown += bool(tracks)
                     for number in tracker.ended.keys() - ended.keys():
                         ended[number] = f"face {number} ends before frame {index}: {tracker.ended[number]}"
-                    writer.add(self._draw(frame, tracks))
+                    if drawing is not None:
+                        drawing.result()
+                    drawing = drawer.submit(lambda *what: writer.add(self._draw(*what)), frame, tracks)
                     bar(index + 1, max(total, index + 1))
                 bar(index + 1 if tracker else 1, index + 1 if tracker else 1)
             finally:
+                drawer.shutdown()
                 writer.close()
+            if drawing is not None:
+                drawing.result()
             if tracker is None:
                 raise FileFormatError(file, "a video without a frame that can be read", "a video")
             if not numbers:
@@ -482,9 +480,7 @@ class _Work:
         return ",".join([str(index), f"{seconds:.4f}", str(track.number), sure, *(f"{value:.7g}" for value in numbers)])
 
     def _draw(self, frame: np.ndarray, tracks: list[Track]) -> np.ndarray:
-        faces = [track.face.vertices for track in tracks]
-        # The video keeps the size of its frames.
-        return overlay_picture(frame, faces, self.model, opacity=_OPACITY, largest=max(frame.shape), smallest=1)
+        return quick_overlay(frame, [track.face.vertices for track in tracks], self.model, opacity=_OPACITY)
 
     # ------------------------------------------------------------------------------------------------- as numbers
     def _head(self, file: Path, width: int, height: int) -> dict[str, object]:
