@@ -117,7 +117,7 @@ def measure_threshold(dataset: AFLW2000, indices: list[int], trained, model) -> 
     parts = [torch.tensor(part) for part in (hits, others, alarms)]
     print(
         f"{len(indices)} photographs, {1000 * spent / len(indices):.0f} ms of one core each; {len(alarms)} pieces "
-        f"without the face, {pixels / max(len(alarms), 1) / 1000:.0f} thousand pixels each; the package's FACE is {FACE}"
+        f"without the face, {pixels / max(len(alarms), 1) / 1000:.0f} thousand pixels each; its FACE is {FACE}"
     )
     print("| least agreement | faces found | photographs with another face | pieces with a face |\n|---|---|---|---|")
     for threshold in THRESHOLDS:
