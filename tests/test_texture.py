@@ -13,7 +13,6 @@ from twodasl_lite.errors import ValueRangeError
 from twodasl_lite.morphable import load_face_model
 from twodasl_lite.render import render
 from twodasl_lite.texture import (
-    _nearest,
     face_triangles,
     mirrored_vertices,
     photo_colours,
@@ -75,20 +74,6 @@ def test_mirrored_vertices(model):
     expected = model.mean[some] * torch.tensor([-1.0, 1.0, 1.0])
     assert float((model.mean[other] - expected).norm(dim=1).max()) < 1.0  # mm
     assert mirrored_vertices(model, some[:0]).shape == (0,)
-
-
-def test_the_nearest_points_are_those_of_all_distances():
-    """Also where the slice that is looked at first holds none, or only some that are farther away than its edge."""
-    generator = torch.Generator().manual_seed(5)
-    spread = torch.tensor([70.0, 100, 50])
-    places, points = (torch.randn(n, 3, generator=generator) * spread for n in (700, 300))
-    points[:150, 1] += 2000  # a gap in height, with places in it
-    places[:50, 1] += 900
-    places[50:60] = points[:10]
-    found = _nearest(places, points)
-    distances = (places.double()[:, None] - points.double()).norm(dim=-1)
-    assert torch.equal(found, distances.argmin(dim=1))
-    assert _nearest(places[:1], torch.stack([points[0]] * 3)).tolist() == [0]  # of equals the lowest
 
 
 def test_what_counts_as_seen(model):

@@ -16,6 +16,7 @@ import torch
 from twodasl_lite.errors import ValueRangeError, check_tensor
 from twodasl_lite.images import sample_colours
 from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.morphable.symmetry import mirrored_vertices as mirrored_vertices
 from twodasl_lite.render import rasterize, vertex_normals, visible_vertices
 from twodasl_lite.unwrap import Unwrapped
 
@@ -30,7 +31,6 @@ _FACE = (
 _NO_SKIN = ("eyeball", "iris", "pupil", "teeth")  # keep the model's colours where the photo shows none
 _HOLES = ("nostril",)
 _SIDE = 512  # pixels of the picture that decides what is seen
-_HANDFUL, _SLICE = 256, 0.02  # places looked up at a time; margin of their slice, over the height of all points
 _RAMP = 0.35  # above GRAZING, the cosine from which on a colour is fully trusted
 _FEATHER = 4  # rings of triangles over which trust falls off
 _MIRROR_FROM = 0.3  # trust below which a mirror image is not used
@@ -68,48 +68,6 @@ def seen_vertices(vertices: torch.Tensor, triangles: torch.Tensor, height: int, 
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
     facing = vertex_normals(vertices, triangles)[:, 2] > GRAZING
     return inside & facing & visible_vertices(vertices[None], triangles, resolution=_SIDE)[0]
-
-
-def mirrored_vertices(model: MorphableModel, wanted: torch.Tensor) -> torch.Tensor:
-    """The vertex nearest to the mirror image of each of some vertices, on the average face.
-
-    Args:
-        model: The face model.
-        wanted: ``(N,)`` vertex indices.
-
-    Returns:
-        ``(N,)`` vertex indices.
-    """
-    places = model.mean[wanted] * model.mean.new_tensor([-1.0, 1.0, 1.0])
-    return _nearest(places, model.mean)
-
-
-def _nearest(places: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """For each place ``(N, 3)`` the index ``(N,)`` of the nearest of some points ``(M, 3)``.
-
-    Exact, and quicker than all distances: points in a thin slice around a handful of places of one height are compared,
-    and all points only where the nearest in the slice is farther away than its edge.
-    """
-    order, rising = places[:, 1].argsort(), points[:, 1].argsort()
-    heights = points[rising, 1].contiguous()
-    margin = float(heights[-1] - heights[0]) * _SLICE if len(heights) else 0.0
-    result = order.new_zeros(len(places))
-    for part in order.split(_HANDFUL) if len(order) else ():
-        low, high = places[part[0], 1] - margin, places[part[-1], 1] + margin
-        begin, end = torch.searchsorted(heights, torch.stack([low, high])).tolist()
-        near = rising[begin:end].sort().values  # of equal distances the lowest index is meant
-        far = part
-        if len(near):
-            least, index = _distances(places[part], points[near]).min(dim=1)
-            result[part] = near[index]
-            far = part[least > margin]
-        if len(far):
-            result[far] = _distances(places[far], points).argmin(dim=1)
-    return result
-
-
-def _distances(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    return torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")  # products lose half the digits
 
 
 def seen_weights(vertices: torch.Tensor, triangles: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -37,8 +37,9 @@ from twodasl_lite.images import as_photo, read_photo, write_photo
 from twodasl_lite.landmark_files import SUFFIXES, LandmarkFile, check_landmarks, read_landmark_file
 from twodasl_lite.landmarks import write_landmarks
 from twodasl_lite.morphable import MorphableModel, load_face_model, read_face_model
+from twodasl_lite.morphable.symmetry import LARGEST_RESIDUAL, coefficient_mirror
 from twodasl_lite.networks import TrainedRegressor, load_regressor
-from twodasl_lite.reconstruction import Reconstruction, reconstruct, refine
+from twodasl_lite.reconstruction import Reconstruction, look_at_mirror_images, reconstruct, refine
 from twodasl_lite.render import rasterize
 from twodasl_lite.texture import face_triangles, photo_colours, photo_texture
 from twodasl_lite.tracking import Track, Tracker
@@ -103,6 +104,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--refine", action="store_true",
         help="with --landmarks: fit the network's answer to all of them (it sees 18 and leaves some distance)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-mirror", action="store_true",
+        help="look at a photo as it is, not at its mirror image too (which takes longer and errs less)",
     )  # fmt: skip
     parser.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="a trained network (default: the one that comes along)"
@@ -284,6 +289,7 @@ class _Work:
         layout = self.trained.layout
         model = load_face_model(layout) if options.face_model is None else read_face_model(options.face_model)
         self.model: MorphableModel = model.with_layout(layout).to(torch.float32)
+        self.mirror = not options.no_mirror and coefficient_mirror(self.model).residual <= LARGEST_RESIDUAL
 
     def place_of(self, file: Path) -> Path:
         """The folder of a file's results."""
@@ -329,8 +335,9 @@ class _Work:
         """The faces of a photo."""
         places = self.places(file, photo)
         if not places:
-            return list(search_faces(photo, self.trained, self.model))
-        faces = list(reconstruct(photo, self.trained, self.model, **places))
+            found = search_faces(photo, self.trained, self.model)
+            return list(look_at_mirror_images(found, self.trained) if self.mirror else found)
+        faces = list(reconstruct(photo, self.trained, self.model, mirror=self.mirror, **places))
         if "landmarks" in places:
             for number, (points, visible) in enumerate(zip(places["landmarks"], places["visible"], strict=True), 1):
                 before = _distance(faces[number - 1], points, visible)
