@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -25,6 +26,7 @@ from twodasl_lite.decode import decode, decode_landmarks
 from twodasl_lite.images import landmarks_box, read_photo, write_photo
 from twodasl_lite.landmarks import read_landmarks, write_landmarks
 from twodasl_lite.morphable.fingerprint import face_fingerprint
+from twodasl_lite.morphable.symmetry import LARGEST_RESIDUAL, coefficient_mirror
 from twodasl_lite.networks import make_regressor, save_regressor
 from twodasl_lite.viz import alignment
 
@@ -76,6 +78,7 @@ def small_pictures(monkeypatch: pytest.MonkeyPatch):
 
 def run(files: Path, *words: object) -> int:
     network = ["--checkpoint", files / "network.safetensors", "--face-model", files / "face.npz", "--mesh", "ply"]
+    network += ["--no-mirror"]
     return main(["reconstruct", *map(str, words), *map(str, network)])
 
 
@@ -467,3 +470,40 @@ def test_a_track_that_ends_is_said(files, tmp_path, capsys):
     assert "6 frames, 1 face, in 4 of the frames" in words.out
     head = json.loads((tmp_path / "out" / "cut" / "coefficients.jsonl").read_text().splitlines()[0])
     assert len(head["ended"]) == 1
+
+
+def test_one_photo_waits_for_no_large_package(tmp_path, files, photo):
+    """What takes a second to import, and one photo does not need, is not imported."""
+    arguments = ["reconstruct", str(photo), *map(str, BOX), "--checkpoint"]
+    arguments += [
+        str(files / "network.safetensors"),
+        "--face-model",
+        str(files / "face.npz"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    script = (
+        f"import sys; from twodasl_lite.cli import main; status = main({arguments!r}); "
+        "heavy = {'trimesh', 'numba', 'scipy', 'matplotlib', 'plotly', 'networkx', 'PIL', 'skimage', 'torch._dynamo'}; "
+        "print(status, sorted(heavy & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "0 []"
+
+
+def test_the_mirror_image_counts_unless_it_is_not_wanted(files, photo, tmp_path, monkeypatch):
+    """On a symmetric face model; the answer is then the mean of two."""
+    asked = []
+    real = module.reconstruct
+    monkeypatch.setattr(module, "reconstruct", lambda *a, **k: asked.append(k["mirror"]) or real(*a, **k))
+    words = ["reconstruct", str(photo), *map(str, BOX), "--checkpoint", str(files / "network.safetensors")]
+    words += ["--face-model", str(files / "face.npz"), "--mesh", "none", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(module, "coefficient_mirror", lambda model: SimpleNamespace(residual=0.01))
+    assert main([*words, "--no-mirror"]) == 0
+    monkeypatch.setattr(module, "coefficient_mirror", lambda model: SimpleNamespace(residual=0.5))
+    assert main(words) == 0
+    assert asked == [False, False]
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "reconstruct", lambda *a, **k: asked.append(k["mirror"]) or real(*a, **k))
+    assert main(words) == 0
+    assert asked[-1] is (coefficient_mirror(small_face()).residual <= LARGEST_RESIDUAL)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite.errors import FileFormatError, MissingDependencyError, ShapeError, TwodaslError
+from twodasl_lite.errors import FileFormatError, ShapeError, TwodaslError
 from twodasl_lite.export import FORMATS, TEXTURED, export_mesh, export_textured_mesh
 from twodasl_lite.unwrap import Unwrapped
 
-trimesh = pytest.importorskip("trimesh", reason="trimesh is an optional extra")
+trimesh = pytest.importorskip("trimesh", reason="trimesh reads what is written")
 
 
 @pytest.fixture
@@ -90,10 +90,44 @@ def test_bad_input_is_named_and_leaves_nothing(tmp_path, tetrahedron) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_without_trimesh_the_extra_is_named(tmp_path, tetrahedron, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "trimesh", None)
-    with pytest.raises(MissingDependencyError, match=r'pip install "twodasl_lite\[export\]"'):
-        export_mesh(tmp_path / "face.obj", *tetrahedron)
+def _parts_of(data: bytes) -> tuple[dict, bytes]:
+    """JSON and binary part of a GLB."""
+    size = struct.unpack("<I", data[12:16])[0]
+    return json.loads(data[20 : 20 + size]), data[28 + size :]
+
+
+@pytest.mark.parametrize("coloured", [True, False])
+def test_the_files_are_those_that_trimesh_writes(tmp_path, tetrahedron, coloured: bool) -> None:
+    """Numbers byte for byte; only the line that names the writer, and the names in a GLB, are others."""
+    vertices, triangles, colours = tetrahedron
+    vertices = vertices + torch.rand(4, 3, generator=torch.Generator().manual_seed(1)) - 0.5
+    colours = colours if coloured else None
+    ours = {s: export_mesh(tmp_path / f"face{s}", vertices, triangles, colours).read_bytes() for s in FORMATS}
+    theirs = {}
+    for suffix in FORMATS:
+        rgba = None if colours is None else np.array([[*c, 255] for c in (colours * 255).round().int().tolist()], "u1")
+        if suffix == ".glb" and colours is not None:
+            rgba[3, :3] = round(((0.5 + 0.055) / 1.055) ** 2.4 * 255)
+        placed = (vertices * (0.001 if suffix == ".glb" else 1)).double().numpy()
+        mesh = trimesh.Trimesh(placed, triangles.numpy(), vertex_colors=rgba, process=False)
+        data = mesh.export(file_type=suffix[1:])
+        theirs[suffix] = data.encode() if isinstance(data, str) else data
+    writer = b"https://github.com/mikedh/trimesh"
+    assert ours[".ply"] == theirs[".ply"].replace(writer, b"twodasl_lite")
+    assert ours[".obj"].split(b"\n", 1)[1].strip() == theirs[".obj"].split(b"\n", 1)[1].strip()
+    (scene, binary), (their_scene, their_binary) = _parts_of(ours[".glb"]), _parts_of(theirs[".glb"])
+    assert binary == their_binary
+    assert scene["bufferViews"] == their_scene["bufferViews"]
+    assert [a["count"] for a in scene["accessors"]] == [a["count"] for a in their_scene["accessors"]]
+
+
+def test_meshes_are_written_without_another_package(tmp_path, tetrahedron, quarters, monkeypatch) -> None:
+    for package in ("trimesh", "PIL"):
+        monkeypatch.setitem(sys.modules, package, None)
+    for suffix in FORMATS:
+        assert export_mesh(tmp_path / f"plain{suffix}", *tetrahedron).stat().st_size > 100
+    for suffix in TEXTURED:
+        assert export_textured_mesh(tmp_path / f"textured{suffix}", *quarters).stat().st_size > 100
 
 
 def test_axes_agree_between_the_formats(tmp_path, tetrahedron) -> None:
@@ -136,12 +170,11 @@ def test_textures_are_the_right_side_up(tmp_path, suffix: str, quarters) -> None
 
 
 def test_gltf_counts_v_downwards_and_obj_upwards(tmp_path, quarters) -> None:
-    """Read without trimesh, whose writer might undo what its reader does."""
+    """Read without trimesh, whose reader might turn what we wrote."""
     pytest.importorskip("PIL")
     vertices, layout, texture = quarters
     data = export_textured_mesh(tmp_path / "face.glb", vertices, layout, texture).read_bytes()
-    size = struct.unpack("<I", data[12:16])[0]
-    scene, binary = json.loads(data[20 : 20 + size]), data[28 + size :]
+    scene, binary = _parts_of(data)
     attributes = scene["meshes"][0]["primitives"][0]["attributes"]
 
     def read(name: str, width: int) -> np.ndarray:

@@ -129,3 +129,47 @@ def test_a_network_that_uses_its_map_is_helped_by_its_own_landmarks(model, white
     second = predict(MapReader(), whitening, images, model=model, looks=2).whitened
     assert float(first[0, 0]) == 0
     assert float(second[0, 0]) > 0
+
+
+class KnowsSides(torch.nn.Module):
+    """Answers one face to pictures that are brighter on the left, another to those brighter on the right."""
+
+    def __init__(self, left: torch.Tensor, right: torch.Tensor) -> None:
+        super().__init__()
+        self.left, self.right = torch.nn.Parameter(left), torch.nn.Parameter(right)
+        self.maps = []
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.maps.append(inputs[:, 3])
+        half = inputs.shape[-1] // 2
+        bright = inputs[:, :3, :, :half].mean(dim=(1, 2, 3)) > inputs[:, :3, :, half:].mean(dim=(1, 2, 3))
+        return torch.where(bright[:, None], self.left, self.right)
+
+
+def test_the_mirror_image_is_looked_at_too() -> None:
+    """A network that sees a mirror image as it should leaves the answer; one that does not is averaged."""
+    from twodasl_lite.coefficients import CoefficientLayout, Whitening
+    from twodasl_lite.landmarks import flip_landmarks
+    from twodasl_lite.morphable import load_face_model
+    from twodasl_lite.morphable.symmetry import mirror_coefficients
+
+    face = load_face_model(CoefficientLayout())
+    shape = torch.randn(40, generator=torch.Generator().manual_seed(1))
+    pose = torch.tensor([[0.4, 0.1, 0.2, 66.0], [-0.1, 0.45, 0, 50], [-0.2, 0, 0.4, 0]])
+    here = torch.cat([pose.flatten(), shape, torch.zeros(10)])
+    there = mirror_coefficients(here, face, 120)
+    plain = Whitening(torch.zeros(62), torch.ones(62))
+    images = torch.zeros(2, 3, 120, 120, dtype=torch.uint8)
+    images[0, :, :, :60] = 200
+    images[1, :, :, 60:] = 200
+    network = KnowsSides(here, there)
+    points = 20 + 80 * torch.rand(2, 18, 2, generator=torch.Generator().manual_seed(2))
+    found = predict(network, plain, images, points, model=face, mirror=True)
+    torch.testing.assert_close(found.coefficients, torch.stack([here, there]), atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(found.whitened, found.coefficients)
+    torch.testing.assert_close(network.maps[1], landmark_map(flip_landmarks(points))[:, 0])
+    other = there + 0.1
+    found = predict(KnowsSides(here, other), plain, images[:1], model=face, mirror=True)
+    expected = (here + mirror_coefficients(other, face, 120)) / 2
+    torch.testing.assert_close(found.coefficients[0], expected, atol=1e-3, rtol=1e-4)
+    assert predict(network, plain, images[:0], model=face, mirror=True).coefficients.shape == (0, 62)

@@ -152,6 +152,23 @@ def test_a_box_is_cut_twice(model, truth, photo):
     torch.testing.assert_close(twice.vertices, exact.vertices)
 
 
+def test_the_last_crop_is_looked_at_in_the_mirror(photo):
+    """The picture is shown turned round once more, and the answers of a network that always gives one are averaged."""
+    face = load_face_model(CoefficientLayout())
+    pose = torch.tensor([[0.4, 0, 0, 70.0], [0, 0.4, 0, 60.5], [0, 0, 0.4, 0]])
+    answer = torch.cat([pose.flatten(), torch.zeros(50)])
+    trained = knows(answer)
+    box = torch.tensor([50.0, 60, 169, 179])
+    (plain,) = reconstruct(photo, trained, face, crop_boxes=box, looks=1)
+    before = len(trained.network.shown)
+    (found,) = reconstruct(photo, trained, face, crop_boxes=box, looks=1, mirror=True)
+    shown = trained.network.shown[before:]
+    torch.testing.assert_close(shown[-1][:, :3], shown[0][:, :3].flip(-1))
+    moved = found.coefficients - plain.coefficients
+    assert float(moved[3]) == pytest.approx((121 - 70 - 70) / 2, abs=1e-3)  # x 70 from either side: in the middle
+    assert float(moved[[0, 5, 7]].abs().max()) < 1e-4
+
+
 def test_a_second_cut_off_the_photo_is_not_taken(model, truth, photo):
     lost = truth.clone()
     lost[3] += 5000  # far to the right

@@ -521,6 +521,31 @@ def test_other_types_are_drawn(backend):
         assert torch.equal(rasterize(vertices, TRIANGLE.int(), 9, 9, backend=backend).triangle, wanted)
 
 
+def test_numba_is_loaded_once_it_pays(monkeypatch):
+    """A few pictures are drawn by torch, many by numba, and a large batch by numba at once."""
+    pytest.importorskip("numba")
+    used = []
+    for backend in (torch_backend, numba_backend):
+        real = backend.draw
+        monkeypatch.setattr(backend, "draw", lambda mesh, real=real, b=backend: used.append(b) or real(mesh))
+    monkeypatch.setattr(numba_backend, "loaded", lambda: False)
+    monkeypatch.setattr(rasterizer, "_drawn_by_torch", 0.0)
+    small = rasterize(GOOD, TRIANGLE, 9, 9)
+    assert used == [torch_backend]
+    monkeypatch.setattr(rasterizer, "_NUMBA_SECONDS", 2.5 * (4e-7 * len(TRIANGLE) + 4e-8 * 81))
+    rasterize(GOOD, TRIANGLE, 9, 9)
+    again = rasterize(GOOD, TRIANGLE, 9, 9)
+    assert used == [torch_backend, torch_backend, numba_backend]
+    assert all(torch.equal(first, second) for first, second in zip(small, again, strict=True))
+    monkeypatch.setattr(rasterizer, "_drawn_by_torch", 0.0)
+    rasterize(GOOD.expand(50, -1, -1), TRIANGLE, 9, 9)
+    assert used[-1] is numba_backend
+    monkeypatch.setattr(numba_backend, "loaded", lambda: True)
+    monkeypatch.setattr(rasterizer, "_drawn_by_torch", 0.0)
+    rasterize(GOOD, TRIANGLE, 9, 9)
+    assert used[-1] is numba_backend
+
+
 def test_input_is_left_alone(backend):
     vertices, triangles = GOOD.clone().requires_grad_(), TRIANGLE.clone()
     drawn = rasterize(vertices, triangles, 9, 9, backend=backend)

@@ -8,7 +8,7 @@ import torch
 from test_applications import sheet
 
 from twodasl_lite.morphable import MorphableModel
-from twodasl_lite.viz.alignment import Canvas, dense_picture, depth_and_coordinates, overlay_picture
+from twodasl_lite.viz.alignment import Canvas, dense_picture, depth_and_coordinates, overlay_picture, quick_overlay
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +82,19 @@ def test_canvas():
     torch.testing.assert_close(canvas.place(corners), expected)
     assert canvas.window(expected + 5000) is None
     assert canvas.window(expected) == (slice(0, 750), slice(0, 1000))
+
+
+def test_the_quick_overlay_is_the_other_but_for_its_rim(model, face):
+    """Both mix in linear light; inside, the light at the vertices is that of the pixels on a flat surface."""
+    photo = np.random.default_rng(2).integers(0, 256, PHOTO.shape, dtype=np.uint8)
+    before = photo.copy()
+    options = {"opacity": 0.6}
+    quick = quick_overlay(photo, [face], model, **options)
+    exact = overlay_picture(photo, [face], model, smallest=1, **options)
+    assert quick.shape == photo.shape
+    assert np.abs(quick[INSIDE].astype(int) - exact[INSIDE]).max() <= 2
+    assert np.abs(quick[INSIDE].astype(int) - photo[INSIDE]).mean() > 20
+    np.testing.assert_array_equal(outside(quick), outside(photo))
+    np.testing.assert_array_equal(photo, before)
+    away = face + torch.tensor([1000.0, 0, 0])
+    np.testing.assert_array_equal(quick_overlay(photo, [away], model), photo)

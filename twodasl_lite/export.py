@@ -1,8 +1,7 @@
 """Files that other programs open: faces as OBJ, PLY and GLB, with vertex colours or a texture; predictors as ONNX.
 
-Needs trimesh (``pip install "twodasl_lite[export]"``), imported when used. Files are written in the model's own
-frame: x right, y up, z towards the viewer, which is also glTF's. glTF measures in metres, so a GLB is scaled when the
-unit is known.
+Files are written in the model's own frame: x right, y up, z towards the viewer, which is also glTF's. glTF measures in
+metres, so a GLB is scaled when the unit is known.
 """
 
 from __future__ import annotations
@@ -18,9 +17,10 @@ from torch import nn
 
 from twodasl_lite.archive import whole_file
 from twodasl_lite.camera import CROP_SIZE
-from twodasl_lite.errors import FileFormatError, ShapeError, ValueRangeError, check_tensor, require
+from twodasl_lite.errors import FileFormatError, ShapeError, ValueRangeError, check_tensor
 from twodasl_lite.images import IMAGE_CENTRE, IMAGE_RANGE, as_photo
 from twodasl_lite.landmarks import GAUSSIAN_SIGMA, subset_18
+from twodasl_lite.mesh_files import Textured, glb_bytes, obj_bytes, ply_bytes
 from twodasl_lite.morphable import MorphableModel
 from twodasl_lite.morphable.fingerprint import check_fingerprint
 from twodasl_lite.networks import TrainedRegressor
@@ -55,7 +55,6 @@ def export_mesh(
 
     Raises:
         FileFormatError: If the suffix is not one of :data:`FORMATS`.
-        MissingDependencyError: If trimesh is not installed.
         ShapeError: If shapes do not fit.
         ValueRangeError: If values are not finite, colours outside [0, 1], or an index is out of range.
     """
@@ -84,16 +83,10 @@ def export_mesh(
         if colours is not None:  # glTF stores vertex colours in linear light
             linear = torch.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
             rgba[:, :3] = (linear * 255).round().to(torch.uint8).cpu().numpy()
-    trimesh = require("trimesh", "export", "exporting a mesh")
-    mesh = trimesh.Trimesh(
-        vertices=vertices.detach().cpu().double().numpy(),
-        faces=triangles.cpu().numpy(),
-        vertex_colors=rgba,
-        process=False,  # keep the order and number of vertices: they are in correspondence
-    )
-    data = mesh.export(file_type=kind[1:])
+    write = {".obj": obj_bytes, ".ply": ply_bytes, ".glb": glb_bytes}[kind]
+    data = write(vertices.detach().cpu().numpy(), triangles.cpu().numpy(), rgba)
     with whole_file(path) as file:
-        file.write(data.encode() if isinstance(data, str) else data)
+        file.write(data)
     return path
 
 
@@ -124,7 +117,6 @@ def export_textured_mesh(
 
     Raises:
         FileFormatError: If the suffix is not one of :data:`TEXTURED`.
-        MissingDependencyError: For a GLB, if trimesh or Pillow is not installed.
         ShapeError: If shapes do not fit.
         ValueRangeError: If values are not finite or the unit is unknown.
     """
@@ -142,21 +134,17 @@ def export_textured_mesh(
         return _write_obj(path, vertices, normals, unwrapped, texture)
     if units not in _METRES:
         raise ValueRangeError(f"units: found {units!r}; expected one of {', '.join(_METRES)}")
-    trimesh = require("trimesh", "export", "exporting a mesh")
-    pil = require("PIL.Image", "export", "exporting a texture")
-    material = trimesh.visual.material.PBRMaterial(
-        baseColorTexture=pil.fromarray(texture), metallicFactor=0.0, roughnessFactor=1.0, name="face"
+    textured = Textured(
+        unwrapped.places.double().numpy(), normals[unwrapped.vertices].numpy(), _png_bytes(texture), "face"
     )
-    mesh = trimesh.Trimesh(
-        vertices=(vertices * _METRES[units])[unwrapped.vertices].numpy(),
-        faces=unwrapped.corners.numpy(),
-        vertex_normals=normals[unwrapped.vertices].numpy(),
-        visual=trimesh.visual.TextureVisuals(uv=unwrapped.places.double().numpy(), material=material),
-        process=False,
-    )
+    placed = (vertices * _METRES[units])[unwrapped.vertices].numpy()
     with whole_file(path) as file:
-        file.write(trimesh.exchange.gltf.export_glb(mesh.scene(), include_normals=True))
+        file.write(glb_bytes(placed, unwrapped.corners.numpy(), textured=textured))
     return path
+
+
+def _png_bytes(texture: np.ndarray) -> bytes:
+    return cv2.imencode(".png", np.ascontiguousarray(texture[..., ::-1]))[1].tobytes()
 
 
 def _write_obj(
@@ -164,9 +152,8 @@ def _write_obj(
 ) -> Path:
     """An OBJ, its material and its texture; the OBJ last, so that it never names what is not there."""
     picture, material = path.with_suffix(".png"), path.with_suffix(".mtl")
-    _, data = cv2.imencode(".png", np.ascontiguousarray(texture[..., ::-1]))
     with whole_file(picture) as file:
-        file.write(data.tobytes())
+        file.write(_png_bytes(texture))
     lines = ["newmtl face", "Ka 1 1 1", "Kd 1 1 1", "Ks 0 0 0", "illum 1", f"map_Kd {picture.name}"]
     with whole_file(material) as file:
         file.write(("\n".join(lines) + "\n").encode())

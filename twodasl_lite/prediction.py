@@ -24,9 +24,10 @@ from twodasl_lite.data.faces import FaceBatch
 from twodasl_lite.decode import constrain, decode_landmarks
 from twodasl_lite.errors import ShapeError, ValueRangeError, check_tensor
 from twodasl_lite.images import IMAGE_CENTRE, IMAGE_RANGE
-from twodasl_lite.landmarks import NUM_SUBSET, MapKind, landmark_map, subset_18
+from twodasl_lite.landmarks import NUM_SUBSET, MapKind, flip_landmarks, landmark_map, subset_18
 from twodasl_lite.morphable import MorphableModel
 from twodasl_lite.morphable.fingerprint import check_fingerprint
+from twodasl_lite.morphable.symmetry import mirror_coefficients
 from twodasl_lite.networks import TrainedRegressor
 
 
@@ -57,6 +58,7 @@ def predict(
     pose: PoseForm = "free",
     looks: int = 2,
     batch_size: int = 256,
+    mirror: bool = False,
 ) -> Prediction:
     """Run a regressor on pictures.
 
@@ -72,13 +74,15 @@ def predict(
         pose: Interpretation of the 12 pose numbers, see :func:`~twodasl_lite.camera.constrain_pose`.
         looks: Number of passes for a face without detected points; 1 uses only the empty map.
         batch_size: Pictures per batch.
+        mirror: Whether to predict from the mirror images too and average the coefficients: twice the time, and a few
+            per cent less error. Needs a symmetric face model.
 
     Returns:
-        The predicted faces, on the pictures' device.
+        The predicted faces, on the pictures' device. With ``mirror``, ``whitened`` is that of the mean.
 
     Raises:
         ShapeError: If the shapes are inconsistent.
-        ValueRangeError: If ``looks`` is below 1.
+        ValueRangeError: If ``looks`` is below 1, or ``mirror`` is requested for a face model that is not symmetric.
     """
     if isinstance(images, FaceBatch):
         images, detected, visible = images.images, images.detected, images.detected_visible
@@ -110,6 +114,14 @@ def predict(
         network.train(was_training)
     whitened = torch.cat(outputs) if outputs else parameter.new_zeros(0, model.layout.size)
     coefficients = constrain(whitening.unwhiten(whitened), pose)
+    if mirror and count:
+        shown = torch.where(known[..., None], detected, torch.nan)
+        options = {"model": model, "kind": kind, "pose": pose, "looks": looks, "batch_size": batch_size}
+        other = predict(network, whitening, images.flip(-1), flip_landmarks(shown, CROP_SIZE), **options)
+        back = mirror_coefficients(other.coefficients, model, CROP_SIZE)
+        # The mean of two poses of a form is completed again; that of two nearby rotations is nearly one.
+        coefficients = constrain((coefficients + back) / 2, pose)
+        whitened = whitening.whiten(coefficients)
     return Prediction(coefficients, decode_landmarks(coefficients, model), whitened)
 
 
@@ -137,6 +149,7 @@ def predict_with(
     model: MorphableModel,
     looks: int = 2,
     batch_size: int = 256,
+    mirror: bool = False,
 ) -> Prediction:
     """:func:`predict` with a network from a file, whose metadata give the kind of map and the face model.
 
@@ -148,6 +161,7 @@ def predict_with(
         model: The face model; must be the one that the network was trained with, if the file names it.
         looks: Number of passes for a face without detected points.
         batch_size: Pictures per batch.
+        mirror: As for :func:`predict`.
 
     Raises:
         ValueRangeError: If it is another face model, for which the coefficients would mean other faces.
@@ -156,4 +170,5 @@ def predict_with(
         check_fingerprint(trained.metadata["face_model"], model)
     kind = trained.metadata["map_kind"]
     options = {"model": model, "kind": kind, "pose": trained.pose, "looks": looks, "batch_size": batch_size}
+    options["mirror"] = mirror
     return predict(trained.network, trained.whitening, images, detected, visible, **options)

@@ -151,6 +151,7 @@ def reconstruct(
     recrops: int = RECROPS,
     looks: int = 2,
     upright: bool = False,
+    mirror: bool = False,
 ) -> Faces:
     """Faces of a photo, by a network.
 
@@ -172,6 +173,7 @@ def reconstruct(
             for ``boxes`` and ``detector``.
         looks: How often a crop without landmarks is looked at, see :func:`twodasl_lite.prediction.predict`.
         upright: Whether the faces that a detector finds are known to stand upright, which is quicker.
+        mirror: Whether the last crop's mirror image is looked at too, see :func:`twodasl_lite.prediction.predict`.
 
     Returns:
         One face per box, in their order; where they were looked for, those that were found, maybe none.
@@ -200,7 +202,8 @@ def reconstruct(
         if detector is None:
             from twodasl_lite.face_search import search_faces
 
-            return search_faces(photo, trained, model, looks=looks)
+            found = search_faces(photo, trained, model, looks=looks)
+            return look_at_mirror_images(found, trained, looks) if mirror else found
 
     points = seen = scores = None
     found_by = "you"
@@ -219,7 +222,9 @@ def reconstruct(
         crop_boxes = _checked_boxes("crop_boxes", crop_boxes, photo)
         turns = torch.zeros(len(crop_boxes), dtype=torch.int64)
     again = recrops if boxes is not None else 0
-    coefficients, crop_boxes = _look_upright(photo, trained, model, crop_boxes, turns, points, seen, looks, again)
+    coefficients, crop_boxes = _look_upright(
+        photo, trained, model, crop_boxes, turns, points, seen, looks, again, mirror
+    )
     height, width = photo.shape[:2]
     confidences = [math.nan] * len(crop_boxes) if scores is None else scores.tolist()
     found = [
@@ -227,6 +232,20 @@ def reconstruct(
         for face, box, confidence in zip(coefficients, crop_boxes, confidences, strict=True)
     ]
     return Faces(found, photo, model, found_by)
+
+
+def look_at_mirror_images(faces: Faces, trained: TrainedRegressor, looks: int = 2) -> Faces:
+    """Faces that a search found, each the mean of a look at its crop and one at the crop's mirror image."""
+    if not faces:
+        return faces
+    boxes = torch.stack([face.crop_box for face in faces])
+    again = _look(faces.photo, trained, faces.model, boxes, None, None, looks, mirror=True)
+    height, width = faces.photo.shape[:2]
+    seen = [
+        Reconstruction.of(coefficients, face.crop_box, height, width, faces.model, face.confidence)
+        for coefficients, face in zip(again, faces, strict=True)
+    ]
+    return Faces(seen, faces.photo, faces.model, faces.found_by)
 
 
 def _network_and_face(
@@ -344,6 +363,7 @@ def _look_upright(
     seen: torch.Tensor | None,
     looks: int,
     recrops: int,
+    mirror: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Raw coefficients ``(N, D)`` and the last crop boxes ``(N, 4)``, each face looked at with its chin down."""
     height, width = photo.shape[:2]
@@ -354,9 +374,10 @@ def _look_upright(
         upright = np.ascontiguousarray(np.rot90(photo, turn)) if turn else photo
         placed = _turned_boxes(crop_boxes[chosen], turn, height, width)
         marked = None if points is None else _turned_points(points[chosen], turn, height, width)
-        coefficients, settled = _settle(
-            upright, trained, model, placed, marked, None if seen is None else seen[chosen], looks, recrops
-        )
+        known = None if seen is None else seen[chosen]
+        coefficients, settled = _settle(upright, trained, model, placed, marked, known, looks, recrops)
+        if mirror:
+            coefficients = _look(upright, trained, model, settled, marked, known, looks, mirror=True)
         up_height, up_width = upright.shape[:2]
         face = Coefficients.unpack(coefficients, model.layout)
         answers[chosen] = face._replace(pose=_turned_poses(face.pose, 4 - turn, up_height, up_width)).pack()
@@ -401,6 +422,7 @@ def _look(
     points: torch.Tensor | None,
     seen: torch.Tensor | None,
     looks: int,
+    mirror: bool = False,
 ) -> torch.Tensor:
     """Raw coefficients ``(N, D)`` in the photo's frame of the faces in crop boxes ``(N, 4)`` of whole pixels."""
     if not len(crop_boxes):
@@ -421,6 +443,7 @@ def _look(
         kind=trained.metadata["map_kind"],
         pose=trained.pose,
         looks=looks,
+        mirror=mirror,
     )
     face = Coefficients.unpack(answer.coefficients.cpu(), model.layout)
     return face._replace(pose=crop_pose_to_image(face.pose, crop_boxes, photo.shape[0])).pack()

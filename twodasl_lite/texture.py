@@ -16,6 +16,7 @@ import torch
 from twodasl_lite.errors import ValueRangeError, check_tensor
 from twodasl_lite.images import sample_colours
 from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.morphable.symmetry import mirrored_vertices as mirrored_vertices
 from twodasl_lite.render import rasterize, vertex_normals, visible_vertices
 from twodasl_lite.unwrap import Unwrapped
 
@@ -29,11 +30,10 @@ _FACE = (
 )  # beginnings of region names; without neck and scalp, which landmarks do not determine
 _NO_SKIN = ("eyeball", "iris", "pupil", "teeth")  # keep the model's colours where the photo does not show them
 _HOLES = ("nostril",)
-_SIDE = 512  # pixels of the picture that determines visibility
-_CHUNK = 1024
-_RAMP = 0.35  # increase of the cosine above GRAZING at which a colour gets full weight
-_FEATHER = 4  # rings of triangles over which weights fall off
-_MIRROR_FROM = 0.3  # weight below which a mirror image is not used
+_SIDE = 512  # pixels of the picture that decides what is seen
+_RAMP = 0.35  # above GRAZING, the cosine from which on a colour is fully trusted
+_FEATHER = 4  # rings of triangles over which trust falls off
+_MIRROR_FROM = 0.3  # trust below which a mirror image is not used
 _LEAST_SIDE = 16
 
 TEXTURE_SIDE = 1024
@@ -68,22 +68,6 @@ def seen_vertices(vertices: torch.Tensor, triangles: torch.Tensor, height: int, 
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
     facing = vertex_normals(vertices, triangles)[:, 2] > GRAZING
     return inside & facing & visible_vertices(vertices[None], triangles, resolution=_SIDE)[0]
-
-
-def mirrored_vertices(model: MorphableModel, wanted: torch.Tensor) -> torch.Tensor:
-    """For each given vertex, find the vertex nearest to its mirror image on the average face.
-
-    Args:
-        model: The face model.
-        wanted: Vertex indices, ``(N,)``.
-
-    Returns:
-        Indices of the mirrored vertices, ``(N,)``.
-    """
-    places = model.mean * model.mean.new_tensor([-1.0, 1.0, 1.0])
-    return torch.cat(
-        [torch.cdist(places[part], model.mean).argmin(dim=1) for part in wanted.split(_CHUNK)] or [wanted.new_zeros(0)]
-    )
 
 
 def seen_weights(vertices: torch.Tensor, triangles: torch.Tensor, height: int, width: int) -> torch.Tensor:

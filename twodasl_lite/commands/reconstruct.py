@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,8 +37,9 @@ from twodasl_lite.images import as_photo, read_photo, write_photo
 from twodasl_lite.landmark_files import SUFFIXES, LandmarkFile, check_landmarks, read_landmark_file
 from twodasl_lite.landmarks import write_landmarks
 from twodasl_lite.morphable import MorphableModel, load_face_model, read_face_model
+from twodasl_lite.morphable.symmetry import LARGEST_RESIDUAL, coefficient_mirror
 from twodasl_lite.networks import TrainedRegressor, load_regressor
-from twodasl_lite.reconstruction import Reconstruction, reconstruct, refine
+from twodasl_lite.reconstruction import Reconstruction, look_at_mirror_images, reconstruct, refine
 from twodasl_lite.render import rasterize
 from twodasl_lite.texture import face_triangles, photo_colours, photo_texture
 from twodasl_lite.tracking import Track, Tracker
@@ -49,8 +51,9 @@ from twodasl_lite.viz.alignment import (
     depth_and_coordinates,
     face_windows,
     overlay_picture,
+    quick_overlay,
 )
-from twodasl_lite.viz.viewer import face_viewer_html
+from twodasl_lite.viz.viewer import ViewedFace, face_viewer_html
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
@@ -109,6 +112,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --landmarks: fit the prediction to all of them (the network sees only 18 and matches them roughly)",
     )  # fmt: skip
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="a trained network (default: the packaged one)")
+    parser.add_argument(
+        "--no-mirror", action="store_true",
+        help="predict from the photo alone, not from its mirror image too (which takes longer and errs less)",
+    )  # fmt: skip
     parser.add_argument(
         "--face-model", type=Path, metavar="FILE", help="face model of the network (default: the packaged one)"
     )
@@ -289,6 +296,7 @@ class _Work:
         layout = self.trained.layout
         model = load_face_model(layout) if options.face_model is None else read_face_model(options.face_model)
         self.model: MorphableModel = model.with_layout(layout).to(torch.float32)
+        self.mirror = not options.no_mirror and coefficient_mirror(self.model).residual <= LARGEST_RESIDUAL
 
     def place_of(self, file: Path) -> Path:
         """The folder for a file's results."""
@@ -334,8 +342,9 @@ class _Work:
         """The faces of a photo."""
         places = self.places(file, photo)
         if not places:
-            return list(search_faces(photo, self.trained, self.model))
-        faces = list(reconstruct(photo, self.trained, self.model, **places))
+            found = search_faces(photo, self.trained, self.model)
+            return list(look_at_mirror_images(found, self.trained) if self.mirror else found)
+        faces = list(reconstruct(photo, self.trained, self.model, mirror=self.mirror, **places))
         if "landmarks" in places:
             for number, (points, visible) in enumerate(zip(places["landmarks"], places["visible"], strict=True), 1):
                 before = _distance(faces[number - 1], points, visible)
@@ -391,45 +400,35 @@ class _Work:
         poses = [_pose(face) for face in faces]
         _write_json(folder / "pose.json", {**head, "conventions": CONVENTIONS, "depth": meaning, "faces": poses})
         _write_json(folder / "coefficients.json", {**head, "faces": [self._numbers(face) for face in faces]})
+        viewed = []
         for number, face in enumerate(faces, 1):
             write_landmarks(folder / f"face-{number}.csv", face.landmarks[:, :2])
-            self._write_mesh(folder / f"face-{number}", file, photo, face)
-        self._write_viewer(folder / "viewer.html", file, photo, faces)
+            pose, shape, expression = face.unpack(self.model)
+            surface = self.model.decode(shape[None], expression[None])[0]
+            try:
+                colours = photo_colours(photo, face.vertices, self.model)
+            except ValueRangeError as error:
+                print(f"note: {file}: face {number} without colours and viewer: {error}", file=sys.stderr)
+                colours = None
+            else:
+                viewed.append(ViewedFace(surface, pose, colours))
+            self._write_mesh(folder / f"face-{number}", photo, face, surface, colours)
+        if viewed:  # a page that shows the photo and its faces, to turn; it needs no other file and no network
+            with whole_file(folder / "viewer.html") as output:
+                output.write(face_viewer_html(photo, viewed, self.model, title=file.stem).encode())
 
-    def _write_viewer(self, path: Path, file: Path, photo: np.ndarray, faces: list[Reconstruction]) -> None:
-        """Write an interactive page with the photo and its faces; it works offline and needs no other file."""
-        try:
-            page = face_viewer_html(photo, [face.coefficients for face in faces], self.model, title=file.stem)
-        except ValueRangeError as error:
-            print(f"note: {file}: no viewer: {error}", file=sys.stderr)
-            return
-        with whole_file(path) as output:
-            output.write(page.encode())
-
-    def _write_mesh(self, stem: Path, file: Path, photo: np.ndarray, face: Reconstruction) -> None:
+    def _write_mesh(
+        self, stem: Path, photo: np.ndarray, face: Reconstruction, surface: torch.Tensor, colours: torch.Tensor | None
+    ) -> None:
         if self.options.mesh == "none":
             return
-        _, shape, expression = face.unpack(self.model)
-        surface = self.model.decode(shape[None], expression[None])[0]
-        if self.options.texture:
+        path = stem.with_name(f"{stem.name}.{self.options.mesh or 'obj'}")
+        if self.options.texture and colours is not None:
             self._layout = self._layout or unwrap(self.model)
             picture = photo_texture(photo, face.vertices, self.model, self._layout)
-            path = stem.with_name(f"{stem.name}.{self.options.mesh or 'obj'}")
             export_textured_mesh(path, surface, self._layout, picture, units=self.model.units)
             return
-        try:
-            colours = photo_colours(photo, face.vertices, self.model)
-        except ValueRangeError as error:
-            print(f"note: {file}: a mesh without colours: {error}", file=sys.stderr)
-            colours = None
-        path = stem.with_name(f"{stem.name}.{self.options.mesh or 'obj'}")
-        try:
-            export_mesh(path, surface, self.model.triangles, colours, units=self.model.units)
-        except MissingDependencyError as error:
-            if self.options.mesh:  # requested explicitly
-                raise
-            print(f"note: no mesh: {error}", file=sys.stderr)
-            self.options.mesh = "none"
+        export_mesh(path, surface, self.model.triangles, colours, units=self.model.units)
 
     # ----------------------------------------------------------------------------------------------------- a video
     def video(self, file: Path) -> None:
@@ -440,6 +439,7 @@ class _Work:
         ended: dict[int, str] = {}
         with _whole_folder(self.place_of(file)) as folder:
             writer = _Frames(folder) if self.options.frames else _Video(folder / "overlay.mp4", fps)
+            drawer, drawing = ThreadPoolExecutor(1), None  # draws a frame while the next one is looked at
             try:
                 for index, (frame, seconds) in enumerate(frames):
                     if tracker is None:
@@ -454,11 +454,16 @@ class _Work:
                     shown += bool(tracks)
                     for number in tracker.ended.keys() - ended.keys():
                         ended[number] = f"face {number} ends before frame {index}: {tracker.ended[number]}"
-                    writer.add(self._draw(frame, tracks))
+                    if drawing is not None:
+                        drawing.result()
+                    drawing = drawer.submit(lambda *what: writer.add(self._draw(*what)), frame, tracks)
                     bar(index + 1, max(total, index + 1))
                 bar(index + 1 if tracker else 1, index + 1 if tracker else 1)
             finally:
+                drawer.shutdown()
                 writer.close()
+            if drawing is not None:
+                drawing.result()
             if tracker is None:
                 raise FileFormatError(file, "a video without a frame that can be read", "a video")
             if not numbers:
@@ -489,9 +494,7 @@ class _Work:
         return ",".join([str(index), f"{seconds:.4f}", str(track.number), sure, *(f"{value:.7g}" for value in numbers)])
 
     def _draw(self, frame: np.ndarray, tracks: list[Track]) -> np.ndarray:
-        faces = [track.face.vertices for track in tracks]
-        # The output video has the size of the input frames.
-        return overlay_picture(frame, faces, self.model, opacity=_OPACITY, largest=max(frame.shape), smallest=1)
+        return quick_overlay(frame, [track.face.vertices for track in tracks], self.model, opacity=_OPACITY)
 
     # ------------------------------------------------------------------------------------------------- as numbers
     def _head(self, file: Path, width: int, height: int) -> dict[str, object]:

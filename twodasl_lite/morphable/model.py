@@ -420,6 +420,8 @@ class MorphableModel(nn.Module):
         Shape components are ordered by energy and truncated; blendshapes, which are not, are reduced to principal
         components (:meth:`reduce_expressions`).
         """
+        if (self.num_shape, self.num_expression) == (layout.num_shape, layout.num_expression):
+            return self.replace()
         model = self.truncate(num_shape=layout.num_shape)
         if model.expression_kind == "blendshapes" and layout.num_expression < model.num_expression:
             return model.reduce_expressions(layout.num_expression)

@@ -124,6 +124,11 @@ def _compiled() -> Callable[..., None]:
     return numba.njit(draw_band, nogil=True, cache=True)
 
 
+def loaded() -> bool:
+    """Whether the compiled function is there already; loading it takes most of a second, compiling it several."""
+    return _compiled.cache_info().currsize > 0
+
+
 def draw(mesh: ScreenMesh) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Draw a batch on the CPU.
 

@@ -45,6 +45,10 @@ MAX_COORDINATE = 2**15
 """Largest magnitude of x and y of a vertex, and largest side of a picture, in pixels. Edge functions then stay below
 2 ** 49 and are exact integers in double precision too."""
 
+_TORCH_SECONDS = 4e-7, 4e-8  # that torch takes on a CPU, for each triangle and for each pixel
+_NUMBA_SECONDS = 0.7  # that loading numba and the compiled function takes
+_drawn_by_torch = 0.0  # seconds so far, roughly, in this process, while there was a choice
+
 
 class Fragments(NamedTuple):
     """What each pixel of a batch of pictures shows.
@@ -170,6 +174,22 @@ def numba_available() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
+def _numba_pays(mesh: ScreenMesh) -> bool:
+    """Whether numba has been loaded, or is worth it now: once torch would have taken as long as loading numba takes.
+
+    Both draw the same, bit for bit. So a short run never waits for numba, and a long one loses less than a second.
+    """
+    global _drawn_by_torch
+    from twodasl_lite.render import numba_backend
+
+    if numba_backend.loaded():
+        return True
+    per_triangle, per_pixel = _TORCH_SECONDS
+    images = mesh.vertices.shape[0]
+    _drawn_by_torch += images * (per_triangle * len(mesh.triangles) + per_pixel * mesh.height * mesh.width)
+    return _drawn_by_torch > _NUMBA_SECONDS
+
+
 def _backend(backend: Backend, device: torch.device) -> ModuleType:
     """The module of a backend."""
     on_cpu = device.type == "cpu"
@@ -220,8 +240,9 @@ def rasterize(
         width: Their columns.
         backend: ``"torch"`` draws on the device of the vertices (CPU or CUDA); ``"numba"`` is compiled, several times
             as fast on a CPU, and needs ``pip install "twodasl_lite[render]"``; ``"triton"`` is compiled for CUDA, and
-            is the only one that never waits for the GPU; ``"auto"`` takes numba for vertices on the CPU where it is
-            installed, and triton for those on a GPU where it works, with a warning where it does not. On a CPU
+            the only one that never waits for the GPU; ``"auto"`` takes numba for vertices on the CPU where it is
+            installed and loading it pays (torch draws the first few pictures of a process, to the same bits), and
+            triton for those on a GPU where it works, with a warning where it does not. On a CPU
             ``torch.get_num_threads()`` threads are used.
         cull: Triangles to leave out: those that turn their ``"back"`` to the viewer (a fifth faster, and the same
             picture if the surface is closed and consistently oriented), those that turn their ``"front"``, or
@@ -244,7 +265,10 @@ def rasterize(
     if backend not in get_args(Backend):
         raise ValueRangeError(f"backend: found {backend!r}; expected one of {get_args(Backend)}")
     mesh = _checked(vertices, triangles, height, width, cull, check)
-    chosen = _backend(backend, mesh.vertices.device)
+    device = mesh.vertices.device
+    if backend == "auto" and device.type == "cpu" and numba_available() and not _numba_pays(mesh):
+        backend = "torch"
+    chosen = _backend(backend, device)
     return Fragments(*chosen.draw(mesh))
 
 

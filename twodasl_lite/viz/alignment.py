@@ -6,6 +6,7 @@ Needs no plotting package. A large photo is drawn smaller, so that 50 megapixels
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -20,9 +21,12 @@ from twodasl_lite.render import (
     Picture,
     coordinate_image,
     depth_image,
+    linear_to_srgb,
     over,
     rasterize,
     render,
+    srgb_to_linear,
+    vertex_normals,
 )
 from twodasl_lite.texture import face_triangles, seen_vertices
 
@@ -125,6 +129,50 @@ def overlay_picture(
     for points in landmarks:
         result = draw_landmarks(result, canvas.place(points.cpu()))
     return result
+
+
+def quick_overlay(
+    photo: np.ndarray, faces: Sequence[torch.Tensor], model: MorphableModel, *, opacity: float = 0.7
+) -> np.ndarray:
+    """:func:`overlay_picture` for the frames of a video: in their own size, several times as quick.
+
+    Light is computed at the vertices instead of the pixels, and the rim is softened by blurring the outline instead of
+    drawing it finer.
+
+    Args:
+        photo: ``(H, W, 3)`` uint8 RGB.
+        faces: Vertices ``(V, 3)`` of each face in pixels of the photo.
+        model: The face model.
+        opacity: Of the surface.
+
+    Returns:
+        ``(H, W, 3)`` uint8 RGB.
+    """
+    canvas, triangles = Canvas(photo, max(photo.shape)), face_triangles(model)
+    result = canvas.photo.copy()
+    own, to_linear, to_srgb = srgb_to_linear(torch.tensor(SURFACE)), *_light_tables()
+    for window, vertices, height, width in face_windows(canvas, faces):
+        light = own * _LIGHT.at(vertex_normals(vertices[0], triangles)[None])[0]  # (V, 3)
+        fragments = rasterize(vertices, triangles, height, width, cull="back")
+        covered = fragments.covered[0]
+        corners, weights = triangles[fragments.triangle[0][covered]], fragments.barycentric[0][covered]  # (P, 3)
+        drawn = sum(light[corners[:, k]] * weights[:, k, None] for k in range(3)).numpy()  # (P, 3)
+        mask = covered.numpy()
+        outline = cv2.blur(mask.astype(np.uint8) * 255, (3, 3), borderType=cv2.BORDER_REPLICATE)[mask]
+        alpha = outline.astype(np.float32)[:, None] * (opacity / 255)
+        part = result[window]
+        under = to_linear[part[mask]]
+        mixed = under + alpha * (drawn - under)  # in linear light, as a camera would
+        part[mask] = to_srgb[(mixed.clip(0, 1) * (len(to_srgb) - 1) + 0.5).astype(np.int32)]
+    return result
+
+
+@lru_cache(maxsize=1)
+def _light_tables() -> tuple[np.ndarray, np.ndarray]:
+    """``(256,)`` from sRGB to linear light, and ``(4096,)`` back."""
+    to_linear = srgb_to_linear(torch.arange(256) / 255).numpy()
+    to_srgb = (linear_to_srgb(torch.arange(4096) / 4095) * 255).round().to(torch.uint8).numpy()
+    return to_linear, to_srgb
 
 
 def dense_picture(
