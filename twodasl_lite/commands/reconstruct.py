@@ -158,10 +158,12 @@ def _run(options: argparse.Namespace) -> None:
     for file in files:
         if options.whole and file.suffix.lower() in VIDEOS:
             raise InputTypeError(f"--whole: found with the video {file}; expected pictures")
-    with _cleaning_up():
-        _reconstruct_all(options, files)
-    for line in skipped:
-        print(f"skipped: {line}", file=sys.stderr)
+    try:
+        with _cleaning_up():
+            _reconstruct_all(options, files)
+    finally:  # said whether or not some of the files failed
+        for line in skipped:
+            print(f"skipped: {line}", file=sys.stderr)
 
 
 def _reconstruct_all(options: argparse.Namespace, files: list[Path]) -> None:
