@@ -48,7 +48,7 @@ def run_facts(folder: Path, row: str) -> dict[str, object]:
     return {
         "commit": results[0]["code"]["commit"][:12],
         "device": results[0]["device"],
-        "seconds": [round(result["training_seconds"]) for result in results],
+        "seconds": round(sum(result["training_seconds"] for result in results)),
     }
 
 

@@ -83,8 +83,9 @@ print_gain(ablation_table("cpu"), "+landmarks_2d+landmarks_3d")
 
 # %% [markdown]
 # One cause of a cost in 3D is known from chapter 10: points in a picture send no gradient to the third row of the
-# pose. A loss that compares two predictions does reach that row, but it knows nothing about the truth. The chapter
-# shows both, and why the idea is worth understanding all the same.
+# pose. A loss that compares two predictions does reach that row, but it knows nothing about the truth. The ablation
+# computes that row from the other two, which removes most of the cost, not all. The chapter shows both, and why the
+# idea is worth understanding all the same.
 #
 # ## A network to question
 #

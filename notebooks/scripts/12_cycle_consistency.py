@@ -92,8 +92,8 @@ print_gain(ablation_table("cpu"), "+landmarks_2d+cycle")
 
 # %% [markdown]
 # The cycle compares points in a picture, so, like every 2D loss, it sends no gradient to the third row of the pose
-# (chapter 10). It is most useful in two other ways: it prepares the network for working without a detector, and its
-# error is a warning.
+# (chapter 10). It is useful in two other ways: it prepares the network for working without a detector, where it helps
+# in these runs, and its error is a warning.
 #
 # The network of this chapter is that of chapter 11, trained again with the same settings: labelled pictures,
 # and wild ones with 2D landmarks. A quarter of its training pictures come with an *empty* map; we will need

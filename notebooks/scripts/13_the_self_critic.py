@@ -96,8 +96,9 @@ names = model.layout.names
 print_gain(ablation_table("cpu"), "+landmarks_2d+critic")
 
 # %% [markdown]
-# If it costs accuracy in 3D, one cause is known: no 2D loss sends a gradient to the third row of the pose
-# (chapter 10), so the critic acts on it alone, and pulls it towards what is typical rather than what is true.
+# In these runs it changes nothing that three seeds can show. With a pose whose third row is free it did harm: no 2D
+# loss sends a gradient to that row (chapter 10), so the critic acted on it alone, and pulled it towards what is
+# typical rather than what is true.
 #
 # ## What eighteen landmarks leave open
 #
