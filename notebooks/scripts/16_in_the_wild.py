@@ -99,7 +99,7 @@ COLUMNS = ["NME, %", *evaluation.BIN_NAMES, "balanced", "mean"]
 # %% [markdown]
 # ## From drawn to real
 #
-# The network that comes with this book has seen 40,000 faces, and every one of them was drawn. What does it make of a
+# The network that comes with this book has seen 48,000 faces, and every one of them was drawn. What does it make of a
 # photograph? Here is one picture of each kind. The network gets no landmarks either time: it takes two looks, the second
 # with a map of the landmarks that it found in the first.
 
@@ -193,7 +193,7 @@ show(COLUMNS, rows)
 # Our first network for this chapter was the ablation's row *all* (chapter 14), trained on frontal labelled faces with 1,000
 # steps. It stood at 10.40 % without and 8.61 % with a detector's points. Everything else is in the configuration
 # `own-photos`: all drawn poses labelled, the landmarks' distance as the loss instead of WPDC, Gaussian maps, loosely drawn
-# boxes, wider light and expressions, black borders, jaw landmarks where the benchmark has them, and sixteen times as many
+# boxes, wider light and expressions, black borders, landmarks where the benchmark has them, and 24 times as many
 # steps. No photograph was needed for any of it.
 #
 # ## Join by name
