@@ -513,8 +513,8 @@ def drawn(pair):
 views = {label: drawn(pair) for label, pair in PAIRS.items()}
 first = next(iter(PAIRS))
 
-# The maps under "One face, 62 mistakes" are the same, for its first face and with
-# all else right.
+# The maps under "One face, 62 mistakes" are the same: its first face, all
+# else right.
 shown = mistakes.state | {
     "errors": [0.0] * len(names), "coefficient": names.index("pose[0,2]")
 }
