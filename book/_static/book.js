@@ -92,7 +92,7 @@
   // Titles go on on a second line instead of over the edge, and a legend above its panel grows upwards.
   function onPhone(layout, width) {
     const made = { ...layout };
-    const letters = Math.floor(width / 14);
+    const letters = Math.floor(width / 18);
     for (const [key, axis] of Object.entries(layout)) {
       if (!/^xaxis\d*$/.test(key) || !axis.title || !axis.title.text) continue;
       made[key] = { ...axis, automargin: true, title: { ...axis.title, text: wrap(axis.title.text, letters) } };

@@ -233,7 +233,8 @@ CUT = """() => {
 
 DOUBLED = """() => {
   // Links and controls find the first of two; those that libraries make inside their drawings are theirs to keep apart.
-  const all = [...document.querySelectorAll(".bd-article [id]:not(svg *):not(mjx-container *)")].map((e) => e.id);
+  const ours = document.querySelectorAll(".bd-article [id]:not(svg *, mjx-container *, .gl-container *)");
+  const all = [...ours].map((e) => e.id);
   const doubled = new Set(all.filter((id, i) => all.indexOf(id) !== i));
   return [...doubled].map((id) => `several elements have the id ${id}`);
 }"""
