@@ -96,7 +96,8 @@ names = model.layout.names
 print_gain(ablation_table("cpu"), "+landmarks_2d+critic")
 
 # %% [markdown]
-# In these runs it changes nothing that three seeds can show. With a pose whose third row is free it did harm: no 2D
+# In these runs it changes nothing that three seeds can show, and a plain prior on the coefficients does better
+# ([chapter 14](14_training_2dasl.ipynb)). With a pose whose third row is free it did harm: no 2D
 # loss sends a gradient to that row (chapter 10), so the critic acted on it alone, and pulled it towards what is
 # typical rather than what is true.
 #
