@@ -69,14 +69,14 @@ lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=. notebooks
 
 # One run of pytest holds it all: unit tests, style, pairing, each chapter under nbmake, the strict build, the browser.
-# Each file of tests goes to one of JOBS processes; those of the book occupy one of them for most of the run.
+# Each file of tests goes to one of JOBS processes; those of the book's pages occupy one of them for most of the run.
 test: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder --durations=15
+	$(PY) -m pytest -n $(JOBS) --no-loadscope-reorder --durations=15
 
 unit: $(READY)
-	$(PY) -m pytest -n $(JOBS) --dist loadgroup -m "not book"
+	$(PY) -m pytest -n $(JOBS) --no-loadscope-reorder -m "not book"
 
 # On a machine with CUDA, in the environment that is active there (it need not be the book's).
 gpu:

@@ -42,6 +42,8 @@ _TESTS = {path.name: path.read_text(encoding="utf-8") for path in Path(__file__)
 _TOOL = re.compile(rf"^(?:import|from) (?:bookkit|{'|'.join(BOOK_TOOLS)})\b", re.MULTILINE)
 BOOK_TESTS = sorted(name for name, text in _TESTS.items() if _TOOL.search(text))
 """These test the book and what surrounds the package; without the book's tools they cannot even be imported."""
+PAGE_TESTS = {f"test_{name}.py" for name in ("book", "bookkit", "browser_check", "paper", "slides", "your_face")}
+"""These use the folders in which the book is built."""
 collect_ignore = list(BOOK_TESTS) if _NOT_HERE else []
 # The book's tools need Python 3.11; the package, and the tests of it, run on 3.10.
 if sys.version_info < (3, 11):  # noqa: UP036
@@ -53,15 +55,22 @@ def pytest_report_header() -> list[str]:
     return [f"left out without {', '.join(_NOT_HERE)}: {', '.join(BOOK_TESTS)}"] if _NOT_HERE else []
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that a parameter sends to CUDA need it, whoever parametrised them; files share a process or have one each.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give each file of tests to one process; files that use the book's built pages go to the same one, in turn."""
+    from xdist.scheduler import LoadScopeScheduling
 
-    All files with tests of the book run in one process, one after the other, because they use the same built pages.
-    """
-    with_book = {item.path for item in items if item.get_closest_marker("book")}
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            name = Path(nodeid.split("::", 1)[0]).name
+            return "book" if name in PAGE_TESTS else name
+
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that a parameter sends to CUDA need it, whoever parametrised them."""
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("book" if item.path in with_book else item.path.stem))
         given = item.callspec.params.values() if hasattr(item, "callspec") else ()
         if any(isinstance(value, str | torch.device) and str(value).startswith("cuda") for value in given):
             item.add_marker(pytest.mark.gpu)
