@@ -70,7 +70,7 @@ def test_an_unknown_region_is_named(tmp_path, head, capsys) -> None:
     bare(head).save(tmp_path / "bare.npz")
     words = ["models", "convert", str(tmp_path / "bare.npz"), str(tmp_path / "out.npz"), "--without", "antlers"]
     assert cli.main(words) == 1
-    assert "--without: found 'antlers'; expected a word of the regions' names (face," in capsys.readouterr().err
+    assert "--without: found 'antlers'; expected a part of a region's name (face," in capsys.readouterr().err
     assert not (tmp_path / "out.npz").exists()
 
 

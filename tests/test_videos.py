@@ -135,5 +135,5 @@ def test_names_in_any_script(tmp_path, name: str) -> None:
 def test_a_video_cut_short_gives_what_is_there_or_is_named(tmp_path) -> None:
     path = write_video(tmp_path / "whole.mp4")
     path.write_bytes(path.read_bytes()[:-200])  # the index is at the end
-    with pytest.raises(FileFormatError, match=r"whole\.mp4.*found a file that is no video"):
+    with pytest.raises(FileFormatError, match=r"whole\.mp4.*found a file that is not a video"):
         _open_video(path)

@@ -42,11 +42,11 @@ from twodasl_lite.least_squares import POSE_FREEDOM, Problem, State, factorise, 
 from twodasl_lite.morphable.model import MorphableModel
 
 LANDMARK_NOISE = 0.02
-"""Assumed standard deviation of a landmark per coordinate, as a fraction of the face's size: about what published
+"""Assumed standard deviation of a landmark per coordinate, as a fraction of the face's size; about what published
 detectors reach (mean distances of 2 to 4 % on AFLW2000-3D, increasing with yaw)."""
 
 MIN_LANDMARKS = 4
-"""Smallest number of landmarks that determines a pose: three leave two mirrored solutions."""
+"""Smallest number of landmarks that determines a pose; three leave two mirrored solutions."""
 
 _CHUNK = 512  # faces solved at once; bounds the memory of a fit of many thousand faces
 _FLAT = 1e-4  # points whose ratio of variances is smaller lie on a line

@@ -63,7 +63,7 @@ LANDMARK_NAMES: tuple[str, ...] = (
 """Name of each landmark; "left" is the left of the picture."""
 
 NUM_LANDMARKS = len(LANDMARK_NAMES)
-"""Number of landmarks: 68."""
+"""68, the number of landmarks."""
 
 GROUPS: dict[str, list[int]] = {
     "jaw": list(range(17)),
@@ -108,11 +108,11 @@ SUBSET_18: tuple[tuple[int, ...], ...] = (
     *((36,), (37, 40), (39,), (42,), (43, 46), (45,)),
     *((31,), (30,), (35,), (48,), (62, 66), (54,)),
 )
-"""The 18 points of the landmark map, in the order of the authors' released code: each is one of the 68, or
+"""The 18 points of the landmark map, in the order of the authors' released code; each is one of the 68, or
 the midpoint of two (the middle of each eye and of the mouth)."""
 
 NUM_SUBSET = len(SUBSET_18)
-"""Number of points in the landmark map: 18."""
+"""18, the number of points in the landmark map."""
 
 _SUBSET_FIRST = tuple(members[0] for members in SUBSET_18)
 _SUBSET_LAST = tuple(members[-1] for members in SUBSET_18)
@@ -124,11 +124,11 @@ SUBSET_21: tuple[tuple[int, ...], ...] = (
     *((36,), tuple(range(36, 42)), (39,), (42,), tuple(range(42, 48)), (45,)),
     *((2,), (31,), (30,), (35,), (14,), (48,), tuple(range(60, 68)), (54,), (8,)),
 )
-"""AFLW's 21 points in terms of the 68: each is one of them, or the mean of several. (For the two ear lobes, 12 and 16,
+"""AFLW's 21 points in terms of the 68; each is one of them, or the mean of several. (For the two ear lobes, 12 and 16,
 points of the jaw line stand in, as in the published benchmark.)"""
 
 NUM_AFLW = len(SUBSET_21)
-"""Number of AFLW's points: 21."""
+"""21, the number of AFLW's points."""
 
 _AFLW_MIRROR = (5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 16, 15, 14, 13, 12, 19, 18, 17, 20)
 _MIRRORS = {NUM_LANDMARKS: tuple(MIRROR.tolist()), NUM_SUBSET: _SUBSET_MIRROR, NUM_AFLW: _AFLW_MIRROR}
@@ -222,7 +222,7 @@ MAP_BACKGROUND, MAP_PEAK = -1.0, 1.0
 """Values of the map away from and at a landmark."""
 
 GAUSSIAN_SIGMA = 1.5
-"""Default width of the Gaussian spots in pixels: about the noise of a good detector on a 120-pixel crop."""
+"""Default width of the Gaussian spots in pixels; about the noise of a good detector on a 120-pixel crop."""
 
 # exp(-12^2 / 2) is 5e-32: a point this many sigmas outside the map cannot change it.
 _GAUSSIAN_REACH = 12.0

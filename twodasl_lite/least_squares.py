@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 
 POSE_FREEDOM = 6
-"""Degrees of freedom of a pose: scale, three angles, two shifts."""
+"""Degrees of freedom of a pose (scale, three angles, two shifts)."""
 
 _DAMPING_START, _DAMPING_MIN, _DAMPING_MAX = 1e-3, 1e-9, 1e9
 _BOUND_ROUNDS = 4  # solves per step while coefficients run into their bounds

@@ -21,7 +21,7 @@ from twodasl_lite.render import rasterize, vertex_normals, visible_vertices
 from twodasl_lite.unwrap import Unwrapped
 
 GRAZING = 0.25
-"""Cosine between normal and line of sight below which a vertex's colour is not used: it may be the background's."""
+"""Cosine between normal and line of sight below which a vertex's colour is not used; it may be the background's."""
 _FACE = (
     "face",
     "eyeball",

@@ -35,7 +35,7 @@ STILL_THERE = 0.5
 FOUND_AGAIN = 0.5
 """Part of a face's points that must be found in the next frame for the face to be followed."""
 SPEED_WEIGHT = 10.0
-"""One-euro filter: Hz of cut-off frequency for a movement of one face a second."""
+"""Hz of the one-euro filter's cut-off frequency for a movement of one face a second."""
 _SPEED_CUTOFF = 1.0  # Hz; of the speed itself, as in the paper
 _POINTS = 9  # a side of the grid of points that are followed
 _RETURNED = 0.02  # of the crop's side: how far from its start a point may end that was followed there and back

@@ -28,8 +28,9 @@ import nbformat
 from nbformat import NotebookNode
 
 from bookkit import assets, numbering
-from bookkit.config import BOOK, SLIDES, Chapter
-from bookkit.pages import CAPTION, PLOTLY_MIME, TIME_LINE
+from bookkit.config import BOOK, SLIDES, Chapter, written_chapters
+from bookkit.numbering import CAPTION
+from bookkit.pages import PLOTLY_MIME, TIME_LINE
 from bookkit.quiz import quiz_path, read_quiz
 
 HERE = Path(__file__).parent
@@ -111,7 +112,7 @@ def plain_roles(text: str, labels: dict[str, str]) -> str:
             return f"`{words.lstrip('~')}`"
         return titled[1] if titled else inside
 
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->| ?<a id=\"[^\"]*\"></a>", "", text, flags=re.DOTALL)
     text = re.sub(r"^\([\w-]+\)=\n+", "", text, flags=re.MULTILINE)
     text = re.sub(r"\{([\w:]+)\}`([^`]+)`", role, text)
     return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)]*\)", r"\1", text)
@@ -351,7 +352,7 @@ def chapter_slides(
     deck = _Deck()
     outputs = [cell for cell in executed.cells if cell.cell_type == "code"]
     ran = iter(outputs)
-    formulas = 0
+    count = numbering.Count()
     waiting: list[NotebookNode] = []  # figures whose caption comes next
 
     def place_figures(caption: str = "") -> None:
@@ -378,7 +379,7 @@ def chapter_slides(
             continue
         if "solution" in tags:
             continue
-        text, formulas = numbering.add_targets(cell.source, chapter, formulas)
+        text = numbering.add_targets(cell.source, chapter, count)
         text = plain_roles(text, labels)
         if index == 0:
             _put_front(deck, text, chapter)
@@ -587,7 +588,8 @@ def make_decks(chapters: Iterable[Chapter], executed: Path, folder: Path = SLIDE
         if not (executed / f"{chapter.file}.ipynb").exists():
             raise SlidesError(f"{executed} has no {chapter.file}.ipynb; expected executed chapters (make book)")
     _lay_out_scripts(folder)
-    labels = numbering.number(numbering.read(chapters)).labels
+    places = numbering.number(numbering.read(written_chapters())).labels
+    labels = {label: place.number for label, place in places.items()}
     written, counts = [], {}
     for chapter in chapters:
         source = nbformat.read(chapter.path, as_version=4)

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 RELATIVE_TOLERANCE = 1e-3
-"""Largest admissible error relative to the largest expected value: far above rounding, but below any real mistake."""
+"""Largest admissible error relative to the largest expected value; far above rounding, but below any real mistake."""
 
 _PACKAGE = __name__.partition(".")[0]
 _CROP_MARGIN = 60.0  # pixels: a turned head may reach outside the crop, an image is larger than this

@@ -33,7 +33,7 @@ from twodasl_lite.images import read_photo
 from twodasl_lite.landmarks import NUM_AFLW
 
 AFLW_TO_18 = (*range(12), 13, 14, 15, 17, 18, 19)
-"""Indices of the landmark map's points among AFLW's 21, in the map's order: all but the ears and the chin."""
+"""Indices of the landmark map's points among AFLW's 21, in the map's order; all but the ears and the chin."""
 _FIRST = 1.0  # the files count pixels from 1
 _HIDDEN_X = -1.0  # as stored in the files
 

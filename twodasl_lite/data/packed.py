@@ -40,7 +40,7 @@ from twodasl_lite.morphable.embedded import CACHE_VARIABLE, cache_folder
 
 FORMAT, VERSION = "twodasl_lite.photos", 1
 QUALITY = 70
-"""Of WebP, 0 to 100: 44.5 MB for the whole set; at 80 it would be 55."""
+"""WebP quality, 0 to 100 (44.5 MB for the whole set; 55 at quality 80)."""
 
 _TEST_ARRAYS = ("landmarks", "yaw", "published_boxes", "reannotated", "detected", "pose", "shape", "expression")
 _NAMES, _PICTURES, _ENDS = "names", "pictures", "ends"

@@ -24,7 +24,7 @@ _SECOND = -7723592293110705685  # 0x94D049BB133111EB
 Pick = Callable[[torch.Tensor], torch.Tensor]
 """Picks the rows of some pictures from a tensor with one row per picture."""
 _BITS = 23
-"""Bits of a uniform number: with the half that is added they fill a single-precision number exactly."""
+"""Bits of a uniform number; with the half that is added they fill a single-precision number exactly."""
 
 
 def _signed(value: int) -> int:

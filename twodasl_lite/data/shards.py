@@ -41,7 +41,7 @@ from twodasl_lite.morphable.model import MorphableModel
 
 FORMAT, VERSION = "twodasl_lite.shards", 1
 SHARD_SIZE = 1000
-"""Pictures per file by default: 44 MB."""
+"""Default number of pictures per file (44 MB)."""
 
 MANIFEST = "manifest.json"
 _PART_MANIFEST = "manifest-{}-of-{}.json"

@@ -12,7 +12,7 @@ import torch
 from twodasl_lite.errors import ValueRangeError, check_tensor
 
 LIMIT = 0.10
-"""Error at which the curve ends and above which a face is a failure: a tenth of the face size."""
+"""Error at which the curve ends and above which a face is a failure; a tenth of the face size."""
 
 
 class Curve(NamedTuple):

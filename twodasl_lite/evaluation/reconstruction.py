@@ -16,7 +16,7 @@ from twodasl_lite.errors import ShapeError, ValueRangeError, check_tensor
 from twodasl_lite.evaluation.landmark_errors import bounding_box, box_size
 
 EVERY = 50
-"""Stride of the compared vertices: the release uses every 50th, 1,065 of 53,215."""
+"""Stride of the compared vertices; the release uses every 50th, 1,065 of 53,215."""
 Anchor = Literal["centroid", "matched"]
 ANCHORS: tuple[Anchor, ...] = ("centroid", "matched")
 

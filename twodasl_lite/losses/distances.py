@@ -19,10 +19,10 @@ Distance = Literal["squared", "huber"]
 DISTANCES: tuple[Distance, ...] = ("squared", "huber")
 
 HUBER_DELTA = 0.05
-"""Distance at which the Huber distance becomes linear, in face sizes: twice a good detector's mean error."""
+"""Distance at which the Huber distance becomes linear, in face sizes; twice a good detector's mean error."""
 
 FACE_SIZE_FLOOR = 0.1 * CROP_SIZE
-"""Smallest face size in pixels: the box around one or two visible landmarks has almost no area."""
+"""Smallest face size in pixels; the box around one or two visible landmarks has almost no area."""
 
 
 def wide(tensor: torch.Tensor) -> torch.Tensor:

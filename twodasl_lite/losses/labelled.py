@@ -17,7 +17,7 @@ from twodasl_lite.losses.moments import VertexMoments
 from twodasl_lite.morphable.model import MorphableModel
 
 DEPTH_ENTRY = CoefficientLayout().names.index("pose[2,3]")
-"""Index of the translation's depth in the vector, which no picture determines: 11."""
+"""11, the index of the translation's depth in the vector, which no picture determines."""
 
 
 def without_depth(values: torch.Tensor) -> torch.Tensor:

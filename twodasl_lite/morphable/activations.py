@@ -26,11 +26,11 @@ OPPOSITES = (
     ("mouthPucker", "mouthSmile"), ("mouthFunnel", "mouthSmile"), ("mouthPress", "jawOpen"), ("cheekPuff", "jawOpen"),
     ("eyeLookUp", "eyeLookDown"), ("mouthRollLower", "jawOpen"),
 )  # fmt: skip
-"""Units that exclude each other: of two active ones the weaker is switched off."""
+"""Units that exclude each other; of two active ones the weaker is switched off."""
 NEEDS = {"mouthClose": "jawOpen"}
-"""A unit that only undoes another is never stronger than it: closed lips over an open jaw."""
+"""A unit that only undoes another is never stronger than it; closed lips over an open jaw."""
 GAZE = ("eyeLookIn", "eyeLookOut")
-"""Both eyes look the same way: in on one side goes with out on the other."""
+"""Both eyes look the same way; in on one side goes with out on the other."""
 
 
 def units_of(names: Sequence[str]) -> dict[str, list[int]]:

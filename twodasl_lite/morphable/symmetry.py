@@ -17,7 +17,7 @@ from twodasl_lite.errors import ValueRangeError
 from twodasl_lite.morphable.model import MorphableModel
 
 LARGEST_RESIDUAL = 0.05
-"""Of the deformations' size: a model that leaves more is not taken for symmetric."""
+"""Share of the deformations' size; a model that leaves more is not taken for symmetric."""
 _HANDFUL, _SLICE = 256, 0.02  # places looked up at a time; margin of their slice, over the height of all points
 _FLIP = (-1.0, 1.0, 1.0)
 

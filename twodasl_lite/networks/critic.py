@@ -21,7 +21,7 @@ from twodasl_lite.networks.resnet import NUM_OUTPUTS
 HIDDEN = 256
 NUM_HIDDEN_LAYERS = 3
 SLOPE = 0.2
-"""Negative slope of the leaky ReLU: a critic without dead units has a gradient everywhere."""
+"""Negative slope of the leaky ReLU; a critic without dead units has a gradient everywhere."""
 DEPTH_INDEX = POSE_SIZE - 1
 """Index of the translation in depth, ``pose[2,3]``: no picture determines it, so the critic must not use it."""
 

@@ -20,7 +20,7 @@ STEM_CHANNELS = 24
 STAGE_CHANNELS = (48, 96, 128)
 HIDDEN = 256
 FINAL_SIZE = 4
-"""Side of the last feature map: 120 / 4 in the stem, then halved three times, rounding up."""
+"""Side of the last feature map (120 / 4 in the stem, then halved three times, rounding up)."""
 
 
 class LiteRegressor(nn.Module):

@@ -30,7 +30,7 @@ NORM_KINDS: tuple[str, ...] = get_args(NormKind)
 MAX_GROUPS = 32
 """Number of groups in group normalisation, as in its paper; fewer where groups would be too small."""
 MIN_GROUP = 8
-"""Smallest number of channels in a group: normalising over fewer erases their information."""
+"""Smallest number of channels in a group; normalising over fewer erases their information."""
 
 Norm = Callable[[int], nn.Module]
 

@@ -23,13 +23,13 @@ from twodasl_lite.errors import ValueRangeError, check_shape
 from twodasl_lite.networks.normalisation import Norm, NormKind, make_norm
 
 IN_CHANNELS = 4
-"""Number of input channels: red, green, blue, landmark map."""
+"""Number of input channels (red, green, blue, landmark map)."""
 NUM_OUTPUTS = CoefficientLayout().size
-"""Number of coefficients in the paper: 62."""
+"""62, the number of coefficients in the paper."""
 STAGE_CHANNELS = (64, 128, 256, 512)
 STAGE_STRIDES = (1, 2, 2, 1)
 HEAD_STD = 0.01
-"""Standard deviation of the head's initial weights (ours): a new regressor starts close to the mean face."""
+"""Standard deviation of the head's initial weights (ours); a new regressor starts close to the mean face."""
 
 
 class BasicBlock(nn.Module):

@@ -42,7 +42,7 @@ def augment(batch: FaceBatch, draws: Draws, config: AugmentConfig) -> FaceBatch:
 
 
 _WIDEST_BORDER = 0.3
-"""Largest width of a black border, over the picture's side: faces cut off further are rarely detected."""
+"""Largest width of a black border, over the picture's side; faces cut off further are rarely detected."""
 
 
 def _uniform(draws: Draws, purpose: str, limit: float, *shape: int) -> torch.Tensor:

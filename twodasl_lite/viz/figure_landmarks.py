@@ -31,7 +31,7 @@ from twodasl_lite.viz.interactive import (
 from twodasl_lite.viz.palette import OKABE_ITO
 
 NOISE_LIMIT = 6.0
-"""Maximum of the noise slider: standard deviation in pixels, per axis."""
+"""Maximum of the noise slider, a standard deviation in pixels per axis."""
 DELTA_LIMITS = (0.01, 0.3)
 DESCENT_STEPS = 200
 _SIDE_VIEW = -75.0  # degrees

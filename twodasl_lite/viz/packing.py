@@ -32,7 +32,7 @@ CROP_MARGIN = 1.58
 """Side of a crop divided by the mean of the width and height of the landmarks' box, as in 3DDFA's crops."""
 
 ALBEDO_STEP = 1 / 510
-"""Quantisation step of colour components: half a level of an 8-bit picture."""
+"""Quantisation step of colour components; half a level of an 8-bit picture."""
 
 _INT16_MAX = 32767
 _MIN_PRECISION = 1e-4

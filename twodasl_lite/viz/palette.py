@@ -53,7 +53,7 @@ HOUSE_STYLE: dict[str, object] = {
     "ytick.color": INK,
     "ytick.labelsize": 9,
 }
-"""Sizes and colours of every matplotlib figure of the book: ``plt.rcParams.update(HOUSE_STYLE)``."""
+"""Sizes and colours of every matplotlib figure of the book, for ``plt.rcParams.update(HOUSE_STYLE)``."""
 
 CLAY = (0.80, 0.77, 0.73)
 """sRGB colour of an unpainted face."""

@@ -16,7 +16,7 @@ from twodasl_lite.errors import ShapeError, ValueRangeError
 from twodasl_lite.viz.palette import CLAY
 
 KEY_LIGHT = (-0.50, 0.62, 0.72)
-"""Direction to the main lamp in the model frame: upper left, in front."""
+"""Direction to the main lamp in the model frame (upper left, in front)."""
 
 FILL_LIGHT = (0.85, -0.05, 0.50)
 """Direction to the weaker lamp on the other side."""

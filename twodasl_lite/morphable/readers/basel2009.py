@@ -40,7 +40,7 @@ MODEL_FILE = "01_MorphableModel.mat"
 REQUIRED = ("shapeMU", "shapePC", "shapeEV", "tl")
 _COLOURS = ("texMU", "texPC", "texEV")
 VERTICES = ("all", "noneck", "front")
-"""Choices of vertices: 53,490, 53,215 or 35,709 of them."""
+"""Choices of 53,490, 53,215 or 35,709 vertices."""
 
 _TRIM_FILES = ("BFM_exp_idx.mat", "model_info.mat")
 _FRONT_FILE = "BFM_front_idx.mat"

@@ -58,7 +58,7 @@ MULTI_PIE = (
 )
 """The 68 landmarks that the repository publishes."""
 JAW_LINE = (1278, 1272, 12, 1834, 243, 781, 2199, 1447, 966, 3661, 4390, 3022, 2484, 4036, 2253, 3490, 3496)
-"""The repository's substitute for the first 17: the edge of the jaw instead of the outline of the frontal face."""
+"""The repository's substitute for the first 17; the edge of the jaw instead of the outline of the frontal face."""
 BASEL_JAW = (8130, 7832, 7441, 8841, 823, 1831, 790, 2197, 969, 4388, 3031, 4033, 3064, 9164, 6714, 7105, 7403)
 """Where the Basel Face Model has the first 17 (3DDFA's list, with which AFLW2000-3D and 300W-LP are annotated), as
 found by :func:`~twodasl_lite.morphable.register.matching_landmarks`."""

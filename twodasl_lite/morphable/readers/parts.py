@@ -22,7 +22,7 @@ MILLIMETRES = {"um": 1e-3, "mm": 1.0, "cm": 10.0, "m": 1000.0}
 """Length of each unit in millimetres."""
 
 ACTIVATION_STD = 0.4
-"""Spread of a blendshape's activation over random expressions: no format publishes one, so this is the embedded
+"""Spread of a blendshape's activation over random expressions; no format publishes one, so this is the embedded
 face's."""
 
 
