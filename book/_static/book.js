@@ -278,6 +278,18 @@
 
   // The theme's button says "Search Ctrl + K" and is named otherwise; its arrows and its list of literature are not named right.
   for (const button of document.querySelectorAll(".search-button-field")) button.removeAttribute("aria-label");
+  // Their own words say more than the theme's name for all of them.
+  for (const summary of document.querySelectorAll("details.hide > summary[aria-label]")) summary.removeAttribute("aria-label");
+  // A choice that is a formula alone has no words once the formula is a picture.
+  for (const quiz of document.querySelectorAll(".quiz-choice")) {
+    const summary = quiz.querySelector("summary");
+    const formulas = [...summary.querySelectorAll(".math")];
+    const words = formulas.reduce((text, formula) => text.replace(formula.textContent, ""), summary.textContent);
+    if (formulas.length && !words.trim()) {
+      const place = [...quiz.parentElement.querySelectorAll(":scope > .quiz-choice")].indexOf(quiz) + 1;
+      summary.setAttribute("aria-label", `Choice ${place}`);
+    }
+  }
   for (const summary of document.querySelectorAll(".bd-sidebar-primary summary")) {
     const page = summary.closest("li")?.querySelector("a")?.textContent.trim();
     if (!summary.textContent.trim()) summary.setAttribute("aria-label", page ? `Pages of ${page}` : "More pages");
