@@ -88,9 +88,11 @@ def main() -> None:
     parser.add_argument("--difference", nargs=5, action="append", required=True, metavar=names)
     parser.add_argument("--out", type=Path, default=ASSETS / "results" / "loss_trials.json")
     options = parser.parse_args()
+    trials = [compare(*words) for words in options.difference]
     content = {
         "how": "python benchmarks/loss_trials.py --difference ...",
-        "trials": [compare(*words) for words in options.difference],
+        **trials[0]["runs"][0]["device"],
+        "trials": trials,
     }
     with whole_file(options.out) as file:
         file.write((json.dumps(content, indent=1) + "\n").encode())

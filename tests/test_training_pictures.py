@@ -28,7 +28,7 @@ from twodasl_lite.training.checkpoint import latest_checkpoint, load_checkpoint
 from twodasl_lite.training.config import SourceConfig, load_config
 from twodasl_lite.training.distributed import Processes
 from twodasl_lite.training.log import read_log
-from twodasl_lite.training.loop import train
+from twodasl_lite.training.loop import BEST_FILE, LAST_FILE, train
 from twodasl_lite.training.pictures import Interrupted, MirroredStream, prepare
 
 SCRIPT = Path(__file__).with_name("killed_runs.py")
@@ -180,7 +180,9 @@ def test_a_streamed_run_goes_on_exactly(world, tmp_path):
 
 
 def assert_equal_runs(one: Path, other: Path) -> None:
-    """The last checkpoints hold the same bits, and the logs the same numbers."""
+    """The last checkpoints hold the same bits, their files the same bytes, and the logs the same numbers."""
+    files = [latest_checkpoint(folder) / "networks.safetensors" for folder in (one, other)]
+    assert files[0].read_bytes() == files[1].read_bytes()
     a, b = (load_checkpoint(latest_checkpoint(folder)) for folder in (one, other))
     assert a.step == b.step
     for name, weights in a.networks.items():
@@ -224,3 +226,6 @@ def test_killed_in_any_phase_it_goes_on_to_the_same_numbers(phase, world, whole,
     assert train(config, tmp_path / "run", device="cpu", progress=False, resume=True).finished
     assert {path: path.stat().st_mtime_ns for path in drawn} == drawn  # what was drawn is not drawn again
     assert_equal_runs(whole, tmp_path / "run")
+    if phase != "drawing":  # there the file of the world, which the network's metadata name, is another
+        for name in (LAST_FILE, BEST_FILE):
+            assert (whole / name).read_bytes() == (tmp_path / "run" / name).read_bytes()

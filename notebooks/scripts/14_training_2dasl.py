@@ -812,8 +812,7 @@ for trial in trials:
         print(f"  {title:<36} {found['value']:+.2f} {ends} {verdict(found)}")
 
 # %%
-by_title = {trial["title"]: trial for trial in trials}
-second, _, prior, prior_or_critic = by_title.values()
+second, _, prior, prior_or_critic = trials
 assert verdict(second["landmarks_3d"]) == "worse"
 assert verdict(prior["landmarks_2d"]) == "better"
 for measure in ("landmarks_3d", "landmarks_3d_without_detector", "vertices_3d"):

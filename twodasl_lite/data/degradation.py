@@ -32,7 +32,7 @@ _CHROMA_TABLE = (
 
 
 def blur_matrix(width: torch.Tensor, side: int) -> torch.Tensor:
-    """Gaussian blur of a row of pixels, ``(B, side, side)``; the border pixel is repeated beyond the border.
+    """Gaussian blur of a row of pixels, ``(B, side, side)``; weights beyond the border are left out, the rest sum to 1.
 
     Args:
         width: ``(B,)`` standard deviation in pixels; 0 changes nothing.

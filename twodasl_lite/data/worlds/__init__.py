@@ -1,9 +1,9 @@
 """Worlds: settings of the picture generator, read from small TOML files.
 
-A :class:`World` says how widely each source of variation is drawn. Two come with the package, beside this file:
-``labelled`` is narrow, like datasets with 3D labels; ``wild`` is wide. A file of your own needs to name only what
-differs from the defaults, which give plain, clean pictures, or from a packaged world: ``base = "wild"``. Explained in
-the chapter "Two worlds".
+A :class:`World` says how widely each source of variation is drawn. Four come with the package, beside this file:
+``labelled`` is narrow, like datasets with 3D labels; ``wild`` is wide; ``noisy`` is ``wild`` with a worse detector;
+``snapshots`` is for pictures of one's own. A file of your own needs to name only what differs from the defaults, which
+give plain, clean pictures, or from a packaged world: ``base = "wild"``. Explained in the chapter "Two worlds".
 """
 
 from __future__ import annotations
