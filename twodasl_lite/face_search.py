@@ -24,7 +24,7 @@ from twodasl_lite.networks import TrainedRegressor
 from twodasl_lite.reconstruction import MIN_FACE, Faces, Reconstruction, _cut_again, _look, _settle, overlap
 
 FACE = 0.5
-"""Least agreement of a face."""
+"""Least agreement of a face (measured by ``benchmarks/crops_and_search.py``)."""
 SHIFTS = torch.tensor([[0.1, 0.0, 1.0], [-0.1, 0, 1], [0, 0.1, 1], [0, -0.1, 1], [0, 0, 1.15], [0, 0, 0.87]])
 """``(6, 3)`` how a crop box is changed to see whether the answer stays: x and y in its sides, and its size."""
 _SEARCHED_SIDE = 480  # of the photo in which windows are looked at
