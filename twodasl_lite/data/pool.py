@@ -3,8 +3,8 @@
 Signals are the delicate part. A worker must react neither to Ctrl-C, which a terminal sends to all processes of a
 command, nor to signals that its parent handles. It ends when its pipe is closed, or at once when it is terminated.
 
-Objects travel through the pipe as plain pickles, between a process and those that it has started. PyTorch's own way puts
-tensors into shared memory, of which containers have little.
+Objects travel through the pipe as plain pickles, between a process and those that it has started. PyTorch's own way
+puts tensors into shared memory, of which containers have little.
 """
 
 from __future__ import annotations
