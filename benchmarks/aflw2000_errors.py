@@ -18,8 +18,11 @@ import numpy as np
 import torch
 
 import twodasl_lite
-from twodasl_lite.archive import whole_file
-from twodasl_lite.benchmark import (
+from twodasl_lite.base.archive import whole_file
+from twodasl_lite.datasets.aflw import near_duplicates, read_aflw, thumbnails
+from twodasl_lite.datasets.aflw2000 import read_aflw2000, read_basel_landmarks
+from twodasl_lite.evaluation import nme, summarise
+from twodasl_lite.evaluation.benchmark import (
     DEPTH_MEASURE,
     MAIN,
     REANNOTATED,
@@ -28,12 +31,9 @@ from twodasl_lite.benchmark import (
     jittered_boxes,
     release_predictions,
 )
-from twodasl_lite.camera import CROP_SIZE, crop_to_image, image_to_crop
-from twodasl_lite.data.aflw import near_duplicates, read_aflw, thumbnails
-from twodasl_lite.data.aflw2000 import read_aflw2000, read_basel_landmarks
-from twodasl_lite.data.predictions import Predictions
-from twodasl_lite.decode import decode_landmarks
-from twodasl_lite.evaluation import nme, summarise
+from twodasl_lite.evaluation.predictions import Predictions
+from twodasl_lite.faces.decode import decode_landmarks
+from twodasl_lite.geometry.camera import CROP_SIZE, crop_to_image, image_to_crop
 
 UNIT = 1e-5
 LONGEST = 84.5  # pixels: the longer side of the landmarks' box in the crops

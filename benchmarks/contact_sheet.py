@@ -25,17 +25,17 @@ import numpy as np
 import torch
 from world_realism import Published
 
-from twodasl_lite.camera import crop_to_image
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.data.aflw2000 import AFLW2000, read_aflw2000
-from twodasl_lite.detection import YuNet
+from twodasl_lite.apps.detection import YuNet
+from twodasl_lite.apps.reconstruction import face_box_to_crop, overlap, reconstruct
+from twodasl_lite.datasets.aflw2000 import AFLW2000, read_aflw2000
 from twodasl_lite.evaluation import nme
-from twodasl_lite.images import crop_photo, write_photo
-from twodasl_lite.landmarks import draw_landmarks
-from twodasl_lite.morphable import load_face_model, read_face_model
+from twodasl_lite.faces import load_face_model, read_face_model
+from twodasl_lite.geometry.camera import crop_to_image
+from twodasl_lite.geometry.coefficients import CoefficientLayout
+from twodasl_lite.geometry.landmarks import draw_landmarks
+from twodasl_lite.geometry.photos import crop_photo, write_photo
 from twodasl_lite.networks import load_regressor
-from twodasl_lite.reconstruction import face_box_to_crop, overlap, reconstruct
-from twodasl_lite.trained import trained_regressor
+from twodasl_lite.networks.trained import trained_regressor
 from twodasl_lite.viz.alignment import overlay_picture
 
 EVERY, COUNT = 50, 40
@@ -125,9 +125,9 @@ def compare(options: argparse.Namespace, dataset: AFLW2000, chosen: Sequence[int
 @torch.inference_mode()
 def published_mesh(published: Published, whole, crop: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
     """3DDFA_V2's vertices ``(V, 3)`` in pixels of the photograph."""
-    from twodasl_lite.camera import frame_to_pixels, project
-    from twodasl_lite.coefficients import Coefficients
-    from twodasl_lite.images import IMAGE_CENTRE, IMAGE_RANGE
+    from twodasl_lite.geometry.camera import frame_to_pixels, project
+    from twodasl_lite.geometry.coefficients import Coefficients
+    from twodasl_lite.geometry.photos import IMAGE_CENTRE, IMAGE_RANGE
 
     inputs = (crop.flip(1).float() - IMAGE_CENTRE) / IMAGE_RANGE
     pose, shape, expression = Coefficients.unpack(published.whitening.unwhiten(published.network(inputs)))

@@ -26,14 +26,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from twodasl_lite.benchmark import jittered_boxes
-from twodasl_lite.data.aflw2000 import AFLW2000, read_aflw2000
+from twodasl_lite.apps.face_search import FACE, search_faces
+from twodasl_lite.apps.reconstruction import RECROPS, overlap, reconstruct
+from twodasl_lite.datasets.aflw2000 import AFLW2000, read_aflw2000
 from twodasl_lite.evaluation import nme
-from twodasl_lite.face_search import FACE, search_faces
-from twodasl_lite.morphable import load_face_model, read_face_model
+from twodasl_lite.evaluation.benchmark import jittered_boxes
+from twodasl_lite.faces import load_face_model, read_face_model
 from twodasl_lite.networks import load_regressor
-from twodasl_lite.reconstruction import RECROPS, overlap, reconstruct
-from twodasl_lite.trained import trained_regressor
+from twodasl_lite.networks.trained import trained_regressor
 
 EVERY = 4  # each so-manieth photograph is for choosing
 TIMES = range(5)

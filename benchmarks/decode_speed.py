@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import torch
 
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.faces import MorphableModel
 
 VERTICES, NUM_SHAPE, NUM_EXPRESSION, BATCH = 53_215, 40, 10, 32
 LIMIT = 1.3

@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 
 import twodasl_lite
-from twodasl_lite.archive import whole_file
-from twodasl_lite.camera import image_to_crop
-from twodasl_lite.data.aflw2000 import AFLW2000, read_aflw2000
-from twodasl_lite.landmarks import subset_18
+from twodasl_lite.base.archive import whole_file
+from twodasl_lite.datasets.aflw2000 import AFLW2000, read_aflw2000
+from twodasl_lite.geometry.camera import image_to_crop
+from twodasl_lite.geometry.landmarks import subset_18
 
 UNIT = 1e-5
 GROSS = 0.1

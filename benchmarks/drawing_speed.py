@@ -24,13 +24,13 @@ from pathlib import Path
 
 import torch
 
-from twodasl_lite.camera import CROP_SIZE
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.data import synthetic
-from twodasl_lite.data.synthetic import SyntheticFaces
-from twodasl_lite.decode import decode
-from twodasl_lite.morphable import MorphableModel, load_face_model
+from twodasl_lite.faces import MorphableModel, load_face_model
+from twodasl_lite.faces.decode import decode
+from twodasl_lite.geometry.camera import CROP_SIZE
+from twodasl_lite.geometry.coefficients import CoefficientLayout
 from twodasl_lite.render import numba_available, rasterize, refine
+from twodasl_lite.worlds import synthetic
+from twodasl_lite.worlds.synthetic import SyntheticFaces
 
 GOAL = {"cpu": 150, "cuda": 5000}
 """Goal in pictures per second: 2 CPU cores, an H100 or H200."""

@@ -31,13 +31,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "book"))
 from bookkit.browser import find_browser, open_browser
 
 from twodasl_lite import viz
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.data.synthetic import SyntheticFaces, whitening_of
-from twodasl_lite.morphable import MorphableModel, load_face_model
-from twodasl_lite.trained import trained_regressor
+from twodasl_lite.faces import MorphableModel, load_face_model
+from twodasl_lite.geometry.coefficients import CoefficientLayout
+from twodasl_lite.networks.trained import trained_regressor
 from twodasl_lite.training.config import load_config
 from twodasl_lite.training.loop import train
 from twodasl_lite.viz.light_studio import LightStudio
+from twodasl_lite.worlds.synthetic import SyntheticFaces, whitening_of
 
 WIDTHS = (1000, 320)
 READY = "[data-mounted=yes]"

@@ -28,13 +28,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from twodasl_lite.camera import euler_to_matrix, make_pose
-from twodasl_lite.coefficients import Coefficients
-from twodasl_lite.decode import decode_landmarks
-from twodasl_lite.errors import require
-from twodasl_lite.fitting import FitResult, fit_landmarks
-from twodasl_lite.landmarks import NUM_LANDMARKS
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.base.errors import require
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.faces.decode import decode_landmarks
+from twodasl_lite.faces.fitting import FitResult, fit_landmarks
+from twodasl_lite.geometry.camera import euler_to_matrix, make_pose
+from twodasl_lite.geometry.coefficients import Coefficients
+from twodasl_lite.geometry.landmarks import NUM_LANDMARKS
 
 EOS_NOISE = math.sqrt(3)  # pixels; eos's fixed assumption about landmarks
 EOS_LAMBDA = 30.0  # default of eos's Python interface

@@ -30,17 +30,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from twodasl_lite.camera import CROP_SIZE, crop_to_image, image_to_crop
-from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.data.stream import MemoryStream
-from twodasl_lite.data.synthetic import SyntheticFaces, whitening_of
-from twodasl_lite.decode import decode
-from twodasl_lite.errors import TwodaslError, trusted_values
+from twodasl_lite.base.errors import TwodaslError, trusted_values
+from twodasl_lite.datasets.stream import MemoryStream
 from twodasl_lite.evaluation import nme, summarise
-from twodasl_lite.landmarks import flip_landmarks, subset_18
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.faces.decode import decode
+from twodasl_lite.geometry.camera import CROP_SIZE, crop_to_image, image_to_crop
+from twodasl_lite.geometry.face_batch import FaceBatch
+from twodasl_lite.geometry.landmarks import flip_landmarks, subset_18
 from twodasl_lite.networks import TrainedRegressor, load_regressor, make_regressor, save_regressor
-from twodasl_lite.prediction import predict_with
+from twodasl_lite.networks.prediction import predict_with
 from twodasl_lite.render import Lamps, over, rasterize, render
 from twodasl_lite.render.rasterizer import Backend
 from twodasl_lite.training.checkpoint import latest_checkpoint
@@ -50,6 +49,7 @@ from twodasl_lite.training.log import LOG_FILE, read_log
 from twodasl_lite.training.loop import BEST_FILE, LAST_FILE, Run, train
 from twodasl_lite.training.pictures import CHUNK, RunData, face_model_of, pictures
 from twodasl_lite.training.steps import RegressorStep
+from twodasl_lite.worlds.synthetic import SyntheticFaces, whitening_of
 
 Report = Callable[..., None]
 ROOT = Path(__file__).resolve().parents[1]
@@ -656,12 +656,12 @@ def _trained(settings: Settings) -> tuple[TrainConfig, TrainedRegressor, Morphab
 def _test_set(path: Path) -> Any | None:
     """The test photographs of a file or a clone."""
     try:
-        from twodasl_lite.data import packed
+        from twodasl_lite.datasets import packed
     except ImportError:
         packed = None
     if packed is not None and path.is_file():
         return packed.read_test(path)
-    from twodasl_lite.data.aflw2000 import read_aflw2000
+    from twodasl_lite.datasets.aflw2000 import read_aflw2000
 
     return read_aflw2000(path)
 
@@ -695,7 +695,7 @@ def _in_random_order(count: int) -> torch.Tensor:
 
 
 def _on_photographs(settings: Settings, dataset: Any, trained: TrainedRegressor, model, report: Report) -> None:
-    from twodasl_lite.benchmark import jittered_boxes
+    from twodasl_lite.evaluation.benchmark import jittered_boxes
 
     report(dataset="AFLW2000-3D", faces=len(dataset), mapping="exact", photographs=settings.photos.name)
     if getattr(dataset, "crops", None) is not None:

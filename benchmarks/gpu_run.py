@@ -44,8 +44,8 @@ for folder in (str(ROOT), str(Path(__file__).parent)):
 
 from gpu_parts import LESS, NETWORK, PARTS, RUN, Settings, about  # noqa: E402
 
-from twodasl_lite.archive import whole_file  # noqa: E402
-from twodasl_lite.errors import TwodaslError  # noqa: E402
+from twodasl_lite.base.archive import whole_file  # noqa: E402
+from twodasl_lite.base.errors import TwodaslError  # noqa: E402
 from twodasl_lite.training.config import load_config  # noqa: E402
 from twodasl_lite.training.gpu_results import FORMAT, VERSION, split_weights  # noqa: E402
 from twodasl_lite.training.log import LOG_FILE, code_version  # noqa: E402
@@ -383,9 +383,12 @@ def pack(clone: Path, out: Path) -> int:
         0, or 1 if the file exceeds the limit.
     """
     try:
-        from twodasl_lite.data.packed import pack_photos
+        from twodasl_lite.datasets.packed import pack_photos
     except ImportError:
-        print("--pack: this version of the package cannot pack photographs (twodasl_lite.data.packed)", file=sys.stderr)
+        print(
+            "--pack: this version of the package cannot pack photographs (twodasl_lite.datasets.packed)",
+            file=sys.stderr,
+        )
         return 1
     pack_photos(clone, out)
     size = out.stat().st_size

@@ -31,24 +31,24 @@ import torch
 from world_realism import Published
 
 import twodasl_lite
-from twodasl_lite.archive import whole_file
-from twodasl_lite.benchmark import MAIN, evaluate, jittered_boxes, release_predictions
-from twodasl_lite.camera import CROP_SIZE, crop_to_image, euler_to_matrix, image_to_crop
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.data.aflw import read_aflw, training_set
-from twodasl_lite.data.aflw2000 import AFLW2000, read_aflw2000, read_basel_landmarks
-from twodasl_lite.data.synthetic import TEST_SEED, SyntheticFaces
-from twodasl_lite.decode import decode_landmarks
+from twodasl_lite.base.archive import whole_file
+from twodasl_lite.datasets.aflw import read_aflw, training_set
+from twodasl_lite.datasets.aflw2000 import AFLW2000, read_aflw2000, read_basel_landmarks
 from twodasl_lite.evaluation import nme, paired_difference, summarise
-from twodasl_lite.fitting import fit_landmarks
-from twodasl_lite.images import crop_photo, landmarks_box
-from twodasl_lite.landmarks import flip_landmarks, subset_18
-from twodasl_lite.morphable import MorphableModel, load_face_model, read_face_model
-from twodasl_lite.morphable.build import align
-from twodasl_lite.morphable.readers.ict import read_ict_npz
+from twodasl_lite.evaluation.benchmark import MAIN, evaluate, jittered_boxes, release_predictions
+from twodasl_lite.faces import MorphableModel, load_face_model, read_face_model
+from twodasl_lite.faces.build import align
+from twodasl_lite.faces.decode import decode_landmarks
+from twodasl_lite.faces.fitting import fit_landmarks
+from twodasl_lite.faces.readers.ict import read_ict_npz
+from twodasl_lite.geometry.camera import CROP_SIZE, crop_to_image, euler_to_matrix, image_to_crop
+from twodasl_lite.geometry.coefficients import CoefficientLayout
+from twodasl_lite.geometry.landmarks import flip_landmarks, subset_18
+from twodasl_lite.geometry.photos import crop_photo, landmarks_box
 from twodasl_lite.networks import TrainedRegressor, load_regressor
-from twodasl_lite.prediction import predict_with
-from twodasl_lite.trained import DEFAULT, trained_regressor
+from twodasl_lite.networks.prediction import predict_with
+from twodasl_lite.networks.trained import DEFAULT, trained_regressor
+from twodasl_lite.worlds.synthetic import TEST_SEED, SyntheticFaces
 
 UNIT = 1e-5
 AMOUNTS = (0.0, 0.025, 0.05, 0.1, 0.15, 0.2)

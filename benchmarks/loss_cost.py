@@ -18,10 +18,11 @@ from collections.abc import Callable
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from twodasl_lite.camera import euler_to_matrix, make_pose
-from twodasl_lite.coefficients import CoefficientLayout, Coefficients, Whitening
-from twodasl_lite.decode import decode, decode_landmarks
-from twodasl_lite.landmarks import subset_18
+from twodasl_lite.faces import MorphableModel, load_face_model
+from twodasl_lite.faces.decode import decode, decode_landmarks
+from twodasl_lite.geometry.camera import euler_to_matrix, make_pose
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Coefficients, Whitening
+from twodasl_lite.geometry.landmarks import subset_18
 from twodasl_lite.losses import (
     PDC,
     VDC,
@@ -32,7 +33,6 @@ from twodasl_lite.losses import (
     SelfCritic,
 )
 from twodasl_lite.losses.labelled import DEPTH_ENTRY
-from twodasl_lite.morphable import MorphableModel, load_face_model
 
 Step = Callable[[], torch.Tensor]
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from twodasl_lite.camera import CROP_SIZE
+from twodasl_lite.geometry.camera import CROP_SIZE
 from twodasl_lite.networks import IN_CHANNELS, NORM_KINDS, REGRESSORS, count_parameters, make_regressor
 
 INFERENCE_BATCH = 32

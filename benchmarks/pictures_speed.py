@@ -19,10 +19,10 @@ import time
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.data.synthetic import SyntheticFaces
-from twodasl_lite.data.worlds import world_names
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.geometry.coefficients import CoefficientLayout
+from twodasl_lite.worlds.synthetic import SyntheticFaces
+from twodasl_lite.worlds.world import world_names
 
 STEPS = (
     *("sampling", "decoding", "colours", "occluders", "light", "rendering", "background", "degradation"),

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 
-from twodasl_lite.archive import whole_file
+from twodasl_lite.base.archive import whole_file
 from twodasl_lite.evaluation import paired_difference, summarise
-from twodasl_lite.trained import ASSETS
+from twodasl_lite.networks.trained import ASSETS
 from twodasl_lite.training.ablation import read_errors
 
 ROWS = ("+landmarks_2d", "all")

@@ -28,9 +28,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from twodasl_lite.camera import euler_to_matrix, frame_to_pixels, make_pose, project
-from twodasl_lite.errors import require
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.base.errors import require
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.geometry.camera import euler_to_matrix, frame_to_pixels, make_pose, project
 from twodasl_lite.render import Lamps, numba_available, over, rasterize, render
 
 INSIDE_THE_MOUTH = ("gums_and_tongue", "teeth")  # left out

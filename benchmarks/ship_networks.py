@@ -22,21 +22,21 @@ import cv2
 import numpy as np
 import torch
 
-from twodasl_lite.archive import whole_file
-from twodasl_lite.benchmark import MAIN, evaluate, jittered_boxes, predict_faces
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.data.aflw2000 import read_aflw2000
-from twodasl_lite.data.synthetic import SyntheticFaces
+from twodasl_lite.base.archive import whole_file
+from twodasl_lite.datasets.aflw2000 import read_aflw2000
 from twodasl_lite.evaluation import Table, bootstrap_interval, summarise
-from twodasl_lite.morphable import MorphableModel, load_face_model
+from twodasl_lite.evaluation.benchmark import MAIN, evaluate, jittered_boxes, predict_faces
+from twodasl_lite.faces import MorphableModel, load_face_model
+from twodasl_lite.geometry.coefficients import CoefficientLayout
 from twodasl_lite.networks import TrainedRegressor, count_parameters, load_regressor
-from twodasl_lite.trained import ASSETS, DEFAULT
+from twodasl_lite.networks.trained import ASSETS, DEFAULT
 from twodasl_lite.training.ablation import read_errors
 from twodasl_lite.training.config import TrainConfig, config_from_dict
 from twodasl_lite.training.log import read_log
 from twodasl_lite.training.loop import LAST_FILE
 from twodasl_lite.training.pictures import pictures
 from twodasl_lite.training.validation import MEASURES, evaluate_on
+from twodasl_lite.worlds.synthetic import SyntheticFaces
 
 ROWS = ("labelled", "+landmarks_2d", "all")
 SEED = 0

@@ -28,16 +28,16 @@ import cv2
 import numpy as np
 import torch
 
-from twodasl_lite import tracking
-from twodasl_lite.cli import main as twodasl
-from twodasl_lite.detection import YuNet
-from twodasl_lite.examples import astronaut
-from twodasl_lite.images import landmarks_box
-from twodasl_lite.morphable import load_face_model
-from twodasl_lite.reconstruction import Reconstruction, reconstruct
+from twodasl_lite.apps import tracking
+from twodasl_lite.apps.cli import main as twodasl
+from twodasl_lite.apps.detection import YuNet
+from twodasl_lite.apps.reconstruction import Reconstruction, reconstruct
+from twodasl_lite.apps.tracking import OneEuro
+from twodasl_lite.datasets.examples import astronaut
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.geometry.photos import landmarks_box
+from twodasl_lite.networks.trained import trained_regressor
 from twodasl_lite.render import numba_backend
-from twodasl_lite.tracking import OneEuro
-from twodasl_lite.trained import trained_regressor
 from twodasl_lite.viz.alignment import overlay_picture, quick_overlay
 
 WIDTH, HEIGHT, FPS = 1280, 720, 25.0

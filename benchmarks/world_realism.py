@@ -25,18 +25,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from twodasl_lite.camera import frame_to_pixels, project
-from twodasl_lite.coefficients import CoefficientLayout, Coefficients
-from twodasl_lite.data.synthetic import SyntheticFaces
-from twodasl_lite.data.worlds import Box, Person, Pose, World, load_world
 from twodasl_lite.evaluation import nme
 from twodasl_lite.evaluation.bins import balanced_mean, bin_means, yaw_bins
-from twodasl_lite.images import IMAGE_CENTRE, IMAGE_RANGE, write_photo
-from twodasl_lite.landmarks import draw_landmarks
-from twodasl_lite.morphable import MorphableModel, load_face_model
-from twodasl_lite.morphable.readers import read_face_model
-from twodasl_lite.morphable.readers.ict import read_ict_npz
-from twodasl_lite.morphable.readers.whitening import read_whitening
+from twodasl_lite.faces import MorphableModel, load_face_model
+from twodasl_lite.faces.readers import read_face_model
+from twodasl_lite.faces.readers.ict import read_ict_npz
+from twodasl_lite.faces.readers.whitening import read_whitening
+from twodasl_lite.geometry.camera import frame_to_pixels, project
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Coefficients
+from twodasl_lite.geometry.landmarks import draw_landmarks
+from twodasl_lite.geometry.photos import IMAGE_CENTRE, IMAGE_RANGE, write_photo
+from twodasl_lite.worlds.synthetic import SyntheticFaces
+from twodasl_lite.worlds.world import Box, Person, Pose, World, load_world
 
 SKIN, SCLERA, IRIS, LIP, TOOTH = (
     (0.8, 0.62, 0.53),

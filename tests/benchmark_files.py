@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite.camera import euler_to_matrix
-from twodasl_lite.data.annotations import annotation_to_coefficients
-from twodasl_lite.images import crop_photo, landmarks_box
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.datasets.annotations import annotation_to_coefficients
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.geometry.camera import euler_to_matrix
+from twodasl_lite.geometry.photos import crop_photo, landmarks_box
 
 scipy = pytest.importorskip("scipy", reason="scipy comes with the extra models")
 

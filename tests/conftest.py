@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.faces import MorphableModel
 
 DATA_VARIABLE = "TWODASL_DATA"
 # cuBLAS adds up in the same order each time only if this is set before it is used; a test of exact resuming wants it.

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from twodasl_lite.morphable import embedded, load_face_model
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.embedded import recipe as embedded
 from twodasl_lite.training import checkpoint, loop, pictures
 from twodasl_lite.training.config import load_config
 
@@ -96,7 +97,7 @@ if __name__ == "__main__":
     worlds = [f"data.{name}.world={world}" for name in ("labelled", "unlabelled", "validation")]
     many = ["data.labelled.count=40", "data.labelled.seed=20", "data.processes=2"] if phase == "slowly" else []
     if phase == "slowly":
-        from twodasl_lite.cli import main
+        from twodasl_lite.apps.cli import main
 
         words = [word for value in [*SETTINGS, *worlds, *many] for word in ("--set", value)]
         sys.exit(main(["train", "lite-cpu", *words, "--out", folder, "--device", "cpu", "--quiet"]))

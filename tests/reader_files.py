@@ -274,7 +274,7 @@ def write_ict(
     folder: Path, *, num_identity: int = 2, expressions: tuple[str, ...] = ("jawOpen", "PupilDilate_L")
 ) -> np.ndarray:
     """``FaceXModel`` with the published number of vertices; returns the neutral ones in cm."""
-    from twodasl_lite.morphable.readers.ict import KEPT, NUM_VERTICES
+    from twodasl_lite.faces.readers.ict import KEPT, NUM_VERTICES
 
     target = folder / "FaceXModel"
     target.mkdir(parents=True, exist_ok=True)

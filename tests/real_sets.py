@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from tests.reader_files import SmallFace, whitening_arrays, write_tddfa_folder
-from twodasl_lite import camera
-from twodasl_lite.coefficients import Coefficients
-from twodasl_lite.morphable import MorphableModel, read_face_model
+from twodasl_lite.faces import MorphableModel, read_face_model
+from twodasl_lite.geometry import camera
+from twodasl_lite.geometry.coefficients import Coefficients
 
 scipy = pytest.importorskip("scipy", reason="scipy comes with the extra models")
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.data.random import Draws
+from twodasl_lite.geometry.face_batch import FaceBatch
+from twodasl_lite.worlds.draws import Draws
 
 
 @dataclass

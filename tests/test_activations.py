@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from twodasl_lite.morphable.activations import OPPOSITES, plausible_activations, units_of
+from twodasl_lite.faces.activations import OPPOSITES, plausible_activations, units_of
 
 NAMES = ["jawOpen", "mouthClose", "mouthSmile_L", "mouthSmile_R", "mouthFrown_L", "mouthFrown_R", "mouthPucker"]
 NAMES += ["eyeBlink_L", "eyeBlink_R", "eyeWide_L", "eyeWide_R", "eyeLookIn_L", "eyeLookIn_R", "eyeLookOut_L"]

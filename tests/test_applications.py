@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite.applications import retarget_expression, swap_faces
-from twodasl_lite.coefficients import Coefficients
-from twodasl_lite.errors import ShapeError, ValueRangeError
+from twodasl_lite.apps.transfer import retarget_expression, swap_faces
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
+from twodasl_lite.geometry.coefficients import Coefficients
 
 
 def face(seed: int, batch: int = 2, num_expression: int = 10) -> Coefficients:

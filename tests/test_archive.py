@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite.archive import read_archive, write_archive
-from twodasl_lite.errors import FileFormatError
+from twodasl_lite.base.archive import read_archive, write_archive
+from twodasl_lite.base.errors import FileFormatError
 
 
 class Bomb:

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from tests.benchmark_files import COUNT, FAILED, Benchmark
-from twodasl_lite import cli
-from twodasl_lite.benchmark import (
+from twodasl_lite.apps import cli
+from twodasl_lite.base.errors import FileFormatError, ShapeError, ValueRangeError
+from twodasl_lite.datasets.aflw2000 import read_aflw2000, read_basel_landmarks
+from twodasl_lite.evaluation.benchmark import (
     DEPTH_MEASURE,
     MAIN,
     REANNOTATED,
@@ -22,12 +24,10 @@ from twodasl_lite.benchmark import (
     predict_faces,
     release_predictions,
 )
-from twodasl_lite.coefficients import CoefficientLayout, Whitening
-from twodasl_lite.data.aflw2000 import read_aflw2000, read_basel_landmarks
-from twodasl_lite.data.predictions import Predictions, read_predictions, write_predictions
-from twodasl_lite.errors import FileFormatError, ShapeError, ValueRangeError
-from twodasl_lite.images import read_photo
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.evaluation.predictions import Predictions, read_predictions, write_predictions
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Whitening
+from twodasl_lite.geometry.photos import read_photo
 from twodasl_lite.networks import make_regressor
 from twodasl_lite.networks.weights import save_regressor
 

@@ -132,7 +132,7 @@ def test_every_link_of_the_book_leads_to_a_target():
     assert all(place in targets[file] for file, place in links)
     names = [symbols.target(symbol) for symbol in index.users]
     assert len(names) == len(set(names)), "two names have one target"
-    decode = index.users[("twodasl_lite.decode", "decode_landmarks")]
+    decode = index.users[("twodasl_lite.faces.decode", "decode_landmarks")]
     assert {one.number for one in decode} >= {3, 8}
 
 

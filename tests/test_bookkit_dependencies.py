@@ -183,12 +183,10 @@ def test_the_watch_sees_modules_and_data_that_no_code_names(tmp_path):
 
 def test_commands_are_no_part_of_a_chapter_and_a_full_closure_is_smaller_than_the_package():
     package = Package(PACKAGE, ("course",))
-    code = parse_cells(
-        ["from twodasl_lite.morphable import load_face_model\nfrom twodasl_lite.viz import FaceExplorer"]
-    )
+    code = parse_cells(["from twodasl_lite.faces import load_face_model\nfrom twodasl_lite.viz import FaceExplorer"])
     modules = package.reached(code)
-    assert {"twodasl_lite.morphable.embedded", "twodasl_lite.viz.explorer_page"} <= modules
-    assert not any(module.startswith("twodasl_lite.commands") for module in modules)
+    assert {"twodasl_lite.faces.embedded.recipe", "twodasl_lite.viz.explorer_page"} <= modules
+    assert not any(module.startswith("twodasl_lite.apps.commands") for module in modules)
     assert not {"twodasl_lite.training.loop", "twodasl_lite.training.ablation"} & modules
     assert {"explorer.js", "face.js"} <= {path.name for path in package.data_of(code, modules)}
 
@@ -196,7 +194,7 @@ def test_commands_are_no_part_of_a_chapter_and_a_full_closure_is_smaller_than_th
 def test_the_closure_holds_every_module_that_an_import_really_loads():
     """Python itself, asked with each module of the package alone, loads nothing that was not foreseen."""
     package = Package(PACKAGE, ("course",))
-    for module in ("twodasl_lite.training.loop", "twodasl_lite.reconstruction", "twodasl_lite.data.stream"):
+    for module in ("twodasl_lite.training.loop", "twodasl_lite.apps.reconstruction", "twodasl_lite.datasets.stream"):
         program = f"import sys, {module}; print(*[m for m in sys.modules if m.startswith('twodasl_lite')])"
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         assert set(done.stdout.split()) <= package.reached(parse_cells([f"import {module}"]))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite import camera
-from twodasl_lite.coefficients import Coefficients
-from twodasl_lite.errors import ShapeError, ValueRangeError
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
+from twodasl_lite.geometry import camera
+from twodasl_lite.geometry.coefficients import Coefficients
 
 DEGREE = math.pi / 180
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite.benchmark import DEPTH_MEASURE, MAIN, evaluate, release_predictions
-from twodasl_lite.data.aflw2000 import read_aflw2000, read_basel_landmarks
-from twodasl_lite.data.predictions import Predictions
+from twodasl_lite.datasets.aflw2000 import read_aflw2000, read_basel_landmarks
 from twodasl_lite.evaluation import summarise
+from twodasl_lite.evaluation.benchmark import DEPTH_MEASURE, MAIN, evaluate, release_predictions
+from twodasl_lite.evaluation.predictions import Predictions
 
 COMMITTED = json.loads((resources.files("twodasl_lite") / "assets" / "aflw2000_errors.json").read_text("utf-8"))
 PLACE = {number: k for k, number in enumerate(COMMITTED["names"])}

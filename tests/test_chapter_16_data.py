@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite.camera import image_to_crop
-from twodasl_lite.data.aflw2000 import read_aflw2000, read_basel_landmarks
+from twodasl_lite.datasets.aflw2000 import read_aflw2000, read_basel_landmarks
 from twodasl_lite.evaluation import nme, paired_difference, summarise
-from twodasl_lite.morphable.build import align
-from twodasl_lite.morphable.readers.ict import read_ict_npz
+from twodasl_lite.faces.build import align
+from twodasl_lite.faces.readers.ict import read_ict_npz
+from twodasl_lite.geometry.camera import image_to_crop
 
 ASSETS = resources.files("twodasl_lite") / "assets"
 COMMITTED = json.loads((ASSETS / "results" / "photos_cpu.json").read_text("utf-8"))

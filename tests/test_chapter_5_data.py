@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite.morphable.build import align
-from twodasl_lite.morphable.embedded import embedded_face_model
-from twodasl_lite.morphable.readers import read_face_model
-from twodasl_lite.morphable.readers.ict import JAW_LINE, MULTI_PIE
+from twodasl_lite.faces.build import align
+from twodasl_lite.faces.embedded.recipe import embedded_face_model
+from twodasl_lite.faces.readers import read_face_model
+from twodasl_lite.faces.readers.ict import JAW_LINE, MULTI_PIE
 
 COMMITTED = json.loads((resources.files("twodasl_lite") / "assets" / "face_models.json").read_text("utf-8"))
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from twodasl_lite.camera import image_to_crop
-from twodasl_lite.data.aflw2000 import read_aflw2000
-from twodasl_lite.data.detector import DETECTOR
-from twodasl_lite.landmarks import subset_18
+from twodasl_lite.datasets.aflw2000 import read_aflw2000
+from twodasl_lite.geometry.camera import image_to_crop
+from twodasl_lite.geometry.landmarks import subset_18
+from twodasl_lite.worlds.detector import DETECTOR
 
 COMMITTED = json.loads((resources.files("twodasl_lite") / "assets" / "detector_errors.json").read_text("utf-8"))
 

@@ -14,12 +14,12 @@ import pytest
 
 from tests.conftest import make_model
 from tests.reader_files import SmallFace, write_basel_h5, write_ict, write_tddfa_folder
-from twodasl_lite import cli
-from twodasl_lite.coefficients import Whitening
-from twodasl_lite.commands.progress import ProgressBar
-from twodasl_lite.morphable import MorphableModel
-from twodasl_lite.morphable.embedded import CACHE_VARIABLE
-from twodasl_lite.morphable.readers import FORMATS, ict_download
+from twodasl_lite.apps import cli
+from twodasl_lite.apps.commands.progress import ProgressBar
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.faces.embedded.recipe import CACHE_VARIABLE
+from twodasl_lite.faces.readers import FORMATS, ict_download
+from twodasl_lite.geometry.coefficients import Whitening
 
 
 @pytest.fixture
@@ -43,9 +43,9 @@ def test_help_names_every_command(capsys) -> None:
 
 
 def test_help_loads_no_command() -> None:
-    code = "import sys; from twodasl_lite.cli import make_parser; make_parser().format_help(); print(*sys.modules)"
+    code = "import sys; from twodasl_lite.apps.cli import make_parser; make_parser().format_help(); print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"scipy", "twodasl_lite.commands.models", "twodasl_lite.morphable"} & set(run.stdout.split())
+    assert not {"scipy", "twodasl_lite.apps.commands.models", "twodasl_lite.faces"} & set(run.stdout.split())
 
 
 @pytest.mark.parametrize("words", [[], ["nothing"], ["models"], ["models", "info"], ["models", "get", "bfm"]])
@@ -148,7 +148,7 @@ def test_interruptions(monkeypatch, capsys) -> None:
     def interrupted(_: argparse.Namespace) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("twodasl_lite.commands.models._list", interrupted)
+    monkeypatch.setattr("twodasl_lite.apps.commands.models._list", interrupted)
     assert cli.main(["models", "list"]) == 130
     assert capsys.readouterr().err == "twodasl: interrupted\n"
 
@@ -156,7 +156,7 @@ def test_interruptions(monkeypatch, capsys) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell")
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     command = (
-        f"{sys.executable} -c \"import sys; from twodasl_lite.cli import main; sys.exit(main(['models', 'list']))\""
+        f"{sys.executable} -c \"import sys; from twodasl_lite.apps import cli; sys.exit(cli.main(['models', 'list']))\""
     )
     run = subprocess.run(["sh", "-c", f"{command} | true"], capture_output=True, text=True, check=False)
     assert run.stderr == ""

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite.coefficients import CoefficientLayout, Coefficients, Whitening
-from twodasl_lite.errors import FileFormatError, InputTypeError, ShapeError, TwodaslError, ValueRangeError
+from twodasl_lite.base.errors import FileFormatError, InputTypeError, ShapeError, TwodaslError, ValueRangeError
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Coefficients, Whitening
 
 
 @pytest.mark.parametrize(("num_shape", "num_expression", "size"), [(40, 10, 62), (199, 29, 240), (0, 0, 12)])

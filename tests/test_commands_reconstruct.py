@@ -18,15 +18,15 @@ import pytest
 import torch
 from training_runs import random_coefficients, small_face
 
-from twodasl_lite.camera import euler_to_matrix
-from twodasl_lite.cli import main
-from twodasl_lite.coefficients import Whitening
-from twodasl_lite.commands import reconstruct as module
-from twodasl_lite.decode import decode, decode_landmarks
-from twodasl_lite.images import landmarks_box, read_photo, write_photo
-from twodasl_lite.landmarks import read_landmarks, write_landmarks
-from twodasl_lite.morphable.fingerprint import face_fingerprint
-from twodasl_lite.morphable.symmetry import LARGEST_RESIDUAL, coefficient_mirror
+from twodasl_lite.apps.cli import main
+from twodasl_lite.apps.commands import reconstruct as module
+from twodasl_lite.faces.decode import decode, decode_landmarks
+from twodasl_lite.faces.fingerprint import face_fingerprint
+from twodasl_lite.faces.symmetry import LARGEST_RESIDUAL, coefficient_mirror
+from twodasl_lite.geometry.camera import euler_to_matrix
+from twodasl_lite.geometry.coefficients import Whitening
+from twodasl_lite.geometry.landmarks import read_landmarks, write_landmarks
+from twodasl_lite.geometry.photos import landmarks_box, read_photo, write_photo
 from twodasl_lite.networks import make_regressor, save_regressor
 from twodasl_lite.viz import alignment
 
@@ -483,7 +483,7 @@ def test_one_photo_waits_for_no_large_package(tmp_path, files, photo):
         str(tmp_path / "out"),
     ]
     script = (
-        f"import sys; from twodasl_lite.cli import main; status = main({arguments!r}); "
+        f"import sys; from twodasl_lite.apps.cli import main; status = main({arguments!r}); "
         "heavy = {'trimesh', 'numba', 'scipy', 'matplotlib', 'plotly', 'networkx', 'PIL', 'skimage', 'torch._dynamo'}; "
         "print(status, sorted(heavy & set(sys.modules)))"
     )

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from tests.stream_source import assert_same
-from twodasl_lite import cli
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.data.shards import ShardSet
-from twodasl_lite.data.synthetic import SyntheticFaces
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.apps import cli
+from twodasl_lite.datasets.shards import ShardSet
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.geometry.coefficients import CoefficientLayout
+from twodasl_lite.worlds.synthetic import SyntheticFaces
 
 
 def synth(folder: Path, *words: object) -> int:

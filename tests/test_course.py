@@ -16,11 +16,11 @@ import pytest
 import torch
 from bookkit.config import BOOK, NOTEBOOKS, settings
 
-from twodasl_lite import cli
-from twodasl_lite.camera import euler_to_matrix, project
+from twodasl_lite.apps import cli
+from twodasl_lite.base.errors import FileFormatError, TwodaslError, ValueRangeError
 from twodasl_lite.course import build, checks
 from twodasl_lite.course.report import NOT_GRADED, STOPPED, report, table
-from twodasl_lite.errors import FileFormatError, TwodaslError, ValueRangeError
+from twodasl_lite.geometry.camera import euler_to_matrix, project
 
 ASSIGNMENTS = build.assignments()
 NAMES = [assignment.name for assignment in ASSIGNMENTS]
@@ -147,7 +147,10 @@ def test_calls_of_the_package_are_seen() -> None:
     with checks.from_scratch():
         torch.linalg.cross(points, points)
         checks.tensor("x", points)
-    with pytest.raises(checks.CheckFailed, match=r"twodasl_lite\.camera\.project was called"), checks.from_scratch():
+    with (
+        pytest.raises(checks.CheckFailed, match=r"twodasl_lite\.geometry\.camera\.project was called"),
+        checks.from_scratch(),
+    ):
         project(points, pose)
     with checks.from_scratch("losses"):
         project(points, pose)
@@ -626,7 +629,7 @@ def test_list_names_every_assignment(capsys) -> None:
 def test_nbgrader_is_named_where_it_is_missing(tmp_path) -> None:
     code = (
         "import sys; sys.modules['nbgrader'] = None\n"
-        f"from twodasl_lite.cli import main; sys.exit(main(['course', 'new', {str(tmp_path / 'c')!r}]))"
+        f"from twodasl_lite.apps.cli import main; sys.exit(main(['course', 'new', {str(tmp_path / 'c')!r}]))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 1

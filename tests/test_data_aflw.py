@@ -10,18 +10,18 @@ import pytest
 import torch
 
 from tests.benchmark_files import Benchmark
-from twodasl_lite.camera import image_to_crop
-from twodasl_lite.data.aflw import (
+from twodasl_lite.base.errors import FileFormatError, ShapeError, ValueRangeError
+from twodasl_lite.datasets.aflw import (
     near_duplicates,
     read_aflw,
     thumbnails,
     training_set,
     unclamp_boxes,
 )
-from twodasl_lite.data.aflw2000 import read_aflw2000
-from twodasl_lite.data.stream import SetStream
-from twodasl_lite.errors import FileFormatError, ShapeError, ValueRangeError
-from twodasl_lite.landmarks import NUM_AFLW, flip_landmarks, subset_18, subset_21
+from twodasl_lite.datasets.aflw2000 import read_aflw2000
+from twodasl_lite.datasets.stream import SetStream
+from twodasl_lite.geometry.camera import image_to_crop
+from twodasl_lite.geometry.landmarks import NUM_AFLW, flip_landmarks, subset_18, subset_21
 
 NAMES = [f"image{k:05d}" for k in (2, 12, 50001, 50002, 50003, 50004, 50005)]
 HIDDEN = {2: (0, 1, 6, 7, 12), 3: tuple(range(15))}

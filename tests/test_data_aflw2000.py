@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from tests.benchmark_files import COUNT, FAILED, YAWS, Benchmark
-from twodasl_lite.camera import crop_to_image
-from twodasl_lite.data.aflw2000 import read_aflw2000, read_basel_landmarks, read_detections, read_names
-from twodasl_lite.decode import decode_landmarks
-from twodasl_lite.errors import FileFormatError, ValueRangeError
+from twodasl_lite.base.errors import FileFormatError, ValueRangeError
+from twodasl_lite.datasets.aflw2000 import read_aflw2000, read_basel_landmarks, read_detections, read_names
 from twodasl_lite.evaluation import nme
+from twodasl_lite.faces.decode import decode_landmarks
+from twodasl_lite.geometry.camera import crop_to_image
 
 
 @pytest.fixture(scope="module")

@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from tests.conftest import make_model
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.data.annotations import (
+from twodasl_lite.base.errors import FileFormatError, ShapeError, ValueRangeError
+from twodasl_lite.datasets.annotations import (
     annotation_to_coefficients,
     check_raw_basel,
     clamp_box,
     read_annotation,
     wrap_angles,
 )
-from twodasl_lite.errors import FileFormatError, ShapeError, ValueRangeError
-from twodasl_lite.images import landmarks_box
+from twodasl_lite.geometry.coefficients import CoefficientLayout
+from twodasl_lite.geometry.photos import landmarks_box
 
 scipy = pytest.importorskip("scipy", reason="scipy comes with the extra models")
 

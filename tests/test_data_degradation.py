@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite.data.degradation import (
+from twodasl_lite.worlds.degradation import (
     add_noise,
     blur_matrix,
     degrade,
@@ -16,8 +16,8 @@ from twodasl_lite.data.degradation import (
     resize_matrix,
     soften,
 )
-from twodasl_lite.data.random import Draws
-from twodasl_lite.data.worlds import Degradation
+from twodasl_lite.worlds.draws import Draws
+from twodasl_lite.worlds.world import Degradation
 
 
 def pictures(count: int = 4) -> torch.Tensor:

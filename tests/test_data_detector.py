@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite.camera import image_to_crop
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.data.detector import REFERENCE_SIZE, detect, scaled
-from twodasl_lite.data.random import Draws
-from twodasl_lite.data.synthetic import draw_coefficients
-from twodasl_lite.data.worlds import load_world
-from twodasl_lite.decode import decode_landmarks
-from twodasl_lite.errors import ShapeError, ValueRangeError
-from twodasl_lite.landmarks import subset_18
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.decode import decode_landmarks
+from twodasl_lite.geometry.camera import image_to_crop
+from twodasl_lite.geometry.coefficients import CoefficientLayout
+from twodasl_lite.geometry.landmarks import subset_18
+from twodasl_lite.worlds.detector import REFERENCE_SIZE, detect, scaled
+from twodasl_lite.worlds.draws import Draws
+from twodasl_lite.worlds.synthetic import draw_coefficients
+from twodasl_lite.worlds.world import load_world
 
 # Lowest and highest |yaw|; NME of the 18 points in %: mean, median, 95th percentile; share above 10 %; deviation of the
 # common shift (x, y) and of single points (x, y) in pixels. Measured on 1,998 images of AFLW2000-3D.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.errors import ShapeError, TwodaslError
-from twodasl_lite.landmarks import MIRROR, landmark_map, subset_18, subset_21
+from twodasl_lite.base.errors import ShapeError, TwodaslError
+from twodasl_lite.geometry.face_batch import FaceBatch
+from twodasl_lite.geometry.landmarks import MIRROR, landmark_map, subset_18, subset_21
 
 
 def make_batch(count: int = 3, *, truth: bool = True) -> FaceBatch:

@@ -14,13 +14,13 @@ from training_runs import small_face
 
 from tests import test_data_aflw as crops
 from tests.benchmark_files import Benchmark
-from twodasl_lite.archive import read_archive, write_archive
-from twodasl_lite.cli import main
-from twodasl_lite.data import packed
-from twodasl_lite.data.aflw import read_aflw, training_set
-from twodasl_lite.data.aflw2000 import read_aflw2000
-from twodasl_lite.data.packed import cached_pack, is_pack, pack_photos, read_packed, read_test
-from twodasl_lite.errors import FileFormatError, TwodaslError, ValueRangeError
+from twodasl_lite.apps.cli import main
+from twodasl_lite.base.archive import read_archive, write_archive
+from twodasl_lite.base.errors import FileFormatError, TwodaslError, ValueRangeError
+from twodasl_lite.datasets import packed
+from twodasl_lite.datasets.aflw import read_aflw, training_set
+from twodasl_lite.datasets.aflw2000 import read_aflw2000
+from twodasl_lite.datasets.packed import cached_pack, is_pack, pack_photos, read_packed, read_test
 from twodasl_lite.training.config import SourceConfig
 from twodasl_lite.training.pictures import pictures
 

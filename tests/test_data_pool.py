@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from twodasl_lite.data.pool import run_tasks
-from twodasl_lite.errors import TwodaslError
+from twodasl_lite.base.errors import TwodaslError
+from twodasl_lite.datasets.pool import run_tasks
 
 ROOT = Path(__file__).resolve().parents[1]
 
 PARENT = """
 import os, signal, sys, time
-from twodasl_lite.data.pool import run_tasks
+from twodasl_lite.datasets.pool import run_tasks
 
 def work(folder, task):
     open(f"{folder}/started-{task}", "w").close()

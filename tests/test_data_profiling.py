@@ -9,13 +9,20 @@ import pytest
 import torch
 
 from tests.conftest import make_model
-from twodasl_lite.camera import euler_to_matrix, frame_to_pixels, make_pose, matrix_to_euler, project, split_pose
-from twodasl_lite.coefficients import CoefficientLayout, Coefficients
-from twodasl_lite.data.profiling import _Relief, turn_face, turn_pose
-from twodasl_lite.decode import decode
-from twodasl_lite.errors import ShapeError, ValueRangeError
-from twodasl_lite.morphable import MorphableModel, load_face_model
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
+from twodasl_lite.faces import MorphableModel, load_face_model
+from twodasl_lite.faces.decode import decode
+from twodasl_lite.geometry.camera import (
+    euler_to_matrix,
+    frame_to_pixels,
+    make_pose,
+    matrix_to_euler,
+    project,
+    split_pose,
+)
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Coefficients
 from twodasl_lite.render import coordinate_code, over, rasterize, render, vertex_normals
+from twodasl_lite.worlds.profiling import _Relief, turn_face, turn_pose
 
 SIDE = 200
 
@@ -185,8 +192,8 @@ def test_bad_faces(model: MorphableModel) -> None:
 def test_a_photograph() -> None:
     """The example portrait keeps its colours where it should, and its landmarks move as the fitted face's do."""
     pytest.importorskip("skimage")
-    from twodasl_lite.examples import astronaut
-    from twodasl_lite.fitting import fit_landmarks
+    from twodasl_lite.datasets.examples import astronaut
+    from twodasl_lite.faces.fitting import fit_landmarks
 
     model = load_face_model()
     portrait = astronaut()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from twodasl_lite.data.random import Draws, Recipe
-from twodasl_lite.errors import InputTypeError, ValueRangeError
+from twodasl_lite.base.errors import InputTypeError, ValueRangeError
+from twodasl_lite.worlds.draws import Draws, Recipe
 
 
 def split_mix(value: int) -> int:
@@ -19,7 +19,7 @@ def split_mix(value: int) -> int:
 
 def test_bits_are_split_mix(device):
     values = [0, 1, 2**63, 2**64 - 1, 12345678901234567890]
-    from twodasl_lite.data.random import _mix, _signed
+    from twodasl_lite.worlds.draws import _mix, _signed
 
     mixed = _mix(torch.tensor([_signed(value) for value in values], device=device))
     assert [value % 2**64 for value in mixed.tolist()] == [split_mix(value) for value in values]

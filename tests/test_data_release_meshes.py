@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from tests.benchmark_files import COUNT, Benchmark
-from twodasl_lite import cli
-from twodasl_lite.data.release_meshes import MEASURES, read_release_meshes
-from twodasl_lite.errors import FileFormatError, ShapeError
+from twodasl_lite.apps import cli
+from twodasl_lite.base.errors import FileFormatError, ShapeError
 from twodasl_lite.evaluation import bounding_box, box_size
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.evaluation.release_meshes import MEASURES, read_release_meshes
+from twodasl_lite.faces import MorphableModel
 
 scipy = pytest.importorskip("scipy", reason="scipy comes with the extra models")
 

@@ -19,10 +19,10 @@ import torch
 
 from tests.conftest import make_model
 from tests.stream_source import NumberedFaces, assert_same, numbers
-from twodasl_lite.data import shards as shards_module
-from twodasl_lite.data.pool import run_tasks
-from twodasl_lite.data.shards import ShardSet, ShardStream, fingerprint, make_shards, read_manifest
-from twodasl_lite.errors import FileFormatError, TwodaslError, ValueRangeError
+from twodasl_lite.base.errors import FileFormatError, TwodaslError, ValueRangeError
+from twodasl_lite.datasets import shards as shards_module
+from twodasl_lite.datasets.pool import run_tasks
+from twodasl_lite.datasets.shards import ShardSet, ShardStream, fingerprint, make_shards, read_manifest
 
 ROOT = Path(__file__).parent.parent
 
@@ -233,7 +233,7 @@ def test_a_shard_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
 SLOW = """
 import sys
 from tests.stream_source import NumberedFaces
-from twodasl_lite.data.shards import make_shards
+from twodasl_lite.datasets.shards import make_shards
 make_shards(sys.argv[1], NumberedFaces(pause=0.03), 40, shard_size=4, workers=int(sys.argv[2]))
 """
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from tests.stream_source import NumberedFaces, assert_same, numbers
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.data.stream import MemoryStream, Order, SetStream, SyntheticStream, drawn_beside, prefetch
-from twodasl_lite.data.synthetic import SyntheticFaces
-from twodasl_lite.errors import InputTypeError, ShapeError, TwodaslError, ValueRangeError
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.base.errors import InputTypeError, ShapeError, TwodaslError, ValueRangeError
+from twodasl_lite.datasets.stream import MemoryStream, Order, SetStream, SyntheticStream, drawn_beside, prefetch
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.geometry.coefficients import CoefficientLayout
+from twodasl_lite.geometry.face_batch import FaceBatch
+from twodasl_lite.worlds.synthetic import SyntheticFaces
 
 
 def first(stream, count: int, batch_size: int = 4, start: int = 0) -> list[FaceBatch]:

@@ -9,18 +9,18 @@ import torch
 from conftest import make_model
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from twodasl_lite.camera import matrix_to_euler, split_pose
-from twodasl_lite.coefficients import CoefficientLayout, Coefficients
-from twodasl_lite.data import backgrounds, lighting, synthetic
-from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.data.random import Draws
-from twodasl_lite.data.synthetic import TEST_SEED, SyntheticFaces, average_colours, whitening_of
-from twodasl_lite.data.worlds import Box, Degradation, Lighting, Occluders, Pose, World, load_world
-from twodasl_lite.decode import decode, decode_landmarks
-from twodasl_lite.errors import InputTypeError, TwodaslError, ValueRangeError
-from twodasl_lite.landmarks import GROUPS, subset_18
-from twodasl_lite.morphable import MorphableModel, load_face_model
+from twodasl_lite.base.errors import InputTypeError, TwodaslError, ValueRangeError
+from twodasl_lite.faces import MorphableModel, load_face_model
+from twodasl_lite.faces.decode import decode, decode_landmarks
+from twodasl_lite.geometry.camera import matrix_to_euler, split_pose
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Coefficients
+from twodasl_lite.geometry.face_batch import FaceBatch
+from twodasl_lite.geometry.landmarks import GROUPS, subset_18
 from twodasl_lite.render import interpolate, rasterize, visible_vertices
+from twodasl_lite.worlds import backgrounds, lighting, synthetic
+from twodasl_lite.worlds.draws import Draws
+from twodasl_lite.worlds.synthetic import TEST_SEED, SyntheticFaces, average_colours, whitening_of
+from twodasl_lite.worlds.world import Box, Degradation, Lighting, Occluders, Pose, World, load_world
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,12 @@ import torch
 
 from tests.conftest import make_model
 from tests.real_sets import NOSE, bright_spot, crop_of, dotted, raw_model, write_whitening
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.data.stream import SetStream
-from twodasl_lite.data.tddfa import LIST_TRAIN, PARAMS_TRAIN, TDDFACrops
-from twodasl_lite.errors import FileFormatError, ValueRangeError
-from twodasl_lite.morphable import MorphableModel
-from twodasl_lite.morphable.readers.safe_pickle import load_pickle
+from twodasl_lite.base.errors import FileFormatError, ValueRangeError
+from twodasl_lite.datasets.stream import SetStream
+from twodasl_lite.datasets.tddfa import LIST_TRAIN, PARAMS_TRAIN, TDDFACrops
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.faces.readers.safe_pickle import load_pickle
+from twodasl_lite.geometry.coefficients import CoefficientLayout
 
 COUNT = 5
 
@@ -69,7 +69,7 @@ def test_pictures_and_coefficients_fit(crops: Path, configs: Path, model: Morpha
 
 
 def test_the_unit_of_the_model_changes_nothing(crops: Path, configs: Path) -> None:
-    from twodasl_lite.morphable import read_face_model
+    from twodasl_lite.faces import read_face_model
 
     found = [load(crops, configs, read_face_model(configs, units=units)) for units in ("um", "mm")]
     one, other = (faces.take(torch.arange(COUNT)) for faces in found)

@@ -22,16 +22,16 @@ from tests.real_sets import (
     write_pair,
 )
 from tests.stream_source import assert_same
-from twodasl_lite.coefficients import Coefficients
-from twodasl_lite.data.annotations import read_annotation
-from twodasl_lite.data.real import jpeg_size
-from twodasl_lite.data.shards import ShardSet, make_shards
-from twodasl_lite.data.stream import SetStream
-from twodasl_lite.data.w300lp import W300LP
-from twodasl_lite.errors import FileFormatError, ShapeError, ValueRangeError
-from twodasl_lite.images import landmarks_box
-from twodasl_lite.landmarks import subset_18
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.base.errors import FileFormatError, ShapeError, ValueRangeError
+from twodasl_lite.datasets.annotations import read_annotation
+from twodasl_lite.datasets.real import jpeg_size
+from twodasl_lite.datasets.shards import ShardSet, make_shards
+from twodasl_lite.datasets.stream import SetStream
+from twodasl_lite.datasets.w300lp import W300LP
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.geometry.coefficients import Coefficients
+from twodasl_lite.geometry.landmarks import subset_18
+from twodasl_lite.geometry.photos import landmarks_box
 
 scipy = pytest.importorskip("scipy", reason="scipy comes with the extra models")
 

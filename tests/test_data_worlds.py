@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from twodasl_lite.data.worlds import Lighting, Pose, World, load_world, world_names
-from twodasl_lite.errors import FileFormatError, InputTypeError, ValueRangeError
+from twodasl_lite.base.errors import FileFormatError, InputTypeError, ValueRangeError
+from twodasl_lite.worlds.world import Lighting, Pose, World, load_world, world_names
 
 
 def test_the_worlds_that_come_along():

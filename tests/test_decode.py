@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from twodasl_lite.camera import euler_to_matrix, frame_to_pixels, make_pose, project
-from twodasl_lite.coefficients import Coefficients
-from twodasl_lite.decode import decode, decode_landmarks
-from twodasl_lite.errors import InputTypeError, ShapeError
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.base.errors import InputTypeError, ShapeError
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.faces.decode import decode, decode_landmarks
+from twodasl_lite.geometry.camera import euler_to_matrix, frame_to_pixels, make_pose, project
+from twodasl_lite.geometry.coefficients import Coefficients
 
 
 def random_face(model: MorphableModel, num: int = 3) -> Coefficients:

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite import detection as module
-from twodasl_lite.cli import main
-from twodasl_lite.detection import YuNet, cached_detector, fetch_yunet, quarter_turns, yunet_path
-from twodasl_lite.errors import FileFormatError, TwodaslError, ValueRangeError
+from twodasl_lite.apps import detection as module
+from twodasl_lite.apps.cli import main
+from twodasl_lite.apps.detection import YuNet, cached_detector, fetch_yunet, quarter_turns, yunet_path
+from twodasl_lite.base.errors import FileFormatError, TwodaslError, ValueRangeError
 
 """In OpenCV's place: reports one face in the small picture."""
 

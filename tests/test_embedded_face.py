@@ -22,11 +22,11 @@ from tests.face_quality import (
     triangle_normals,
     triangles_of,
 )
-from twodasl_lite.landmarks import GROUPS, MIRROR
-from twodasl_lite.morphable import MorphableModel, load_face_model
-from twodasl_lite.morphable.build import align
-from twodasl_lite.morphable.embedded import generate_face_model
-from twodasl_lite.morphable.readers.ict import BASEL_JAW
+from twodasl_lite.faces import MorphableModel, load_face_model
+from twodasl_lite.faces.build import align
+from twodasl_lite.faces.embedded.recipe import generate_face_model
+from twodasl_lite.faces.readers.ict import BASEL_JAW
+from twodasl_lite.geometry.landmarks import GROUPS, MIRROR
 
 MILLIMETRES_PER_CENTIMETRE = 10.0
 NUM_RANDOM_FACES = 1000

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite.errors import ShapeError, ValueRangeError
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
 from twodasl_lite.evaluation import summarise
 from twodasl_lite.viz.evaluation_figures import draw_ablation, draw_ced, draw_yaw_bars, worst_cases
 

@@ -9,10 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite.camera import crop_to_image
-from twodasl_lite.coefficients import Whitening
-from twodasl_lite.decode import decode_landmarks
-from twodasl_lite.errors import InputTypeError, ShapeError, ValueRangeError
+from twodasl_lite.base.errors import InputTypeError, ShapeError, ValueRangeError
 from twodasl_lite.evaluation import (
     Table,
     auc,
@@ -28,8 +25,11 @@ from twodasl_lite.evaluation import (
     summarise,
     yaw_bins,
 )
-from twodasl_lite.landmarks import NUM_LANDMARKS
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.faces.decode import decode_landmarks
+from twodasl_lite.geometry.camera import crop_to_image
+from twodasl_lite.geometry.coefficients import Whitening
+from twodasl_lite.geometry.landmarks import NUM_LANDMARKS
 
 
 # ------------------------------------------------------------------------------------------------------------- the NME

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite.camera import euler_to_matrix
-from twodasl_lite.errors import ShapeError, ValueRangeError
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
 from twodasl_lite.evaluation import bounding_box, box_size, icp, reconstruction_error, rigid_rotation
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.geometry.camera import euler_to_matrix
 
 
 def rotation(*degrees: float) -> torch.Tensor:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from twodasl_lite.landmarks import GROUPS, MIRROR
+from twodasl_lite.geometry.landmarks import GROUPS, MIRROR
 
 pytest.importorskip("skimage", reason="scikit-image comes with the book extra")
 
 
 def test_the_portrait_and_its_landmarks_belong_together() -> None:
-    from twodasl_lite.examples import astronaut
+    from twodasl_lite.datasets.examples import astronaut
 
     photo, landmarks, visible = astronaut()
     assert photo.shape == (512, 512, 3)

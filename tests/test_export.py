@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite.errors import FileFormatError, ShapeError, TwodaslError
-from twodasl_lite.export import FORMATS, TEXTURED, export_mesh, export_textured_mesh
-from twodasl_lite.unwrap import Unwrapped
+from twodasl_lite.apps.export import FORMATS, TEXTURED, export_mesh, export_textured_mesh
+from twodasl_lite.base.errors import FileFormatError, ShapeError, TwodaslError
+from twodasl_lite.faces.unwrap import Unwrapped
 
 trimesh = pytest.importorskip("trimesh", reason="trimesh reads what is written")
 
@@ -199,12 +199,12 @@ def test_gltf_counts_v_downwards_and_obj_upwards(tmp_path, quarters) -> None:
 def test_a_faces_texture_is_found_at_its_landmarks(tmp_path) -> None:
     """Photo to texture to file to another reader: the colours at the landmarks are the face's."""
     pytest.importorskip("PIL")
-    from twodasl_lite.coefficients import CoefficientLayout, Coefficients
-    from twodasl_lite.decode import decode
-    from twodasl_lite.morphable import load_face_model
+    from twodasl_lite.faces import load_face_model
+    from twodasl_lite.faces.decode import decode
+    from twodasl_lite.faces.texture import face_triangles, photo_texture, seen_weights
+    from twodasl_lite.faces.unwrap import unwrap
+    from twodasl_lite.geometry.coefficients import CoefficientLayout, Coefficients
     from twodasl_lite.render import render
-    from twodasl_lite.texture import face_triangles, photo_texture, seen_weights
-    from twodasl_lite.unwrap import unwrap
 
     model, side = load_face_model(CoefficientLayout()), 240
     layout = unwrap(model, face_triangles(model))
@@ -244,7 +244,7 @@ def test_a_predictor_as_onnx_needs_no_detector(predictor, count: int) -> None:
     """Any number of crops, and the package's own answers."""
     import onnxruntime
 
-    from twodasl_lite.prediction import predict_with
+    from twodasl_lite.networks.prediction import predict_with
 
     path, trained, model = predictor
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
@@ -252,7 +252,7 @@ def test_a_predictor_as_onnx_needs_no_detector(predictor, count: int) -> None:
     assert name == "images"
     assert shape[1:] == [3, 120, 120]
     assert isinstance(shape[0], str)  # a name: any size
-    from twodasl_lite.data.synthetic import SyntheticFaces
+    from twodasl_lite.worlds.synthetic import SyntheticFaces
 
     pictures = SyntheticFaces(model, "labelled", seed=7).batch(0, count).images
     (found,) = session.run(["coefficients"], {"images": pictures.float().numpy()})
@@ -266,10 +266,10 @@ def predictor(tmp_path_factory):
     """A trained network as a file, the network, its face model."""
     for package in ("onnx", "onnxscript", "onnxruntime", "safetensors"):
         pytest.importorskip(package)
-    from twodasl_lite.coefficients import CoefficientLayout
-    from twodasl_lite.export import export_predictor
-    from twodasl_lite.morphable import load_face_model
-    from twodasl_lite.trained import trained_regressor
+    from twodasl_lite.apps.export import export_predictor
+    from twodasl_lite.faces import load_face_model
+    from twodasl_lite.geometry.coefficients import CoefficientLayout
+    from twodasl_lite.networks.trained import trained_regressor
 
     trained = trained_regressor()
     model = load_face_model(CoefficientLayout(*trained.metadata["layout"]))
@@ -283,8 +283,8 @@ def predictor(tmp_path_factory):
 def test_both_landmark_maps_are_drawn_in_the_graph() -> None:
     from types import SimpleNamespace
 
-    from twodasl_lite.export import _Predictor
-    from twodasl_lite.landmarks import landmark_map
+    from twodasl_lite.apps.export import _Predictor
+    from twodasl_lite.geometry.landmarks import landmark_map
 
     points = torch.rand(2, 18, 2, generator=torch.Generator().manual_seed(3)) * 130 - 5
     for kind in ("binary", "gaussian"):

@@ -8,9 +8,9 @@ import torch
 from test_reconstruction import knows, ramp, sees
 from training_runs import random_coefficients, small_face
 
-from twodasl_lite.face_search import FACE, _windows, agreement, search_faces
-from twodasl_lite.images import landmarks_box
-from twodasl_lite.reconstruction import reconstruct
+from twodasl_lite.apps.face_search import FACE, _windows, agreement, search_faces
+from twodasl_lite.apps.reconstruction import reconstruct
+from twodasl_lite.geometry.photos import landmarks_box
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_the_search_finds_the_face(model, face):
 def test_no_face_no_mesh(model, truth, monkeypatch):
     photo = np.random.default_rng(0).integers(0, 256, (300, 220, 3), dtype=np.uint8)
     assert search_faces(photo, knows(truth), model) == []
-    monkeypatch.setattr("twodasl_lite.reconstruction.cached_detector", lambda: None)
+    monkeypatch.setattr("twodasl_lite.apps.reconstruction.cached_detector", lambda: None)
     faces = reconstruct(photo, knows(truth), model)
     assert (faces, faces.found_by) == ([], "search")
     assert search_faces(photo[:1, :1], knows(truth), model) == []

@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from tests.conftest import make_model
-from twodasl_lite import fitting, least_squares
-from twodasl_lite.camera import (
+from twodasl_lite.base.errors import InputTypeError, ShapeError, ValueRangeError
+from twodasl_lite.faces import MorphableModel, fitting, least_squares
+from twodasl_lite.faces.decode import decode_landmarks
+from twodasl_lite.faces.fitting import LANDMARK_NOISE, FitResult, fit_landmarks, fit_pose
+from twodasl_lite.geometry.camera import (
     CROP_SIZE,
     euler_to_matrix,
     frame_to_pixels,
@@ -21,12 +24,8 @@ from twodasl_lite.camera import (
     project,
     split_pose,
 )
-from twodasl_lite.coefficients import Coefficients
-from twodasl_lite.decode import decode_landmarks
-from twodasl_lite.errors import InputTypeError, ShapeError, ValueRangeError
-from twodasl_lite.fitting import LANDMARK_NOISE, FitResult, fit_landmarks, fit_pose
-from twodasl_lite.landmarks import GROUPS, NUM_LANDMARKS
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.geometry.coefficients import Coefficients
+from twodasl_lite.geometry.landmarks import GROUPS, NUM_LANDMARKS
 
 NUM_SHAPE, NUM_EXPRESSION = 12, 6
 YAWS = torch.deg2rad(torch.linspace(-80, 80, 9, dtype=torch.float64))

@@ -24,7 +24,7 @@ sys.path.insert(0, str(SCRIPT.parent))
 import gpu_parts  # noqa: E402
 import gpu_run  # noqa: E402
 
-from twodasl_lite.camera import crop_to_image, image_to_crop  # noqa: E402
+from twodasl_lite.geometry.camera import crop_to_image, image_to_crop  # noqa: E402
 from twodasl_lite.networks import load_regressor  # noqa: E402
 from twodasl_lite.training.config import load_config  # noqa: E402
 from twodasl_lite.training.gpu_results import join_weights, read_gpu_run  # noqa: E402

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite import images
-from twodasl_lite.camera import image_to_crop
-from twodasl_lite.errors import FileFormatError, InputTypeError, ShapeError, TwodaslError, ValueRangeError
+from twodasl_lite.base.errors import FileFormatError, InputTypeError, ShapeError, TwodaslError, ValueRangeError
+from twodasl_lite.geometry import photos as images
+from twodasl_lite.geometry.camera import image_to_crop
 
 
 def gradient(height: int = 40, width: int = 60) -> np.ndarray:

@@ -18,7 +18,7 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker())
 import twodasl_lite
-from twodasl_lite.errors import MissingDependencyError
+from twodasl_lite.base.errors import MissingDependencyError
 refused = []
 for module in pkgutil.walk_packages(twodasl_lite.__path__, "twodasl_lite."):
     try:

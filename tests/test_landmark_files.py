@@ -9,12 +9,12 @@ import pytest
 import scipy.io
 import torch
 
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.decode import decode_landmarks
-from twodasl_lite.errors import FileFormatError
-from twodasl_lite.landmark_files import WFLW_TO_68, landmark_mistake, read_landmark_file
-from twodasl_lite.landmarks import write_landmarks
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.apps.landmark_files import WFLW_TO_68, landmark_mistake, read_landmark_file
+from twodasl_lite.base.errors import FileFormatError
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.decode import decode_landmarks
+from twodasl_lite.geometry.coefficients import CoefficientLayout
+from twodasl_lite.geometry.landmarks import write_landmarks
 
 POINTS = np.random.default_rng(0).uniform(0, 400, (68, 2)).round(2)
 ROWS = [f"{x},{y}" for x, y in POINTS]
@@ -141,8 +141,8 @@ def face(model):
     generator = torch.Generator().manual_seed(3)
     shape, expression = model.sample(1, generator=generator)
     angle = torch.deg2rad(torch.tensor([[5.0, 15, -6]]))
-    from twodasl_lite.camera import euler_to_matrix, make_pose
-    from twodasl_lite.coefficients import Coefficients
+    from twodasl_lite.geometry.camera import euler_to_matrix, make_pose
+    from twodasl_lite.geometry.coefficients import Coefficients
 
     pose = make_pose(torch.tensor([1.1]), euler_to_matrix(angle), torch.tensor([[250.0, 260, 0]]))
     coefficients = Coefficients(pose, shape, expression).pack()

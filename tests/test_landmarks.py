@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite.camera import CROP_SIZE
-from twodasl_lite.errors import FileFormatError, InputTypeError, ShapeError, ValueRangeError
-from twodasl_lite.landmarks import (
+from twodasl_lite.base.errors import FileFormatError, InputTypeError, ShapeError, ValueRangeError
+from twodasl_lite.geometry.camera import CROP_SIZE
+from twodasl_lite.geometry.landmarks import (
     EDGES,
     GROUPS,
     LANDMARK_NAMES,

@@ -12,8 +12,8 @@ import torch
 from test_viz_losses import operate
 
 from tests.pages import address, watch
-from twodasl_lite.errors import ValueRangeError
-from twodasl_lite.morphable import MorphableModel, load_face_model
+from twodasl_lite.base.errors import ValueRangeError
+from twodasl_lite.faces import MorphableModel, load_face_model
 from twodasl_lite.render import (
     Fragments,
     coordinate_image,

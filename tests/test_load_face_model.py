@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from tests.conftest import make_model
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.errors import FileFormatError, ValueRangeError
-from twodasl_lite.morphable import embedded, load_face_model
+from twodasl_lite.base.errors import FileFormatError, ValueRangeError
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.embedded import recipe as embedded
+from twodasl_lite.geometry.coefficients import CoefficientLayout
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from twodasl_lite.camera import euler_to_matrix, make_pose
-from twodasl_lite.coefficients import Coefficients, Whitening
-from twodasl_lite.decode import constrain, decode, decode_landmarks
-from twodasl_lite.errors import InputTypeError, ShapeError, ValueRangeError
+from twodasl_lite.base.errors import InputTypeError, ShapeError, ValueRangeError
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.faces.decode import constrain, decode, decode_landmarks
+from twodasl_lite.geometry.camera import euler_to_matrix, make_pose
+from twodasl_lite.geometry.coefficients import Coefficients, Whitening
 from twodasl_lite.losses import PDC, VDC, WPDC, VertexMoments
 from twodasl_lite.losses.labelled import DEPTH_ENTRY
-from twodasl_lite.morphable import MorphableModel
 
 BATCH = 6
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from twodasl_lite.errors import InputTypeError, ShapeError, ValueRangeError
+from twodasl_lite.base.errors import InputTypeError, ShapeError, ValueRangeError
 from twodasl_lite.losses import (
     FACE_SIZE_FLOOR,
     HUBER_DELTA,

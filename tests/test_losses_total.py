@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from twodasl_lite.errors import InputTypeError, ShapeError, ValueRangeError
+from twodasl_lite.base.errors import InputTypeError, ShapeError, ValueRangeError
 from twodasl_lite.losses import CRITIC_FORMS, LOSS_NAMES, SelfCritic, WeightedSum, normalise_landmarks
 
 SCORES = torch.tensor([-2.0, -0.5, 0.0, 0.7, 1.0, 3.0], dtype=torch.float64)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from twodasl_lite import cli
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.data.synthetic import SyntheticFaces
-from twodasl_lite.morphable import MorphableModel, load_face_model
-from twodasl_lite.morphable.borrow import borrow_colours
-from twodasl_lite.morphable.readers.ict import read_ict_npz
+from twodasl_lite.apps import cli
+from twodasl_lite.faces import MorphableModel, load_face_model
+from twodasl_lite.faces.borrow import borrow_colours
+from twodasl_lite.faces.readers.ict import read_ict_npz
+from twodasl_lite.geometry.coefficients import CoefficientLayout
+from twodasl_lite.worlds.synthetic import SyntheticFaces
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from twodasl_lite.camera import euler_to_matrix
-from twodasl_lite.errors import ShapeError, ValueRangeError
-from twodasl_lite.morphable import build
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
+from twodasl_lite.faces import build
+from twodasl_lite.geometry.camera import euler_to_matrix
 
 GENERATOR_SEED = 11
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from conftest import make_model
 
-from twodasl_lite.errors import ValueRangeError
-from twodasl_lite.morphable.fingerprint import check_fingerprint, face_fingerprint
+from twodasl_lite.base.errors import ValueRangeError
+from twodasl_lite.faces.fingerprint import check_fingerprint, face_fingerprint
 
 
 def test_the_same_model_is_known_again_after_json_and_in_float32() -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tests.conftest import make_model
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.errors import FileFormatError, InputTypeError, ShapeError, TwodaslError, ValueRangeError
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.base.errors import FileFormatError, InputTypeError, ShapeError, TwodaslError, ValueRangeError
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.geometry.coefficients import CoefficientLayout
 
 
 def test_decode_equals_a_naive_sum(small_model: MorphableModel, device: torch.device) -> None:

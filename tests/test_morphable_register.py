@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite.camera import euler_to_matrix
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.errors import ShapeError, ValueRangeError
-from twodasl_lite.landmarks import GROUPS, MIRROR
-from twodasl_lite.morphable import MorphableModel, load_face_model, read_face_model
-from twodasl_lite.morphable.build import align
-from twodasl_lite.morphable.readers.ict import BASEL_JAW, MULTI_PIE
-from twodasl_lite.morphable.register import matching_landmarks
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
+from twodasl_lite.faces import MorphableModel, load_face_model, read_face_model
+from twodasl_lite.faces.build import align
+from twodasl_lite.faces.readers.ict import BASEL_JAW, MULTI_PIE
+from twodasl_lite.faces.register import matching_landmarks
+from twodasl_lite.geometry.camera import euler_to_matrix
+from twodasl_lite.geometry.coefficients import CoefficientLayout
+from twodasl_lite.geometry.landmarks import GROUPS, MIRROR
 
 JAW = GROUPS["jaw"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from twodasl_lite.morphable.signs import stable_signs
+from twodasl_lite.faces.signs import stable_signs
 
 
 def test_rounding_does_not_turn_a_component_with_mirror_twins():

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from twodasl_lite.camera import CROP_SIZE, euler_to_matrix, make_pose
-from twodasl_lite.coefficients import CoefficientLayout, Coefficients
-from twodasl_lite.decode import decode_landmarks
-from twodasl_lite.errors import ValueRangeError
-from twodasl_lite.landmarks import flip_landmarks
-from twodasl_lite.morphable import load_face_model
-from twodasl_lite.morphable.symmetry import coefficient_mirror, mirror_coefficients, mirrored_vertices, nearest_points
+from twodasl_lite.base.errors import ValueRangeError
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.decode import decode_landmarks
+from twodasl_lite.faces.symmetry import coefficient_mirror, mirror_coefficients, mirrored_vertices, nearest_points
+from twodasl_lite.geometry.camera import CROP_SIZE, euler_to_matrix, make_pose
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Coefficients
+from twodasl_lite.geometry.landmarks import flip_landmarks
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from twodasl_lite.errors import ShapeError
+from twodasl_lite.base.errors import ShapeError
 from twodasl_lite.networks import Critic
 
 

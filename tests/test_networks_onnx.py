@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite.coefficients import Whitening
-from twodasl_lite.errors import ShapeError, ValueRangeError
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
+from twodasl_lite.geometry.coefficients import Whitening
 from twodasl_lite.networks import export_onnx, make_regressor, measure_statistics
 
 onnxruntime = pytest.importorskip("onnxruntime")

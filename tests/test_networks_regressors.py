@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from twodasl_lite.errors import ShapeError, ValueRangeError
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
 from twodasl_lite.networks import (
     NORM_KINDS,
     REGRESSORS,

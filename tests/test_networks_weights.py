@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from twodasl_lite.coefficients import CoefficientLayout, Whitening
-from twodasl_lite.errors import FileFormatError, ShapeError, ValueRangeError
+from twodasl_lite.base.errors import FileFormatError, ShapeError, ValueRangeError
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Whitening
 from twodasl_lite.networks import (
     load_imagenet,
     load_regressor,

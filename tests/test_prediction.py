@@ -6,12 +6,12 @@ from conftest import make_model
 from torch import nn
 from training_runs import random_faces, small_data, small_face
 
-from twodasl_lite.decode import decode_landmarks
-from twodasl_lite.errors import ShapeError, ValueRangeError
-from twodasl_lite.landmarks import landmark_map, subset_18
-from twodasl_lite.morphable.fingerprint import face_fingerprint
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
+from twodasl_lite.faces.decode import decode_landmarks
+from twodasl_lite.faces.fingerprint import face_fingerprint
+from twodasl_lite.geometry.landmarks import landmark_map, subset_18
 from twodasl_lite.networks import load_regressor, make_regressor, save_regressor
-from twodasl_lite.prediction import predict, predict_with
+from twodasl_lite.networks.prediction import predict, predict_with
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +148,10 @@ class KnowsSides(torch.nn.Module):
 
 def test_the_mirror_image_is_looked_at_too() -> None:
     """A network that sees a mirror image as it should leaves the answer; one that does not is averaged."""
-    from twodasl_lite.coefficients import CoefficientLayout, Whitening
-    from twodasl_lite.landmarks import flip_landmarks
-    from twodasl_lite.morphable import load_face_model
-    from twodasl_lite.morphable.symmetry import mirror_coefficients
+    from twodasl_lite.faces import load_face_model
+    from twodasl_lite.faces.symmetry import mirror_coefficients
+    from twodasl_lite.geometry.coefficients import CoefficientLayout, Whitening
+    from twodasl_lite.geometry.landmarks import flip_landmarks
 
     face = load_face_model(CoefficientLayout())
     shape = torch.randn(40, generator=torch.Generator().manual_seed(1))

@@ -18,9 +18,9 @@ from tests.reader_files import (
     write_model_exp,
     write_model_shape,
 )
-from twodasl_lite.errors import FileFormatError, InputTypeError, ValueRangeError
-from twodasl_lite.morphable import read_face_model
-from twodasl_lite.morphable.readers import basel_h5, recognise
+from twodasl_lite.base.errors import FileFormatError, InputTypeError, ValueRangeError
+from twodasl_lite.faces import read_face_model
+from twodasl_lite.faces.readers import basel_h5, recognise
 
 h5py = pytest.importorskip("h5py", reason="h5py comes with the extra models")
 scipy = pytest.importorskip("scipy", reason="scipy comes with the extra models")

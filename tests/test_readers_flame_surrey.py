@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from tests.reader_files import COUNT, SmallFace, column, write_blendshapes, write_eos, write_flame
-from twodasl_lite.errors import FileFormatError
-from twodasl_lite.morphable import read_face_model
-from twodasl_lite.morphable.readers import recognise, surrey
-from twodasl_lite.morphable.readers.flame import read_embedding
+from twodasl_lite.base.errors import FileFormatError
+from twodasl_lite.faces import read_face_model
+from twodasl_lite.faces.readers import recognise, surrey
+from twodasl_lite.faces.readers.flame import read_embedding
 
 LANDMARKS = list(range(20, 88))
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from tests.reader_files import write_ict
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.errors import FileFormatError, ValueRangeError
-from twodasl_lite.morphable import load_face_model, read_face_model
-from twodasl_lite.morphable.embedded import MODEL_VARIABLE
-from twodasl_lite.morphable.readers import ict, ict_download, recognise
-from twodasl_lite.morphable.readers.obj import read_obj
+from twodasl_lite.base.errors import FileFormatError, ValueRangeError
+from twodasl_lite.faces import load_face_model, read_face_model
+from twodasl_lite.faces.embedded.recipe import MODEL_VARIABLE
+from twodasl_lite.faces.readers import ict, ict_download, recognise
+from twodasl_lite.faces.readers.obj import read_obj
+from twodasl_lite.geometry.coefficients import CoefficientLayout
 
 EXPRESSIONS = ("PupilDilate_L", "cheekRaiser_L", "cheekRaiser_R", "jawOpen")
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from tests.reader_files import SmallFace
-from twodasl_lite.errors import FileFormatError, ValueRangeError
-from twodasl_lite.morphable import read_face_model
-from twodasl_lite.morphable.embedded import embedded_face_model
-from twodasl_lite.morphable.readers.markup import read_landmark_file, resolve_landmarks
-from twodasl_lite.morphable.readers.parts import outward
-from twodasl_lite.morphable.readers.registration import derive_landmarks
+from twodasl_lite.base.errors import FileFormatError, ValueRangeError
+from twodasl_lite.faces import read_face_model
+from twodasl_lite.faces.embedded.recipe import embedded_face_model
+from twodasl_lite.faces.readers.markup import read_landmark_file, resolve_landmarks
+from twodasl_lite.faces.readers.parts import outward
+from twodasl_lite.faces.readers.registration import derive_landmarks
 
 scipy = pytest.importorskip("scipy", reason="scipy comes with the extra models")
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from tests.reader_files import fake_chumpy
-from twodasl_lite.errors import FileFormatError
-from twodasl_lite.morphable.readers.safe_pickle import CHUMPY, SPARSE, TORCH, load_pickle
+from twodasl_lite.base.errors import FileFormatError
+from twodasl_lite.faces.readers.safe_pickle import CHUMPY, SPARSE, TORCH, load_pickle
 
 scipy = pytest.importorskip("scipy", reason="scipy comes with the extra models")
 
@@ -189,7 +189,7 @@ def test_files_that_are_not_there_or_too_large(tmp_path, monkeypatch) -> None:
         load_pickle(tmp_path / "gone.pkl")
     with pytest.raises(FileFormatError, match="a folder"):
         load_pickle(tmp_path)
-    monkeypatch.setattr("twodasl_lite.morphable.readers.safe_pickle.MAX_BYTES", 10)
+    monkeypatch.setattr("twodasl_lite.faces.readers.safe_pickle.MAX_BYTES", 10)
     with pytest.raises(FileFormatError, match="at most 10 bytes"):
         load_pickle(written(tmp_path, np.zeros(9)))
 

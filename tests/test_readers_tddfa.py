@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from tests.reader_files import COUNT, SmallFace, whitening_arrays, write_tddfa_folder, write_tddfa_v2
-from twodasl_lite import camera
-from twodasl_lite.coefficients import CoefficientLayout, Coefficients
-from twodasl_lite.decode import decode, decode_landmarks
-from twodasl_lite.errors import FileFormatError, ValueRangeError
-from twodasl_lite.morphable import MorphableModel, read_face_model, read_whitening
-from twodasl_lite.morphable.readers import convert_pose, recognise
+from twodasl_lite.base.errors import FileFormatError, ValueRangeError
+from twodasl_lite.faces import MorphableModel, read_face_model, read_whitening
+from twodasl_lite.faces.decode import decode, decode_landmarks
+from twodasl_lite.faces.readers import convert_pose, recognise
+from twodasl_lite.geometry import camera
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Coefficients
 
 
 @pytest.fixture

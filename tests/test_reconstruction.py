@@ -11,19 +11,19 @@ from torch import nn
 from training_runs import random_coefficients, small_face
 
 import twodasl_lite
-from twodasl_lite import reconstruction as module
-from twodasl_lite.camera import image_pose_to_crop, matrix_to_euler, split_pose
-from twodasl_lite.coefficients import CoefficientLayout, Whitening
-from twodasl_lite.data.synthetic import SyntheticFaces
-from twodasl_lite.decode import decode
-from twodasl_lite.detection import Detections
-from twodasl_lite.errors import InputTypeError, ShapeError, ValueRangeError
-from twodasl_lite.images import landmarks_box, write_photo
-from twodasl_lite.landmarks import landmark_map, subset_18
-from twodasl_lite.morphable import load_face_model
-from twodasl_lite.morphable.fingerprint import face_fingerprint
+from twodasl_lite.apps import reconstruction as module
+from twodasl_lite.apps.detection import Detections
+from twodasl_lite.apps.reconstruction import face_box_to_crop, overlap, reconstruct
+from twodasl_lite.base.errors import InputTypeError, ShapeError, ValueRangeError
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.decode import decode
+from twodasl_lite.faces.fingerprint import face_fingerprint
+from twodasl_lite.geometry.camera import image_pose_to_crop, matrix_to_euler, split_pose
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Whitening
+from twodasl_lite.geometry.landmarks import landmark_map, subset_18
+from twodasl_lite.geometry.photos import landmarks_box, write_photo
 from twodasl_lite.networks import TrainedRegressor
-from twodasl_lite.reconstruction import face_box_to_crop, overlap, reconstruct
+from twodasl_lite.worlds.synthetic import SyntheticFaces
 
 
 class Knows(nn.Module):

@@ -8,8 +8,8 @@ import torch
 from test_render_rasterizer import posed_face
 from test_render_shading import ball
 
-from twodasl_lite.errors import ShapeError, ValueRangeError
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
+from twodasl_lite.faces import load_face_model
 from twodasl_lite.render import (
     Lamps,
     Picture,

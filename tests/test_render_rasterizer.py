@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite.camera import euler_to_matrix, frame_to_pixels, make_pose, project
-from twodasl_lite.errors import (
+from twodasl_lite.base.errors import (
     InputTypeError,
     MissingDependencyError,
     ShapeError,
     TwodaslError,
     ValueRangeError,
 )
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.geometry.camera import euler_to_matrix, frame_to_pixels, make_pose, project
 from twodasl_lite.render import (
     Fragments,
     barycentric_of,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite.errors import ShapeError, ValueRangeError
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
 from twodasl_lite.render import (
     Harmonics,
     Lamps,

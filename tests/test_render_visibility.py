@@ -7,8 +7,8 @@ import torch
 from test_render_rasterizer import needs_numba, posed_face
 from test_render_shading import ball
 
-from twodasl_lite.errors import ShapeError, ValueRangeError
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
+from twodasl_lite.faces import load_face_model
 from twodasl_lite.render import rasterize, visible_in, visible_vertices
 
 SQUARE = torch.tensor([[0, 1, 2], [2, 1, 3]])

@@ -9,8 +9,8 @@ from typing import Literal
 
 import pytest
 
-from twodasl_lite.errors import FileFormatError, ValueRangeError
-from twodasl_lite.settings import SettingsError, from_table, read_toml, to_table
+from twodasl_lite.base.errors import FileFormatError, ValueRangeError
+from twodasl_lite.base.settings import SettingsError, from_table, read_toml, to_table
 
 
 @dataclass(frozen=True)

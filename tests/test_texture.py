@@ -6,13 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite.camera import euler_to_matrix, make_pose
-from twodasl_lite.coefficients import CoefficientLayout, Coefficients
-from twodasl_lite.decode import decode
-from twodasl_lite.errors import ValueRangeError
-from twodasl_lite.morphable import load_face_model
-from twodasl_lite.render import render
-from twodasl_lite.texture import (
+from twodasl_lite.base.errors import ValueRangeError
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.decode import decode
+from twodasl_lite.faces.texture import (
     face_triangles,
     mirrored_vertices,
     photo_colours,
@@ -20,7 +17,10 @@ from twodasl_lite.texture import (
     seen_vertices,
     seen_weights,
 )
-from twodasl_lite.unwrap import unwrap
+from twodasl_lite.faces.unwrap import unwrap
+from twodasl_lite.geometry.camera import euler_to_matrix, make_pose
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Coefficients
+from twodasl_lite.render import render
 
 SIDE = 240
 

@@ -9,10 +9,10 @@ import torch
 from test_reconstruction import BOX, knows, sees
 from training_runs import random_coefficients, small_face
 
-from twodasl_lite.errors import InputTypeError, ValueRangeError
-from twodasl_lite.images import landmarks_box
-from twodasl_lite.reconstruction import Reconstruction, reconstruct
-from twodasl_lite.tracking import OneEuro, Tracker
+from twodasl_lite.apps.reconstruction import Reconstruction, reconstruct
+from twodasl_lite.apps.tracking import OneEuro, Tracker
+from twodasl_lite.base.errors import InputTypeError, ValueRangeError
+from twodasl_lite.geometry.photos import landmarks_box
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from twodasl_lite import trained
-from twodasl_lite.coefficients import CoefficientLayout, Whitening
-from twodasl_lite.data.synthetic import SyntheticFaces
-from twodasl_lite.errors import FileFormatError, ValueRangeError
-from twodasl_lite.morphable import load_face_model
-from twodasl_lite.networks import make_regressor, save_regressor
+from twodasl_lite.base.errors import FileFormatError, ValueRangeError
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Whitening
+from twodasl_lite.networks import make_regressor, save_regressor, trained
 from twodasl_lite.training.ablation import table_of
 from twodasl_lite.training.config import config_from_dict
 from twodasl_lite.training.validation import evaluate_on
+from twodasl_lite.worlds.synthetic import SyntheticFaces
 
 pytest.importorskip("safetensors")
 

@@ -9,14 +9,13 @@ import shutil
 import pytest
 import torch
 
-from twodasl_lite.cli import main
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.data.synthetic import SyntheticFaces
-from twodasl_lite.errors import FileFormatError, TwodaslError, ValueRangeError
+from twodasl_lite.apps.cli import main
+from twodasl_lite.base.errors import FileFormatError, TwodaslError, ValueRangeError
 from twodasl_lite.evaluation import nme, summarise
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.geometry.coefficients import CoefficientLayout
 from twodasl_lite.networks import load_regressor
-from twodasl_lite.prediction import predict_with
+from twodasl_lite.networks.prediction import predict_with
 from twodasl_lite.training import ablation, pictures
 from twodasl_lite.training.ablation import (
     ROWS,
@@ -31,6 +30,7 @@ from twodasl_lite.training.ablation import (
 from twodasl_lite.training.config import SourceConfig
 from twodasl_lite.training.log import read_log
 from twodasl_lite.training.sweep import cells, load_sweep, run_sweep, sweep_names
+from twodasl_lite.worlds.synthetic import SyntheticFaces
 
 FEW = [
     "data.labelled.count=8",
@@ -74,7 +74,7 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TWODASL_CACHE", str(folder))
         patch.setattr(pictures, "CHUNK", 4)
-        from twodasl_lite.morphable import embedded
+        from twodasl_lite.faces.embedded import recipe as embedded
 
         model.save(folder / f"embedded-face-{embedded._recipe_digest()}.npz")
         yield folder

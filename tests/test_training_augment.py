@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from twodasl_lite.camera import CROP_SIZE
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.data.random import Draws
-from twodasl_lite.data.synthetic import SyntheticFaces
-from twodasl_lite.decode import decode_landmarks
-from twodasl_lite.morphable import MorphableModel, load_face_model
+from twodasl_lite.faces import MorphableModel, load_face_model
+from twodasl_lite.faces.decode import decode_landmarks
+from twodasl_lite.geometry.camera import CROP_SIZE
+from twodasl_lite.geometry.coefficients import CoefficientLayout
+from twodasl_lite.geometry.face_batch import FaceBatch
 from twodasl_lite.training.augment import augment
 from twodasl_lite.training.config import AugmentConfig
+from twodasl_lite.worlds.draws import Draws
+from twodasl_lite.worlds.synthetic import SyntheticFaces
 
 MOVES = [
     AugmentConfig(shift=6.0),

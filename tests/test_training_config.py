@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from twodasl_lite.errors import FileFormatError, TwodaslError, ValueRangeError
+from twodasl_lite.base.errors import FileFormatError, TwodaslError, ValueRangeError
 from twodasl_lite.training.config import (
     SourceConfig,
     StageConfig,

@@ -12,11 +12,11 @@ import pytest
 import torch
 from training_runs import random_coefficients, small_config, small_data, small_face
 
-from twodasl_lite.coefficients import CoefficientLayout, Whitening
-from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.data.stream import MemoryStream
-from twodasl_lite.errors import TwodaslError
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.base.errors import TwodaslError
+from twodasl_lite.datasets.stream import MemoryStream
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Whitening
+from twodasl_lite.geometry.face_batch import FaceBatch
 from twodasl_lite.networks import TrainedRegressor, load_regressor, make_regressor
 from twodasl_lite.training.checkpoint import latest_checkpoint, load_checkpoint
 from twodasl_lite.training.config import DataConfig, load_config
@@ -207,9 +207,9 @@ def test_a_device_that_is_not_there_is_refused(tmp_path):
 def test_faces_of_a_photo_on_every_device(device):
     """The network on the device, the face model where it was: as on the CPU."""
     try:
-        from twodasl_lite.reconstruction import reconstruct
+        from twodasl_lite.apps.reconstruction import reconstruct
     except ImportError:
-        from twodasl_lite.reconstruction import reconstruct
+        from twodasl_lite.apps.reconstruction import reconstruct
 
     model = small_face()
     torch.manual_seed(0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from twodasl_lite.errors import ValueRangeError
+from twodasl_lite.base.errors import ValueRangeError
 from twodasl_lite.networks import load_regressor
 from twodasl_lite.training.distributed import Processes, processes
 from twodasl_lite.training.log import read_log

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.figure_lint import figure_problems
-from twodasl_lite.errors import ValueRangeError
+from twodasl_lite.base.errors import ValueRangeError
 from twodasl_lite.viz.training_figures import (
     LiveCurves,
     ablation_figure,

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from twodasl_lite.errors import FileFormatError, ValueRangeError
+from twodasl_lite.base.errors import FileFormatError, ValueRangeError
 from twodasl_lite.training.gpu_results import (
     gpu_run_names,
     join_weights,
@@ -91,7 +91,7 @@ def test_what_is_no_run_is_refused(tmp_path):
 def trained(tmp_path_factory):
     """A network that comes along, in a file of its own."""
     from twodasl_lite.networks import save_regressor
-    from twodasl_lite.trained import trained_regressor
+    from twodasl_lite.networks.trained import trained_regressor
 
     pytest.importorskip("safetensors")
     found = trained_regressor("all")
@@ -138,7 +138,7 @@ def test_parts_that_do_not_belong_together_are_refused(trained, tmp_path):
 
 def test_weights_too_large_for_half_precision_are_refused(tmp_path):
     from twodasl_lite.networks import save_regressor
-    from twodasl_lite.trained import trained_regressor
+    from twodasl_lite.networks.trained import trained_regressor
 
     found = trained_regressor("all")
     with torch.no_grad():

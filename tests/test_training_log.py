@@ -5,7 +5,7 @@ import json
 import pytest
 
 from twodasl_lite import __version__
-from twodasl_lite.errors import FileFormatError
+from twodasl_lite.base.errors import FileFormatError
 from twodasl_lite.training.log import RunLog, Speed, code_version, read_log
 
 

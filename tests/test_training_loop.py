@@ -18,7 +18,7 @@ import pytest
 import torch
 from training_runs import small_config, small_data, small_face, small_run, small_train
 
-from twodasl_lite.errors import FileFormatError, TwodaslError, ValueRangeError
+from twodasl_lite.base.errors import FileFormatError, TwodaslError, ValueRangeError
 from twodasl_lite.networks import load_regressor
 from twodasl_lite.training import checkpoint as checkpoints
 from twodasl_lite.training import loop, schedule

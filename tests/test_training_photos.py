@@ -12,14 +12,14 @@ import torch
 from tests import test_data_aflw as crops
 from tests.benchmark_files import Benchmark
 from tests.training_runs import random_faces, small_face, small_run
-from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.data.random import Draws
-from twodasl_lite.errors import FileFormatError, TwodaslError, ValueRangeError
-from twodasl_lite.landmarks import landmark_map
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.base.errors import FileFormatError, TwodaslError, ValueRangeError
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.geometry.face_batch import FaceBatch
+from twodasl_lite.geometry.landmarks import landmark_map
 from twodasl_lite.training.config import SourceConfig, load_config
 from twodasl_lite.training.pictures import face_model_of, pictures
 from twodasl_lite.training.steps import show
+from twodasl_lite.worlds.draws import Draws
 
 written = crops.written
 

@@ -16,13 +16,12 @@ import torch
 from killed_runs import SETTINGS, few_pictures
 from stream_source import NumberedFaces, assert_same, numbers
 
-from twodasl_lite.cli import main
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.data.stream import SyntheticStream
-from twodasl_lite.data.synthetic import SyntheticFaces
-from twodasl_lite.errors import FileFormatError, TwodaslError
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.apps.cli import main
+from twodasl_lite.base.errors import FileFormatError, TwodaslError
+from twodasl_lite.datasets.stream import SyntheticStream
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.geometry.coefficients import CoefficientLayout
+from twodasl_lite.geometry.face_batch import FaceBatch
 from twodasl_lite.training import pictures
 from twodasl_lite.training.checkpoint import latest_checkpoint, load_checkpoint
 from twodasl_lite.training.config import SourceConfig, load_config
@@ -30,6 +29,7 @@ from twodasl_lite.training.distributed import Processes
 from twodasl_lite.training.log import read_log
 from twodasl_lite.training.loop import BEST_FILE, LAST_FILE, train
 from twodasl_lite.training.pictures import Interrupted, MirroredStream, prepare
+from twodasl_lite.worlds.synthetic import SyntheticFaces
 
 SCRIPT = Path(__file__).with_name("killed_runs.py")
 

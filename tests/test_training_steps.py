@@ -8,12 +8,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_runs import random_coefficients, random_faces, small_config, small_data, small_face
 
-from twodasl_lite.camera import POSE_FORMS, matrix_to_euler, split_pose
-from twodasl_lite.coefficients import Coefficients
-from twodasl_lite.data.random import Draws
-from twodasl_lite.decode import constrain, decode_landmarks
-from twodasl_lite.errors import trusted_values
-from twodasl_lite.landmarks import (
+from twodasl_lite.base.errors import trusted_values
+from twodasl_lite.faces.decode import constrain, decode_landmarks
+from twodasl_lite.geometry.camera import POSE_FORMS, matrix_to_euler, split_pose
+from twodasl_lite.geometry.coefficients import Coefficients
+from twodasl_lite.geometry.landmarks import (
     flip_landmarks,
     flip_visible,
     landmark_map,
@@ -27,6 +26,7 @@ from twodasl_lite.training.distributed import Processes
 from twodasl_lite.training.ema import AveragedNetwork
 from twodasl_lite.training.loop import Run
 from twodasl_lite.training.steps import CriticStep, Pairs, RegressorStep, real_pairs, show
+from twodasl_lite.worlds.draws import Draws
 
 NONE = {"landmarks_2d": 0, "landmarks_3d": 0, "cycle": 0, "critic": 0}
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.errors import ValueRangeError
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.base.errors import ValueRangeError
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.texture import face_triangles
+from twodasl_lite.faces.unwrap import unwrap
+from twodasl_lite.geometry.coefficients import CoefficientLayout
 from twodasl_lite.render import rasterize
-from twodasl_lite.texture import face_triangles
-from twodasl_lite.unwrap import unwrap
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from twodasl_lite.commands.reconstruct import _open_video
-from twodasl_lite.errors import FileFormatError
+from twodasl_lite.apps.commands.reconstruct import _open_video
+from twodasl_lite.base.errors import FileFormatError
 
 WIDTH, HEIGHT, FPS, FRAMES = 96, 64, 25.0, 8
 RED, GREEN, BLUE, WHITE = (200, 30, 30), (30, 200, 30), (30, 30, 200), (220, 220, 220)

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from tests.pages import watch
-from twodasl_lite.camera import euler_to_matrix, make_pose
-from twodasl_lite.coefficients import CoefficientLayout, Coefficients
-from twodasl_lite.decode import decode
-from twodasl_lite.errors import InputTypeError, ValueRangeError
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.base.errors import InputTypeError, ValueRangeError
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.decode import decode
+from twodasl_lite.geometry.camera import euler_to_matrix, make_pose
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Coefficients
 from twodasl_lite.render import render
 from twodasl_lite.viz.viewer import (
     drawn_triangles,
@@ -116,7 +116,7 @@ def test_places_in_the_cut_photo_are_those_in_the_photo(photo, faces, model):
     offset = small.mean(dim=0) - scale * whole.mean(dim=0)
     assert float((small - scale * whole - offset).abs().max()) < 0.01
     # And pixel edges lie on pixel edges: the colours at landmarks are those of the photo.
-    from twodasl_lite.images import sample_colours
+    from twodasl_lite.geometry.photos import sample_colours
 
     marks = model.landmarks[[30, 33, 57, 8, 27]]
     away = sample_colours(picture, small[marks]) - sample_colours(photo, whole[marks])

@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from tests.pages import address, watch
-from twodasl_lite.camera import CROP_SIZE, euler_to_matrix
-from twodasl_lite.coefficients import CoefficientLayout, Coefficients
-from twodasl_lite.decode import decode_landmarks
-from twodasl_lite.errors import ShapeError, TwodaslError, ValueRangeError
-from twodasl_lite.landmarks import GROUPS, NUM_LANDMARKS
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.base.errors import ShapeError, TwodaslError, ValueRangeError
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.faces.decode import decode_landmarks
+from twodasl_lite.geometry.camera import CROP_SIZE, euler_to_matrix
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Coefficients
+from twodasl_lite.geometry.landmarks import GROUPS, NUM_LANDMARKS
 from twodasl_lite.viz.packing import checksum, pack_model
 from twodasl_lite.viz.palette import CATEGORICAL, hex_to_rgb, landmark_colour
 from twodasl_lite.viz.shading import rasterise, render_mesh, shade, vertex_normals, visible_vertices

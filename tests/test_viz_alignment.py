@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_applications import sheet
 
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.faces import MorphableModel
 from twodasl_lite.viz.alignment import Canvas, dense_picture, depth_and_coordinates, overlay_picture, quick_overlay
 
 

@@ -14,12 +14,12 @@ from test_viz import lab_address, make_head  # noqa: F401 - a fixture
 
 from tests.pages import address, watch
 from twodasl_lite import viz
-from twodasl_lite.camera import euler_to_matrix, make_pose
-from twodasl_lite.coefficients import Coefficients, Whitening
-from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.decode import decode_landmarks
-from twodasl_lite.errors import FileFormatError, ShapeError, ValueRangeError
-from twodasl_lite.landmarks import subset_18
+from twodasl_lite.base.errors import FileFormatError, ShapeError, ValueRangeError
+from twodasl_lite.faces.decode import decode_landmarks
+from twodasl_lite.geometry.camera import euler_to_matrix, make_pose
+from twodasl_lite.geometry.coefficients import Coefficients, Whitening
+from twodasl_lite.geometry.face_batch import FaceBatch
+from twodasl_lite.geometry.landmarks import subset_18
 from twodasl_lite.networks import Critic, make_regressor
 from twodasl_lite.viz.interactive import pack_arrays
 from twodasl_lite.viz.snapshots import find_checkpoints, read_snapshot
@@ -448,7 +448,7 @@ LIVE = [
     "import sys; sys.path[:0] = {paths!r}\nimport json, pathlib, ipywidgets, numpy, torch\n"
     "from IPython.display import display\nfrom test_viz import make_head\n"
     "from test_viz_losses import make_figures, raw_faces, write_run\n"
-    "from twodasl_lite.coefficients import Whitening\nhead = make_head()\n"
+    "from twodasl_lite.geometry.coefficients import Whitening\nhead = make_head()\n"
     "whitening = Whitening.from_samples(raw_faces(head, 300, 9))\n"
     "figures = make_figures(head, whitening, write_run(head, whitening, pathlib.Path('run')))",
     "def plain(value):\n    if isinstance(value, dict):\n"

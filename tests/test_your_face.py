@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from tests.pages import address, watch
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.images import crop_photo, landmarks_box
-from twodasl_lite.landmarks import landmark_map
-from twodasl_lite.morphable import load_face_model
-from twodasl_lite.prediction import predict_with
-from twodasl_lite.reconstruction import reconstruct
-from twodasl_lite.trained import trained_regressor
+from twodasl_lite.apps.reconstruction import reconstruct
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.geometry.coefficients import CoefficientLayout
+from twodasl_lite.geometry.landmarks import landmark_map
+from twodasl_lite.geometry.photos import crop_photo, landmarks_box
+from twodasl_lite.networks.prediction import predict_with
+from twodasl_lite.networks.trained import trained_regressor
 
 pytest.importorskip("onnx", reason="onnx is an optional extra")
 image_module = pytest.importorskip("PIL.Image", reason="the book's extra brings Pillow")

@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from conftest import make_model
 
-from twodasl_lite.camera import euler_to_matrix, make_pose
-from twodasl_lite.coefficients import Coefficients, Whitening
-from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.data.stream import MemoryStream
-from twodasl_lite.decode import decode_landmarks
-from twodasl_lite.landmarks import subset_18
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.datasets.stream import MemoryStream
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.faces.decode import decode_landmarks
+from twodasl_lite.geometry.camera import euler_to_matrix, make_pose
+from twodasl_lite.geometry.coefficients import Coefficients, Whitening
+from twodasl_lite.geometry.face_batch import FaceBatch
+from twodasl_lite.geometry.landmarks import subset_18
 from twodasl_lite.training.config import TrainConfig, config_from_dict, merge
 from twodasl_lite.training.distributed import Processes
 from twodasl_lite.training.loop import Run, train

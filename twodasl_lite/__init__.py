@@ -24,7 +24,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from twodasl_lite.reconstruction import reconstruct as reconstruct
+    from twodasl_lite.apps.reconstruction import reconstruct as reconstruct
 
 __version__ = "0.1.0"
 
@@ -32,7 +32,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> object:
     # Imported on first use, so that importing the package stays fast.
     if name == "reconstruct":
-        from twodasl_lite.reconstruction import reconstruct
+        from twodasl_lite.apps.reconstruction import reconstruct
 
         return reconstruct
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,7 @@ They are found without running anything, from the syntax trees of the cells and 
 
 * every ``import`` is followed, wherever it is: at the top, inside a function, or under ``TYPE_CHECKING``; a module
   depends on the ``__init__`` files of the packages above it;
-* a string that names a module of the package (``"twodasl_lite.cli"``) counts as an import of it, which covers
+* a string that names a module of the package (``"twodasl_lite.apps.cli"``) counts as an import of it, which covers
   ``importlib.import_module`` and ``python -m`` in a subprocess;
 * a package that loads its names on first use (a dictionary from names to modules beside a ``__getattr__``) contributes
   the modules of the names that are used; if these cannot be determined, all of its modules;

@@ -146,8 +146,8 @@ def make_head():
     import numpy as np
     import torch
 
-    from twodasl_lite.camera import euler_to_matrix
-    from twodasl_lite.morphable import MorphableModel, load_face_model
+    from twodasl_lite.faces import MorphableModel, load_face_model
+    from twodasl_lite.geometry.camera import euler_to_matrix
     from twodasl_lite.render import Lamps, render
     from twodasl_lite.viz.packing import pack_model
 
@@ -204,13 +204,13 @@ def make_strip() -> dict:
     import numpy as np
     import torch
 
-    from twodasl_lite.coefficients import CoefficientLayout
-    from twodasl_lite.decode import decode
-    from twodasl_lite.examples import astronaut
-    from twodasl_lite.fitting import fit_landmarks
-    from twodasl_lite.landmarks import draw_landmarks
-    from twodasl_lite.morphable import load_face_model
-    from twodasl_lite.texture import face_triangles, photo_colours
+    from twodasl_lite.datasets.examples import astronaut
+    from twodasl_lite.faces import load_face_model
+    from twodasl_lite.faces.decode import decode
+    from twodasl_lite.faces.fitting import fit_landmarks
+    from twodasl_lite.faces.texture import face_triangles, photo_colours
+    from twodasl_lite.geometry.coefficients import CoefficientLayout
+    from twodasl_lite.geometry.landmarks import draw_landmarks
 
     model = load_face_model(CoefficientLayout())
     photo, landmarks, visible = astronaut()
@@ -244,7 +244,7 @@ def _with_teeth(vertices, triangles, paint, landmarks, crop):
     """The mesh with a small card between the lips that shows the photo's content there: a smile with its teeth."""
     import torch
 
-    from twodasl_lite.images import sample_colours
+    from twodasl_lite.geometry.photos import sample_colours
 
     lips = vertices[landmarks[60:68]]  # the inner lips, (8, 3)
     low, high = lips.amin(dim=0), lips.amax(dim=0)
@@ -322,7 +322,7 @@ def _turned(vertices, triangles, paint):
     import numpy as np
     import torch
 
-    from twodasl_lite.camera import euler_to_matrix
+    from twodasl_lite.geometry.camera import euler_to_matrix
     from twodasl_lite.render import render
 
     used = vertices[triangles.unique()]

@@ -2,8 +2,8 @@
 
 A page opened from disk may load scripts, and nothing else. So the network (ONNX), the face model and onnxruntime-web's
 WebAssembly are compressed, written as text inside scripts, and loaded when the reader has chosen a picture. The network
-is the one that :func:`twodasl_lite.trained.trained_regressor` returns, and the face model is the package's. Explained
-in the chapter "What it is good for".
+is the one that :func:`twodasl_lite.networks.trained.trained_regressor` returns, and the face model is the package's.
+Explained in the chapter "What it is good for".
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ import torch
 
 from bookkit import assets
 from bookkit.config import PACKAGE
-from twodasl_lite.camera import CROP_SIZE
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.data.lighting import draw_lights, shade_vertices
-from twodasl_lite.data.random import Draws
-from twodasl_lite.data.synthetic import average_colours, draw_coefficients
-from twodasl_lite.data.wardrobe import Look, Wardrobe
-from twodasl_lite.data.worlds import load_world
-from twodasl_lite.decode import decode, decode_landmarks
-from twodasl_lite.errors import MissingDependencyError
-from twodasl_lite.landmarks import GAUSSIAN_SIGMA, SUBSET_18
-from twodasl_lite.morphable import MorphableModel, load_face_model
+from twodasl_lite.base.errors import MissingDependencyError
+from twodasl_lite.faces import MorphableModel, load_face_model
+from twodasl_lite.faces.decode import decode, decode_landmarks
+from twodasl_lite.faces.texture import mirrored_vertices
+from twodasl_lite.geometry.camera import CROP_SIZE
+from twodasl_lite.geometry.coefficients import CoefficientLayout
+from twodasl_lite.geometry.landmarks import GAUSSIAN_SIGMA, SUBSET_18
 from twodasl_lite.networks import TrainedRegressor, export_onnx
+from twodasl_lite.networks.trained import trained_regressor
 from twodasl_lite.render import linear_to_srgb, rasterize, srgb_to_linear, vertex_normals
-from twodasl_lite.texture import mirrored_vertices
-from twodasl_lite.trained import trained_regressor
 from twodasl_lite.viz.packing import pack_model
 from twodasl_lite.viz.viewer import drawn_triangles
+from twodasl_lite.worlds.draws import Draws
+from twodasl_lite.worlds.lighting import draw_lights, shade_vertices
+from twodasl_lite.worlds.synthetic import average_colours, draw_coefficients
+from twodasl_lite.worlds.wardrobe import Look, Wardrobe
+from twodasl_lite.worlds.world import load_world
 
 FOLDER = "your_face"
 RUNTIME = "onnxruntime-web"

@@ -46,9 +46,9 @@ import timeit
 import matplotlib.pyplot as plt
 import torch
 
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.landmarks import GROUPS
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.geometry.coefficients import CoefficientLayout
+from twodasl_lite.geometry.landmarks import GROUPS
 from twodasl_lite.viz import FaceExplorer, contact_sheet, draw_landmarks, shaded_mesh
 from twodasl_lite.viz.palette import HOUSE_STYLE
 
@@ -248,7 +248,7 @@ print(
 )
 
 # %% [markdown]
-# That is the decoder. {py:meth}`MorphableModel.decode <twodasl_lite.morphable.model.MorphableModel.decode>`
+# That is the decoder. {py:meth}`MorphableModel.decode <twodasl_lite.faces.model.MorphableModel.decode>`
 # does the same for a whole mini-batch, with $\mathbf A$ and $\mathbf E$ side by side in one matrix. The
 # decoder is linear, so its derivative is the same everywhere:
 # $\partial \mathbf s / \partial \alpha = \mathbf A$. Everything that learns in this book learns through this

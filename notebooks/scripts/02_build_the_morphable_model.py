@@ -49,14 +49,8 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from twodasl_lite.camera import euler_to_matrix
-from twodasl_lite.morphable import MorphableModel
-from twodasl_lite.morphable.anthropometric import (
-    build_template,
-    draw_scans,
-    expression_blendshapes,
-)
-from twodasl_lite.morphable.build import (
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.faces.build import (
     align,
     compactness,
     generalisation,
@@ -64,6 +58,12 @@ from twodasl_lite.morphable.build import (
     procrustes,
     specificity,
 )
+from twodasl_lite.faces.embedded import (
+    build_template,
+    draw_scans,
+    expression_blendshapes,
+)
+from twodasl_lite.geometry.camera import euler_to_matrix
 from twodasl_lite.viz import FaceExplorer, shaded_mesh
 from twodasl_lite.viz.figures import colour_by
 from twodasl_lite.viz.palette import HOUSE_STYLE
@@ -456,7 +456,7 @@ for axes, label in zip(panels, labels, strict=True):
 #
 # ## What our face is, and what it is not
 #
-# {py:func}`load_face_model() <twodasl_lite.morphable.embedded.load_face_model>` carries out the steps of this
+# {py:func}`load_face_model() <twodasl_lite.faces.embedded.recipe.load_face_model>` carries out the steps of this
 # chapter once and keeps the result: generated scans, each together with its mirror image so that the mean is
 # exactly symmetric, random motions, Procrustes, PCA, blendshapes, skin colours. Where its scans come from
 # limits what the model can claim.

@@ -50,13 +50,18 @@ import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 
-from twodasl_lite import camera, viz
-from twodasl_lite.camera import CROP_SIZE
-from twodasl_lite.coefficients import CoefficientLayout, Coefficients, Whitening
-from twodasl_lite.decode import decode, decode_landmarks
-from twodasl_lite.images import crop_photo
-from twodasl_lite.landmarks import EDGES
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite import viz
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.decode import decode, decode_landmarks
+from twodasl_lite.geometry import camera
+from twodasl_lite.geometry.camera import CROP_SIZE
+from twodasl_lite.geometry.coefficients import (
+    CoefficientLayout,
+    Coefficients,
+    Whitening,
+)
+from twodasl_lite.geometry.landmarks import EDGES
+from twodasl_lite.geometry.photos import crop_photo
 from twodasl_lite.viz.palette import CATEGORICAL, HOUSE_STYLE
 from twodasl_lite.viz.shading import vertex_normals
 
@@ -541,7 +546,7 @@ fig
 
 # %% [markdown]
 # So the rotation itself is well defined everywhere; only its description by angles breaks down. This is one
-# reason why the network does *not* predict angles. {py:func}`twodasl_lite.camera.matrix_to_euler` returns a
+# reason why the network does *not* predict angles. {py:func}`twodasl_lite.geometry.camera.matrix_to_euler` returns a
 # valid answer at the pole too (it sets the roll to zero there), but no code can recover what is not in the
 # data.
 
@@ -577,7 +582,7 @@ print(f"the closest rotation is {angle_between(rotation, R):.1f}° from the true
 
 # %% [markdown]
 # We use only the first two rows, because the picture depends on nothing else. Decoding uses the sheared
-# matrix *as it is*, in this package as in 3DDFA; {py:func}`twodasl_lite.camera.split_pose` is for when you
+# matrix *as it is*, in this package as in 3DDFA; {py:func}`twodasl_lite.geometry.camera.split_pose` is for when you
 # need an angle.
 #
 # ## The vector
@@ -610,7 +615,7 @@ torch.testing.assert_close(decode(coefficients, model)[0], pixels)
 
 
 # %% [markdown]
-# {py:func}`twodasl_lite.decode.decode` is the only path from 62 numbers to pixels. Fitting, losses and
+# {py:func}`twodasl_lite.faces.decode.decode` is the only path from 62 numbers to pixels. Fitting, losses and
 # drawing all use it.
 #
 # ## Why the vector is whitened

@@ -51,15 +51,16 @@ import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 
-from twodasl_lite import camera, viz
-from twodasl_lite.coefficients import CoefficientLayout, Coefficients
-from twodasl_lite.decode import decode, decode_landmarks
-from twodasl_lite.examples import astronaut
-from twodasl_lite.export import export_mesh
-from twodasl_lite.fitting import fit_landmarks, fit_pose
-from twodasl_lite.images import crop_photo, landmarks_box, sample_colours
-from twodasl_lite.landmarks import MIRROR, flip_landmarks
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite import viz
+from twodasl_lite.apps.export import export_mesh
+from twodasl_lite.datasets.examples import astronaut
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.decode import decode, decode_landmarks
+from twodasl_lite.faces.fitting import fit_landmarks, fit_pose
+from twodasl_lite.geometry import camera
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Coefficients
+from twodasl_lite.geometry.landmarks import MIRROR, flip_landmarks
+from twodasl_lite.geometry.photos import crop_photo, landmarks_box, sample_colours
 from twodasl_lite.viz.palette import CATEGORICAL, HOUSE_STYLE
 from twodasl_lite.viz.shading import vertex_normals
 
@@ -148,7 +149,7 @@ print(
 )
 
 # %% [markdown]
-# {py:func}`twodasl_lite.fitting.fit_pose` starts the same way and then refines the result by descent, because
+# {py:func}`twodasl_lite.faces.fitting.fit_pose` starts the same way and then refines the result by descent, because
 # the rotation closest to the best matrix is not the best rotation. The difference is small. Weak perspective
 # cannot see depth, so we *choose* the last entry of $\mathbf t$ such that the middle of the landmarks has
 # depth zero.
@@ -232,7 +233,7 @@ print(f"landmarks: {rms(by_hand):.2f} pixels off before, {rms(theirs):.2f} now")
 
 
 # %% [markdown]
-# The package's {py:func}`twodasl_lite.fitting.fit_landmarks` minimises the same $E$ and arrives at the same
+# The package's {py:func}`twodasl_lite.faces.fitting.fit_landmarks` minimises the same $E$ and arrives at the same
 # minimum. It adds what a tool needs: damping (a step that increases $E$ is shortened), analytic derivatives,
 # many faces at once, and a report on convergence.
 
@@ -611,7 +612,7 @@ print("✓ the same face in one solve")
 # ### Exercise 4.3 · Through the mirror
 #
 # Flip the photograph left to right and fit again. First predict pitch, yaw and roll ([exercise 3.4](03_sixty_two_numbers.ipynb#the-mirror)). Beware:
-# the left eye of the flipped picture was the right eye. {py:func}`twodasl_lite.landmarks.flip_landmarks`
+# the left eye of the flipped picture was the right eye. {py:func}`twodasl_lite.geometry.landmarks.flip_landmarks`
 # takes care of that, and `MIRROR` says which landmark takes which place: the weights must move too.
 
 # %% tags=["exercise"]

@@ -55,19 +55,19 @@ from scipy.spatial import cKDTree
 
 # %%
 from twodasl_lite import viz
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.data.aflw2000 import read_basel_landmarks
-from twodasl_lite.landmarks import NUM_LANDMARKS
-from twodasl_lite.morphable import (
+from twodasl_lite.datasets.aflw2000 import read_basel_landmarks
+from twodasl_lite.faces import (
     generate_face_model,
     load_face_model,
     read_face_model,
 )
-from twodasl_lite.morphable.build import Similarity, align
-from twodasl_lite.morphable.embedded import cache_folder, embedded_face_model
-from twodasl_lite.morphable.readers import FORMATS
-from twodasl_lite.morphable.readers.ict import BASEL_JAW, JAW_LINE, MULTI_PIE
-from twodasl_lite.morphable.register import matching_landmarks
+from twodasl_lite.faces.build import Similarity, align
+from twodasl_lite.faces.embedded.recipe import cache_folder, embedded_face_model
+from twodasl_lite.faces.readers import FORMATS
+from twodasl_lite.faces.readers.ict import BASEL_JAW, JAW_LINE, MULTI_PIE
+from twodasl_lite.faces.register import matching_landmarks
+from twodasl_lite.geometry.coefficients import CoefficientLayout
+from twodasl_lite.geometry.landmarks import NUM_LANDMARKS
 from twodasl_lite.viz.palette import CATEGORICAL, HOUSE_STYLE
 from twodasl_lite.viz.shading import vertex_normals
 
@@ -514,7 +514,7 @@ _ = figure.suptitle(
 # Alternatively, move the points. *ICT, basel* is our third line (`--jaw basel`): fit ICT's shape and a
 # similarity transform to the landmarks of Basel's mean face, and assign each jaw landmark to the vertex that
 # ends up nearest to it. Two average faces are enough; no picture is needed
-# ({py:func}`twodasl_lite.morphable.register.matching_landmarks` does it for any model):
+# ({py:func}`twodasl_lite.faces.register.matching_landmarks` does it for any model):
 
 # %%
 basel_file = (

@@ -49,13 +49,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from twodasl_lite import camera, render, viz
-from twodasl_lite.coefficients import CoefficientLayout, Coefficients
-from twodasl_lite.decode import decode
-from twodasl_lite.examples import astronaut
-from twodasl_lite.fitting import fit_landmarks
-from twodasl_lite.images import landmarks_box
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite import render, viz
+from twodasl_lite.datasets.examples import astronaut
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.decode import decode
+from twodasl_lite.faces.fitting import fit_landmarks
+from twodasl_lite.geometry import camera
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Coefficients
+from twodasl_lite.geometry.photos import landmarks_box
 from twodasl_lite.viz.light_studio import LightStudio
 from twodasl_lite.viz.palette import HOUSE_STYLE
 

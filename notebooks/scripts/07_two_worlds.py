@@ -57,18 +57,20 @@ import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 
+from twodasl_lite import render
+from twodasl_lite.datasets.aflw2000 import read_aflw2000
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.decode import decode, decode_landmarks
+
 # %%
-from twodasl_lite import camera, render
-from twodasl_lite.coefficients import CoefficientLayout, Coefficients
-from twodasl_lite.data.aflw2000 import read_aflw2000
-from twodasl_lite.data.detector import REFERENCE_SIZE, detect
-from twodasl_lite.data.random import Draws
-from twodasl_lite.data.synthetic import SyntheticFaces
-from twodasl_lite.data.worlds import Lighting, Person, Pose, World, load_world
-from twodasl_lite.decode import decode, decode_landmarks
-from twodasl_lite.landmarks import landmark_map, subset_18
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.geometry import camera
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Coefficients
+from twodasl_lite.geometry.landmarks import landmark_map, subset_18
 from twodasl_lite.viz.palette import CATEGORICAL, HOUSE_STYLE
+from twodasl_lite.worlds.detector import REFERENCE_SIZE, detect
+from twodasl_lite.worlds.draws import Draws
+from twodasl_lite.worlds.synthetic import SyntheticFaces
+from twodasl_lite.worlds.world import Lighting, Person, Pose, World, load_world
 
 plt.rcParams.update(HOUSE_STYLE)
 
@@ -132,7 +134,7 @@ show_sheet(many.images);
 # click the landmarks? Compare with [figure 7.1](#labelled-pictures), position by position: they are the same 64 people.
 
 # %% [markdown]
-# A {py:class}`FaceBatch <twodasl_lite.data.faces.FaceBatch>` holds what a world knows about its pictures;
+# A {py:class}`FaceBatch <twodasl_lite.geometry.face_batch.FaceBatch>` holds what a world knows about its pictures;
 # every source of pictures in this book returns this structure. What a world does not know is `None`:
 
 # %%
@@ -162,7 +164,7 @@ print("shape of face 0, wild:    ", second[0, 12:15].numpy().round(1))
 # %% [markdown]
 # ## How a picture is made
 #
-# A world is a page of settings ({py:class}`World <twodasl_lite.data.worlds.World>`, read from a small TOML
+# A world is a page of settings ({py:class}`World <twodasl_lite.worlds.world.World>`, read from a small TOML
 # file). Because every random number is a hash, changing one setting leaves everything else unchanged. So we
 # can watch a picture take shape by giving a plain world the settings of the wild one, group by group:
 
@@ -392,7 +394,7 @@ else:
 # for one face in forty beyond 60° it exceeds a tenth of the face's size. Now we simulate a detector in two
 # ways on the 20,000 faces of our wild world. The first takes the standard deviations measured in each yaw
 # bin, both of the shift that all points of a face share and of each point's own error, and draws from a
-# *normal distribution*. The second is the package's {py:func}`detect <twodasl_lite.data.detector.detect>`.
+# *normal distribution*. The second is the package's {py:func}`detect <twodasl_lite.worlds.detector.detect>`.
 
 # %%
 landmarks = decode_landmarks(truth["wild"], model)  # (N, 68, 3)
@@ -699,7 +701,7 @@ assert max(areas) < 0.55
 # frontal. Only the third row is a fair test. Hence the rule of this book: *both sides get the same landmark
 # noise and the same yaw distribution*. Real labelled photos can be rotated by means of their fitted meshes,
 # as was done for 300W-LP, to match the yaw; the package does this in
-# {py:mod}`profiling <twodasl_lite.data.profiling>`.
+# {py:mod}`profiling <twodasl_lite.worlds.profiling>`.
 #
 # ## Summary
 #
@@ -723,10 +725,10 @@ assert max(areas) < 0.55
 # Flipping pictures doubles the training data. Somebody proposes `batch.inputs().flip(-1)`, which flips all
 # four channels at once. Write `mirrored_inputs(batch)` so that the map belongs to the mirrored points, and
 # find out why the proposal is off by one pixel. (Use `landmark_map` and
-# {py:func}`twodasl_lite.landmarks.flip_landmarks`; `batch.flip()` would be the answer and is not allowed.)
+# {py:func}`twodasl_lite.geometry.landmarks.flip_landmarks`; `batch.flip()` would be the answer and is not allowed.)
 
 # %% tags=["exercise"]
-from twodasl_lite.landmarks import flip_landmarks
+from twodasl_lite.geometry.landmarks import flip_landmarks
 
 
 def mirrored_inputs(batch):
@@ -758,7 +760,7 @@ print("✓ flip the points, then draw them")
 # %% [markdown]
 # ### Exercise 7.2 · A world of your own
 #
-# Make a {py:class}`World <twodasl_lite.data.worlds.World>` of black-and-white passport photos: no yaw beyond
+# Make a {py:class}`World <twodasl_lite.worlds.world.World>` of black-and-white passport photos: no yaw beyond
 # 5° (pitch and roll likewise), no expression, nothing in front of the face. Start from the labelled world;
 # `dataclasses.replace` works on its parts, too.
 

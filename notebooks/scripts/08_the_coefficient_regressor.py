@@ -58,17 +58,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from twodasl_lite import viz
-from twodasl_lite.coefficients import CoefficientLayout, Whitening
-from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.data.synthetic import TEST_SEED, SyntheticFaces, whitening_of
-from twodasl_lite.decode import decode, decode_landmarks
 from twodasl_lite.evaluation import nme, summarise
-from twodasl_lite.landmarks import landmark_map
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.decode import decode, decode_landmarks
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Whitening
+from twodasl_lite.geometry.face_batch import FaceBatch
+from twodasl_lite.geometry.landmarks import landmark_map
 from twodasl_lite.networks import count_parameters, load_released, make_regressor
 from twodasl_lite.networks.resnet import BasicBlock, Bottleneck
-from twodasl_lite.trained import trained_regressor
+from twodasl_lite.networks.trained import trained_regressor
 from twodasl_lite.viz.palette import CATEGORICAL, HOUSE_STYLE
+from twodasl_lite.worlds.synthetic import TEST_SEED, SyntheticFaces, whitening_of
 
 plt.rcParams.update(HOUSE_STYLE)
 
@@ -698,7 +698,7 @@ fig
 # A network that relies on the map does worse without it than one that never had it. There are three remedies:
 # train with the real noise of the detector (as in chapter 7), hide the map in a fraction of the training
 # pictures (`map_dropout`, chapter 14), and look twice, first with an empty map, then with the map of the
-# network's own first prediction ({py:func}`twodasl_lite.prediction.predict`).
+# network's own first prediction ({py:func}`twodasl_lite.networks.prediction.predict`).
 #
 # ## Learning curves
 #

@@ -52,14 +52,14 @@ import torch
 from plotly.subplots import make_subplots
 
 from twodasl_lite import losses, viz
-from twodasl_lite.coefficients import CoefficientLayout, Coefficients
-from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.data.synthetic import TEST_SEED, SyntheticFaces, whitening_of
-from twodasl_lite.decode import decode, decode_landmarks
 from twodasl_lite.evaluation import nme
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.decode import decode, decode_landmarks
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Coefficients
+from twodasl_lite.geometry.face_batch import FaceBatch
 from twodasl_lite.networks import make_regressor
 from twodasl_lite.viz.palette import CATEGORICAL, HOUSE_STYLE, VIRIDIS
+from twodasl_lite.worlds.synthetic import TEST_SEED, SyntheticFaces, whitening_of
 
 plt.rcParams.update(HOUSE_STYLE)
 

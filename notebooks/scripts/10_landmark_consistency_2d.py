@@ -53,17 +53,18 @@ import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 
-from twodasl_lite import camera, losses, render, viz
-from twodasl_lite.coefficients import CoefficientLayout, Coefficients
-from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.data.synthetic import TEST_SEED, SyntheticFaces, whitening_of
-from twodasl_lite.decode import decode, decode_landmarks
+from twodasl_lite import losses, render, viz
 from twodasl_lite.evaluation import nme, summarise
-from twodasl_lite.landmarks import subset_18
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.decode import decode, decode_landmarks
+from twodasl_lite.geometry import camera
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Coefficients
+from twodasl_lite.geometry.face_batch import FaceBatch
+from twodasl_lite.geometry.landmarks import subset_18
 from twodasl_lite.networks import make_regressor
-from twodasl_lite.trained import ablation_table
+from twodasl_lite.networks.trained import ablation_table
 from twodasl_lite.viz.palette import CATEGORICAL, HOUSE_STYLE
+from twodasl_lite.worlds.synthetic import TEST_SEED, SyntheticFaces, whitening_of
 
 plt.rcParams.update(HOUSE_STYLE)
 

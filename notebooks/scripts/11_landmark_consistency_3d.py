@@ -50,15 +50,15 @@ import numpy as np
 import torch
 
 from twodasl_lite import viz
-from twodasl_lite.camera import CROP_SIZE
-from twodasl_lite.coefficients import CoefficientLayout, Coefficients
-from twodasl_lite.decode import decode_landmarks
 from twodasl_lite.evaluation import nme, summarise
-from twodasl_lite.landmarks import landmark_map, subset_18
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.decode import decode_landmarks
+from twodasl_lite.geometry.camera import CROP_SIZE
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Coefficients
+from twodasl_lite.geometry.landmarks import landmark_map, subset_18
 from twodasl_lite.losses import LandmarkConsistency3D, centre_depth, face_size
-from twodasl_lite.morphable import load_face_model
 from twodasl_lite.networks import load_regressor
-from twodasl_lite.trained import ablation_table
+from twodasl_lite.networks.trained import ablation_table
 from twodasl_lite.training.ablation import print_gain
 from twodasl_lite.training.config import load_config
 from twodasl_lite.training.loop import train

@@ -54,29 +54,29 @@ from safetensors.torch import load_file
 
 # %%
 from twodasl_lite import losses, viz
-from twodasl_lite.camera import (
+from twodasl_lite.evaluation import bounding_box, box_size, nme
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.decode import decode, decode_landmarks
+from twodasl_lite.geometry.camera import (
     euler_to_matrix,
     make_pose,
     matrix_to_euler,
     split_pose,
 )
-from twodasl_lite.coefficients import CoefficientLayout, Coefficients
-from twodasl_lite.data.detector import detect
-from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.data.random import Draws
-from twodasl_lite.data.synthetic import SyntheticFaces, whitening_of
-from twodasl_lite.decode import decode, decode_landmarks
-from twodasl_lite.evaluation import bounding_box, box_size, nme
-from twodasl_lite.landmarks import subset_18
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Coefficients
+from twodasl_lite.geometry.face_batch import FaceBatch
+from twodasl_lite.geometry.landmarks import subset_18
 from twodasl_lite.networks import Critic
-from twodasl_lite.trained import ablation_table
+from twodasl_lite.networks.trained import ablation_table
 from twodasl_lite.training.ablation import print_gain
 from twodasl_lite.training.config import load_config
 from twodasl_lite.training.loop import train
 from twodasl_lite.training.pictures import pictures
 from twodasl_lite.training.steps import Pairs, real_pairs
 from twodasl_lite.viz.palette import CATEGORICAL, HOUSE_STYLE
+from twodasl_lite.worlds.detector import detect
+from twodasl_lite.worlds.draws import Draws
+from twodasl_lite.worlds.synthetic import SyntheticFaces, whitening_of
 
 plt.rcParams.update(HOUSE_STYLE)
 

@@ -58,16 +58,14 @@ from torch import nn
 
 # %%
 from twodasl_lite import losses, viz
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.data.random import Draws
-from twodasl_lite.data.synthetic import SyntheticFaces
-from twodasl_lite.decode import decode, decode_landmarks
 from twodasl_lite.evaluation import nme
-from twodasl_lite.landmarks import landmark_map, subset_18
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.decode import decode, decode_landmarks
+from twodasl_lite.geometry.coefficients import CoefficientLayout
+from twodasl_lite.geometry.landmarks import landmark_map, subset_18
 from twodasl_lite.networks import Critic, load_regressor, make_regressor
-from twodasl_lite.prediction import predict_with
-from twodasl_lite.trained import ablation_table, trained_log, trained_regressor
+from twodasl_lite.networks.prediction import predict_with
+from twodasl_lite.networks.trained import ablation_table, trained_log, trained_regressor
 from twodasl_lite.training.ablation import table_of
 from twodasl_lite.training.config import load_config
 from twodasl_lite.training.distributed import Processes
@@ -84,6 +82,8 @@ from twodasl_lite.training.schedule import learning_rate
 from twodasl_lite.training.steps import CriticStep, Pairs, real_pairs
 from twodasl_lite.viz.palette import CATEGORICAL
 from twodasl_lite.viz.training_figures import LOSS_TITLES, MEASURE_TITLES, draw_sweep
+from twodasl_lite.worlds.draws import Draws
+from twodasl_lite.worlds.synthetic import SyntheticFaces
 
 # %% [markdown]
 # ## A run is a small file
@@ -155,7 +155,7 @@ def losses_of_labelled(c_hat, batch, stage):
 # first two rows $\mathbf r_1, \mathbf r_2$ of $f\mathbf R$. The third moves vertices in depth alone, so no loss on 2D
 # landmarks has a gradient there, and the losses in 3D can press on it at will: the network may fold a face flat to make two
 # looks agree. A scaled rotation has no such freedom. We compute the third row from the other two, here and in the package
-# (`network.pose = "completed"`, {py:func}`twodasl_lite.camera.constrain_pose`):
+# (`network.pose = "completed"`, {py:func}`twodasl_lite.geometry.camera.constrain_pose`):
 #
 # $$\mathbf r_3 = \frac{\mathbf r_1 \times \mathbf r_2}{\sqrt{|\mathbf r_1|\,|\mathbf r_2|}}.$$
 #
@@ -886,8 +886,8 @@ for i, line in enumerate(axes):
 # On several GPUs of a machine, and on several machines:
 #
 # ```
-# torchrun --nproc-per-node 8 -m twodasl_lite.cli train full-gpu --out runs/full
-# torchrun --nnodes 4 --node-rank K --master-addr HOST --nproc-per-node 8 -m twodasl_lite.cli train full-gpu --out runs/full
+# torchrun --nproc-per-node 8 -m twodasl_lite train full-gpu --out runs/full
+# torchrun --nnodes 4 --node-rank K --master-addr HOST --nproc-per-node 8 -m twodasl_lite train full-gpu --out runs/full
 # ```
 #
 # `batch_size` counts the pictures of all processes together, so that the run stays the same run: more GPUs

@@ -51,15 +51,20 @@ import numpy as np
 import torch
 from IPython.display import HTML
 
-from twodasl_lite import camera, evaluation, viz
-from twodasl_lite.benchmark import evaluate, jittered_boxes, release_predictions
-from twodasl_lite.coefficients import CoefficientLayout, Coefficients
-from twodasl_lite.data.aflw2000 import read_aflw2000, read_basel_landmarks
-from twodasl_lite.data.annotations import clamp_box
-from twodasl_lite.decode import decode
-from twodasl_lite.images import landmarks_box
-from twodasl_lite.landmarks import EDGES
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite import evaluation, viz
+from twodasl_lite.datasets.aflw2000 import read_aflw2000, read_basel_landmarks
+from twodasl_lite.datasets.annotations import clamp_box
+from twodasl_lite.evaluation.benchmark import (
+    evaluate,
+    jittered_boxes,
+    release_predictions,
+)
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.decode import decode
+from twodasl_lite.geometry import camera
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Coefficients
+from twodasl_lite.geometry.landmarks import EDGES
+from twodasl_lite.geometry.photos import landmarks_box
 from twodasl_lite.viz.palette import CATEGORICAL, HOUSE_STYLE
 
 plt.rcParams.update(HOUSE_STYLE)
@@ -700,7 +705,7 @@ for amount, real in committed["placement"].items():
 #   release, under the same names. Leaving out those names is not enough, because AFLW contains some
 #   photographs twice. By the correlation of small grey pictures (above 0.95), 160 of the 2,000 have a
 #   near-duplicate under another name; 293 if crops that are cut alike are compared.
-#   {py:func}`twodasl_lite.data.aflw.training_set` leaves them out.
+#   {py:func}`twodasl_lite.datasets.aflw.training_set` leaves them out.
 # - **Published numbers** of different papers were made with different scripts, boxes, detectors and label
 #   sets. A difference of a tenth of a per cent between two papers means little. Between two methods under one
 #   script, on the same pictures, it can mean a lot.

@@ -55,19 +55,19 @@ import torch
 from IPython.display import HTML
 
 from twodasl_lite import evaluation, viz
-from twodasl_lite.benchmark import jittered_boxes, predict_faces
-from twodasl_lite.camera import crop_to_image, image_to_crop
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.data.aflw import near_duplicates, thumbnails
-from twodasl_lite.data.aflw2000 import read_aflw2000
-from twodasl_lite.data.synthetic import TEST_SEED, SyntheticFaces
-from twodasl_lite.examples import astronaut
-from twodasl_lite.images import crop_photo, landmarks_box
-from twodasl_lite.landmarks import subset_18
-from twodasl_lite.morphable import load_face_model
-from twodasl_lite.prediction import predict_with
-from twodasl_lite.trained import trained_regressor
+from twodasl_lite.datasets.aflw import near_duplicates, thumbnails
+from twodasl_lite.datasets.aflw2000 import read_aflw2000
+from twodasl_lite.datasets.examples import astronaut
+from twodasl_lite.evaluation.benchmark import jittered_boxes, predict_faces
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.geometry.camera import crop_to_image, image_to_crop
+from twodasl_lite.geometry.coefficients import CoefficientLayout
+from twodasl_lite.geometry.landmarks import subset_18
+from twodasl_lite.geometry.photos import crop_photo, landmarks_box
+from twodasl_lite.networks.prediction import predict_with
+from twodasl_lite.networks.trained import trained_regressor
 from twodasl_lite.viz.palette import CATEGORICAL
+from twodasl_lite.worlds.synthetic import TEST_SEED, SyntheticFaces
 
 model = load_face_model(CoefficientLayout())
 # "own-photos", the network that comes with the package
@@ -255,7 +255,7 @@ assert left_out == committed["undetected"]
 #
 # AFLW is licensed for research only, so these three networks do not come with the package. The commands below make them from the 2DASL
 # release, which includes AFLW's crops. The face is the ICT model. It has no colours, so it cannot be drawn as it is: `--colours` bends it
-# onto this book's face and borrows the colours point by point ({py:func}`twodasl_lite.morphable.borrow.borrow_colours`).
+# onto this book's face and borrows the colours point by point ({py:func}`twodasl_lite.faces.borrow.borrow_colours`).
 #
 # ```
 # twodasl models get ict --jaw basel --out ict.npz
@@ -609,9 +609,9 @@ jaw = committed["jaw"]
 data = Path(os.environ.get("TWODASL_DATA", ""))
 ict = data / "ict-facekit" / "ict_face_model_light.npz"
 if ict.is_file():
-    from twodasl_lite.data.aflw2000 import read_basel_landmarks
-    from twodasl_lite.morphable.build import align
-    from twodasl_lite.morphable.readers.ict import read_ict_npz
+    from twodasl_lite.datasets.aflw2000 import read_basel_landmarks
+    from twodasl_lite.faces.build import align
+    from twodasl_lite.faces.readers.ict import read_ict_npz
 
     basel_file = data / "aflw2000-3d" / "bfm_68_landmarks.npz"
     basel = read_basel_landmarks(basel_file)[0].mean
@@ -829,7 +829,7 @@ print(
 )
 
 # %% [markdown]
-# {py:func}`twodasl_lite.data.aflw.training_set` does this before every training on photographs. It compares two crops of each test
+# {py:func}`twodasl_lite.datasets.aflw.training_set` does this before every training on photographs. It compares two crops of each test
 # face, since a tighter crop can hide a copy, as you have seen. A copy that neither crop reveals stays in. Mirrored copies would need a third.
 #
 # ## With the photographs

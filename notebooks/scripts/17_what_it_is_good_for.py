@@ -51,22 +51,22 @@ import numpy as np
 import torch
 
 from twodasl_lite import viz
-from twodasl_lite.applications import retarget_expression, swap_faces
-from twodasl_lite.coefficients import CoefficientLayout, Coefficients
-from twodasl_lite.data.synthetic import TEST_SEED, SyntheticFaces
-from twodasl_lite.decode import decode, decode_landmarks
-from twodasl_lite.examples import astronaut
-from twodasl_lite.export import export_mesh
-from twodasl_lite.fitting import fit_landmarks
-from twodasl_lite.images import crop_photo, landmarks_box, sample_colours
-from twodasl_lite.morphable import load_face_model
-from twodasl_lite.prediction import predict_with
-from twodasl_lite.reconstruction import reconstruct
+from twodasl_lite.apps.export import export_mesh
+from twodasl_lite.apps.reconstruction import reconstruct
+from twodasl_lite.apps.transfer import retarget_expression, swap_faces
+from twodasl_lite.datasets.examples import astronaut
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.decode import decode, decode_landmarks
+from twodasl_lite.faces.fitting import fit_landmarks
+from twodasl_lite.faces.texture import face_triangles, photo_colours, seen_vertices
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Coefficients
+from twodasl_lite.geometry.photos import crop_photo, landmarks_box, sample_colours
+from twodasl_lite.networks.prediction import predict_with
+from twodasl_lite.networks.trained import trained_regressor
 from twodasl_lite.render import interpolate, over, rasterize, render
-from twodasl_lite.texture import face_triangles, photo_colours, seen_vertices
-from twodasl_lite.trained import trained_regressor
 from twodasl_lite.viz.alignment import overlay_picture
 from twodasl_lite.viz.palette import HOUSE_STYLE
+from twodasl_lite.worlds.synthetic import TEST_SEED, SyntheticFaces
 
 plt.rcParams.update(HOUSE_STYLE)
 
@@ -117,7 +117,7 @@ torch.testing.assert_close(
 )
 
 # %% [markdown]
-# {py:func}`twodasl_lite.reconstruction.reconstruct` does this for any photograph. It needs to know where the
+# {py:func}`twodasl_lite.apps.reconstruction.reconstruct` does this for any photograph. It needs to know where the
 # faces are: from landmarks, which the network then sees too, from a box, or from a face detector. A
 # hand-drawn box contains more forehead than the training crops do, so the package crops a second time, around
 # the landmarks of its own first prediction. We compare three ways: the fit of chapter 4 to all clicked
@@ -388,7 +388,7 @@ print(
 # ## Take it with you
 #
 # Other programs can open meshes, but they do not know the unit. Ours is the millimetre; the glTF standard
-# uses the metre, so {py:func}`twodasl_lite.export.export_mesh` multiplies by 0.001 there. OBJ and PLY have no
+# uses the metre, so {py:func}`twodasl_lite.apps.export.export_mesh` multiplies by 0.001 there. OBJ and PLY have no
 # unit: state it in a comment or an accompanying file.
 
 # %%

@@ -30,8 +30,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from twodasl_lite.archive import whole_file
-from twodasl_lite.errors import FileFormatError, TwodaslError, ValueRangeError, require
+from twodasl_lite.base.archive import whole_file
+from twodasl_lite.base.errors import FileFormatError, TwodaslError, ValueRangeError, require
 
 SEED_WORD = "SECRET_SEED"
 BEGIN_SOLUTION, END_SOLUTION = "### BEGIN SOLUTION", "### END SOLUTION"

@@ -4,7 +4,7 @@ A checker either returns or raises :class:`CheckFailed`. The message names the m
 square root, y running the wrong way, degrees for radians, a transposed matrix, image pixels for crop pixels. It never
 shows the expected values, only shapes, units and ranges.
 
-Tensors follow the package's conventions (:mod:`twodasl_lite.camera`): pixels count from 0, y runs down.
+Tensors follow the package's conventions (:mod:`twodasl_lite.geometry.camera`): pixels count from 0, y runs down.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from contextlib import contextmanager
 
 import torch
 
-from twodasl_lite.camera import CROP_SIZE
-from twodasl_lite.landmarks import GROUPS, NUM_LANDMARKS
+from twodasl_lite.geometry.camera import CROP_SIZE
+from twodasl_lite.geometry.landmarks import GROUPS, NUM_LANDMARKS
 
 __all__ = [
     "CheckFailed",

@@ -11,8 +11,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from twodasl_lite.base.errors import ValueRangeError
 from twodasl_lite.course.build import course_api
-from twodasl_lite.errors import ValueRangeError
 
 STOPPED = "stopped by the time limit"
 NOT_GRADED = "could not be graded: damaged file, or its kernel died or could not be stopped"

@@ -6,7 +6,7 @@
 * :mod:`~twodasl_lite.evaluation.curves`: cumulative error distribution, area under it, failure rate.
 * :mod:`~twodasl_lite.evaluation.intervals`: confidence intervals over pictures and seeds; paired differences.
 
-Errors are fractions, never per cent. Explained in chapter 15.
+Errors are fractions, never per cent. See chapter 15.
 """
 
 from twodasl_lite.evaluation.bins import BIN_NAMES, NUM_BINS, balanced_mean, bin_means, yaw_bins

@@ -2,14 +2,14 @@
 
 The usual bins (Zhu et al. 2016) are absolute yaw in [0, 30], (30, 60] and above 60 degrees, including the few faces
 beyond 90. The *balanced* error is the mean of the three bins' means; the plain mean weights every picture equally.
-Explained in chapter 15.
+See chapter 15.
 """
 
 from __future__ import annotations
 
 import torch
 
-from twodasl_lite.errors import ShapeError, check_tensor
+from twodasl_lite.base.errors import ShapeError, check_tensor
 
 YAW_EDGES = (30.0, 60.0)
 """Inclusive upper ends of all bins except the last, in degrees."""

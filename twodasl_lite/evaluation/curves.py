@@ -1,4 +1,4 @@
-"""The cumulative error distribution (CED), the area under it, and the failure rate. Explained in chapter 15.
+"""The cumulative error distribution (CED), the area under it, and the failure rate. See chapter 15.
 
 A face without a prediction (NaN) counts as a failure at any limit.
 """
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from twodasl_lite.errors import ValueRangeError, check_tensor
+from twodasl_lite.base.errors import ValueRangeError, check_tensor
 
 LIMIT = 0.10
 """Error at which the curve ends and above which a face is a failure; a tenth of the face size."""

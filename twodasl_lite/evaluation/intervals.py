@@ -1,4 +1,4 @@
-"""Confidence intervals for errors and for differences of errors, by resampling. Explained in chapter 15.
+"""Confidence intervals for errors and for differences of errors, by resampling. See chapter 15.
 
 Two things vary: the *pictures* in the test set, and the *seed* that a network was trained with.
 
@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from twodasl_lite.errors import ShapeError, ValueRangeError, check_tensor
+from twodasl_lite.base.errors import ShapeError, ValueRangeError, check_tensor
 from twodasl_lite.evaluation.bins import NUM_BINS, yaw_bins
 
 RESAMPLES = 2000

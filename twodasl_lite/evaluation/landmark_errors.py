@@ -5,7 +5,7 @@
     NME = mean_i |x^_i - x_i| / sqrt(w h)
 
 with w and h the width and height of the box around the *true* points (Zhu et al. 2016, section 5.2; Tu et al. 2019,
-section 4). Errors are fractions here; multiplied by 100, they are the per cent in papers. Explained in chapter 15.
+section 4). Errors are fractions here; multiplied by 100, they are the per cent in papers. See chapter 15.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from twodasl_lite.errors import (
+from twodasl_lite.base.errors import (
     InputTypeError,
     ShapeError,
     ValueRangeError,

@@ -3,7 +3,7 @@
 Iterative closest points (Besl and McKay 1992): pair each true point with the closest predicted one, move the predicted
 shape to bring the pairs together, and repeat. Rotation and translation only: a face of the wrong size stays wrong. The
 error is the distance of each vertex to *its own* counterpart (index to index), as in the release of Tu et al. (2019);
-the closest pairs are used only for the alignment. Explained in chapter 15.
+the closest pairs are used only for the alignment. See chapter 15.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from twodasl_lite.errors import ShapeError, ValueRangeError, check_tensor
+from twodasl_lite.base.errors import ShapeError, ValueRangeError, check_tensor
 from twodasl_lite.evaluation.landmark_errors import bounding_box, box_size
 
 EVERY = 50

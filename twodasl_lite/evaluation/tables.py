@@ -1,4 +1,4 @@
-"""Tables of errors by yaw bin, as numbers, JSON and Markdown. Explained in chapter 15."""
+"""Tables of errors by yaw bin, as numbers, JSON and Markdown. See chapter 15."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from twodasl_lite.errors import ShapeError, check_tensor
+from twodasl_lite.base.errors import ShapeError, check_tensor
 from twodasl_lite.evaluation.bins import BIN_NAMES, NUM_BINS, bin_means, yaw_bins
 from twodasl_lite.evaluation.intervals import CONFIDENCE, RESAMPLES, Interval, table_intervals
 

@@ -1,6 +1,6 @@
 """Cycle consistency: 2D landmarks lifted to 3D, projected, and lifted again should return to where they started.
 
-Tu et al. 2019, section 3.3; norm, mask and unit are this project's choice. Explained in chapter 12.
+Tu et al. 2019, section 3.3; norm, mask and unit are this project's choice. See chapter 12.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Distances between points in units of the face's size; hidden points are ignored.
 
 Points are in pixels of any resolution: doubling the resolution doubles both the distances and the face's size. Norms,
-masks and units are this project's choice; the paper (Tu et al. 2019, section 3.3) does not specify them. Explained in
-chapter 10.
+masks and units are this project's choice; the paper (Tu et al. 2019, section 3.3) does not specify them. See chapter
+10.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from twodasl_lite.camera import CROP_SIZE
-from twodasl_lite.errors import InputTypeError, ShapeError, ValueRangeError, check_tensor
+from twodasl_lite.base.errors import InputTypeError, ShapeError, ValueRangeError, check_tensor
+from twodasl_lite.geometry.camera import CROP_SIZE
 
 Distance = Literal["squared", "huber"]
 DISTANCES: tuple[Distance, ...] = ("squared", "huber")

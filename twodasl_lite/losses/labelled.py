@@ -1,6 +1,6 @@
 """Shared code of the losses on labelled pictures: from whitened vectors to raw differences.
 
-Explained in chapter 9.
+See chapter 9.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from twodasl_lite.coefficients import POSE_SHAPE, POSE_SIZE, CoefficientLayout, Coefficients, Whitening
-from twodasl_lite.errors import ShapeError
+from twodasl_lite.base.errors import ShapeError
+from twodasl_lite.faces.model import MorphableModel
+from twodasl_lite.geometry.coefficients import POSE_SHAPE, POSE_SIZE, CoefficientLayout, Coefficients, Whitening
 from twodasl_lite.losses.distances import check_pair
 from twodasl_lite.losses.moments import VertexMoments
-from twodasl_lite.morphable.model import MorphableModel
 
 DEPTH_ENTRY = CoefficientLayout().names.index("pose[2,3]")
 """11, the index of the translation's depth in the vector, which no picture determines."""

@@ -1,6 +1,6 @@
 """2D landmark consistency: the landmarks of the decoded face should be where the detector found them.
 
-Tu et al. 2019, section 3.3; norm, mask and unit are this project's choice. Explained in chapter 10.
+Tu et al. 2019, section 3.3; norm, mask and unit are this project's choice. See chapter 10.
 """
 
 from __future__ import annotations

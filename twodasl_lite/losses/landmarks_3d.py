@@ -1,6 +1,6 @@
 """3D landmark consistency: a second pass, with the predicted landmarks as input, should give the same 3D face.
 
-Tu et al. 2019, section 3.3; norm and unit are this project's choice. Explained in chapter 11.
+Tu et al. 2019, section 3.3; norm and unit are this project's choice. See chapter 11.
 """
 
 from __future__ import annotations

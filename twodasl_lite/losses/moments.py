@@ -3,7 +3,7 @@
 The face is linear in ``a = (1, shape, expression)``: coordinate j of vertex i is ``S_ij = sum_k Phi_ijk a_k``, where
 k = 0 is the mean face. The sum over vertices of the square of anything linear in S is therefore a quadratic form, whose
 matrix holds inner products of the basis with itself. The matrices are computed once; after that, the cost does not
-depend on the number of vertices. Explained in chapter 9.
+depend on the number of vertices. See chapter 9.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from twodasl_lite.errors import InputTypeError, ShapeError, ValueRangeError
-from twodasl_lite.morphable.model import MorphableModel
+from twodasl_lite.base.errors import InputTypeError, ShapeError, ValueRangeError
+from twodasl_lite.faces.model import MorphableModel
 
 
 def _selected(model: MorphableModel, vertices: torch.Tensor | str | None) -> torch.Tensor:

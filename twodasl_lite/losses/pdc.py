@@ -1,6 +1,6 @@
 """Parameter distance cost: every whitened coefficient has the same weight.
 
-Zhu et al. 2016, section 3.4. Explained in chapter 9.
+Zhu et al. 2016, section 3.4. See chapter 9.
 """
 
 from __future__ import annotations

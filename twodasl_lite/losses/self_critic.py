@@ -1,8 +1,7 @@
 """The self-critic: a second network learns to distinguish real pairs of coefficients and landmarks from predicted ones.
 
 Real pairs ``(c, x)`` come from labelled pictures, predicted ones ``(G(I, M(x)), x)`` from pictures without labels (Tu
-et al. 2019, section 3.3). The paper gives the idea; the form of the loss is this project's choice. Explained in chapter
-13.
+et al. 2019, section 3.3). The paper gives the idea; the form of the loss is this project's choice. See chapter 13.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
-from twodasl_lite.camera import CROP_SIZE
-from twodasl_lite.errors import ShapeError, ValueRangeError, check_tensor
+from twodasl_lite.base.errors import ShapeError, ValueRangeError, check_tensor
+from twodasl_lite.geometry.camera import CROP_SIZE
 from twodasl_lite.losses.distances import FACE_SIZE_FLOOR, face_size, present_points, wide
 
 CriticForm = Literal["least_squares", "logistic", "hinge", "wasserstein"]

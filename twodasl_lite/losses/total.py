@@ -1,6 +1,6 @@
 """The total loss: a weighted sum of named losses that reports its parts.
 
-Explained in chapter 14.
+See chapter 14.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from twodasl_lite.errors import InputTypeError, ShapeError, ValueRangeError
+from twodasl_lite.base.errors import InputTypeError, ShapeError, ValueRangeError
 from twodasl_lite.losses.distances import wide
 
 LOSS_NAMES = ("pdc", "vdc", "wpdc", "landmarks_2d", "landmarks_3d", "cycle", "critic")

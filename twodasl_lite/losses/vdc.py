@@ -1,18 +1,18 @@
 """Vertex distance cost: the distance between predicted and true vertices.
 
-Zhu et al. 2016, section 3.4; the unit is this project's choice. Explained in chapter 9.
+Zhu et al. 2016, section 3.4; the unit is this project's choice. See chapter 9.
 """
 
 from __future__ import annotations
 
 import torch
 
-from twodasl_lite.camera import PoseForm, constrain_pose
-from twodasl_lite.coefficients import Whitening
-from twodasl_lite.errors import ValueRangeError
+from twodasl_lite.base.errors import ValueRangeError
+from twodasl_lite.faces.model import MorphableModel
+from twodasl_lite.geometry.camera import PoseForm, constrain_pose
+from twodasl_lite.geometry.coefficients import Whitening
 from twodasl_lite.losses.distances import FACE_SIZE_FLOOR, face_size
 from twodasl_lite.losses.labelled import LabelledLoss, component_weights, linear_part
-from twodasl_lite.morphable.model import MorphableModel
 
 _LEAST = 1e-4  # distance in face sizes below which the root is constant, because its slope at 0 is infinite
 
@@ -34,7 +34,7 @@ class VDC(LabelledLoss):
         vertices: Vertices to use: indices ``(N,)``, the name of one of the model's regions, or by default all.
         floor: Smallest face size in pixels.
         root: Whether to take the square root.
-        pose: Interpretation of the predicted pose, see :func:`~twodasl_lite.camera.constrain_pose`.
+        pose: Interpretation of the predicted pose, see :func:`~twodasl_lite.geometry.camera.constrain_pose`.
 
     Raises:
         ShapeError: If whitening and model differ in the number of coefficients.

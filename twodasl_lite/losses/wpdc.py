@@ -1,13 +1,13 @@
 """Weighted parameter distance cost: the weight of a coefficient is the displacement that its error causes.
 
-Zhu et al. 2016, section 3.4 and Zhu et al. 2019, section 4.3; Tu et al. 2019, eq. 4. Explained in chapter 9.
+Zhu et al. 2016, section 3.4 and Zhu et al. 2019, section 4.3; Tu et al. 2019, eq. 4. See chapter 9.
 """
 
 from __future__ import annotations
 
 import torch
 
-from twodasl_lite.errors import check_shape
+from twodasl_lite.base.errors import check_shape
 from twodasl_lite.losses.labelled import LabelledLoss, check_vectors, component_weights, linear_part, without_depth
 
 

@@ -2,7 +2,7 @@
 
 The paper's self-critic (Tu et al. 2021, section III) scores pairs of 3D coefficients and 2D landmarks; the paper gives
 the idea, not a network. This one is a small multilayer perceptron over both. Its loss is in
-:mod:`twodasl_lite.losses`; explained in the chapter on the self-critic.
+:mod:`twodasl_lite.losses`. See chapter 13.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from twodasl_lite.coefficients import POSE_SIZE
-from twodasl_lite.errors import check_shape
-from twodasl_lite.landmarks import NUM_SUBSET
+from twodasl_lite.base.errors import check_shape
+from twodasl_lite.geometry.coefficients import POSE_SIZE
+from twodasl_lite.geometry.landmarks import NUM_SUBSET
 from twodasl_lite.networks.resnet import NUM_OUTPUTS
 
 HIDDEN = 256

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from twodasl_lite.errors import ValueRangeError
+from twodasl_lite.base.errors import ValueRangeError
 
 NormKind = Literal["batch", "group", "frozen"]
 NORM_KINDS: tuple[str, ...] = get_args(NormKind)

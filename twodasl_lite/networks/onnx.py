@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from twodasl_lite.archive import whole_file
-from twodasl_lite.camera import CROP_SIZE
-from twodasl_lite.coefficients import Whitening
-from twodasl_lite.errors import ShapeError, ValueRangeError, require
+from twodasl_lite.base.archive import whole_file
+from twodasl_lite.base.errors import ShapeError, ValueRangeError, require
+from twodasl_lite.geometry.camera import CROP_SIZE
+from twodasl_lite.geometry.coefficients import Whitening
 from twodasl_lite.networks.resnet import IN_CHANNELS
 from twodasl_lite.networks.weights import unwrap
 

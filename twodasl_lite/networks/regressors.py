@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from twodasl_lite.errors import ValueRangeError
+from twodasl_lite.base.errors import ValueRangeError
 from twodasl_lite.networks.lite import LiteRegressor
 from twodasl_lite.networks.normalisation import NormKind
 from twodasl_lite.networks.resnet import NUM_OUTPUTS, RESNETS, ResNet

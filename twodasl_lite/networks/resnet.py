@@ -3,7 +3,7 @@
 The regressor of the paper (Tu et al. 2021, section III; the layout is that of the public test code) is the ResNet of He
 et al. 2016 with three changes: four input channels (photo and landmark map), a last stage that keeps its resolution
 (strides 1, 2, 2, **1**), and a linear layer to 62 whitened coefficients. Parameter names are torchvision's, so that
-released checkpoints and ImageNet weights load by name. Explained in the chapter on the coefficient regressor.
+released checkpoints and ImageNet weights load by name. See chapter 8.
 
 Sizes for a 120 x 120 input::
 
@@ -17,9 +17,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from twodasl_lite.camera import CROP_SIZE
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.errors import ValueRangeError, check_shape
+from twodasl_lite.base.errors import ValueRangeError, check_shape
+from twodasl_lite.geometry.camera import CROP_SIZE
+from twodasl_lite.geometry.coefficients import CoefficientLayout
 from twodasl_lite.networks.normalisation import Norm, NormKind, make_norm
 
 IN_CHANNELS = 4
@@ -142,8 +142,8 @@ class ResNet(nn.Module):
         """Predict coefficients.
 
         Args:
-            inputs: RGB from :func:`twodasl_lite.images.photo_to_tensor` and the map from
-                :func:`twodasl_lite.landmarks.landmark_map`, ``(B, 4, 120, 120)``.
+            inputs: RGB from :func:`twodasl_lite.geometry.photos.photo_to_tensor` and the map from
+                :func:`twodasl_lite.geometry.landmarks.landmark_map`, ``(B, 4, 120, 120)``.
 
         Returns:
             Whitened coefficients ``(B, num_outputs)``.

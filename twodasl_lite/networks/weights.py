@@ -24,12 +24,12 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from twodasl_lite.archive import whole_file
-from twodasl_lite.camera import POSE_FORMS, PoseForm
-from twodasl_lite.coefficients import CoefficientLayout, Whitening
-from twodasl_lite.errors import FileFormatError, ShapeError, ValueRangeError, require
-from twodasl_lite.images import IMAGE_CENTRE, IMAGE_RANGE
-from twodasl_lite.landmarks import MAP_KINDS
+from twodasl_lite.base.archive import whole_file
+from twodasl_lite.base.errors import FileFormatError, ShapeError, ValueRangeError, require
+from twodasl_lite.geometry.camera import POSE_FORMS, PoseForm
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Whitening
+from twodasl_lite.geometry.landmarks import MAP_KINDS
+from twodasl_lite.geometry.photos import IMAGE_CENTRE, IMAGE_RANGE
 from twodasl_lite.networks.normalisation import NormKind
 from twodasl_lite.networks.regressors import make_regressor
 from twodasl_lite.networks.resnet import IN_CHANNELS, ResNet
@@ -243,7 +243,7 @@ def save_regressor(
         metadata: JSON-serialisable metadata. ``"map_kind"`` (the kind of landmark map it was trained with) is required.
             ``"layout"`` (numbers of shape and expression coefficients) defaults to the paper's 40 and 10, ``"pose"``
             (interpretation of the 12 pose numbers) to ``"free"``. ``"face_model"`` is for the result of
-            :func:`twodasl_lite.morphable.fingerprint.face_fingerprint`. ``"name"``, ``"norm"`` and ``"num_outputs"``
+            :func:`twodasl_lite.faces.fingerprint.face_fingerprint`. ``"name"``, ``"norm"`` and ``"num_outputs"``
             are added.
 
     Raises:

@@ -1,7 +1,7 @@
 """Pictures of colour, depth, normals and coordinates, without jagged edges, and over a photo.
 
 Pictures are ``(B, H, W, ...)``, row 0 at the top, as everywhere in :mod:`twodasl_lite.render`; colours are sRGB in
-[0, 1]. Explained in the chapter "From mesh to picture".
+[0, 1]. See chapter 6.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from twodasl_lite.errors import ShapeError, ValueRangeError, check_shape, check_tensor
+from twodasl_lite.base.errors import ShapeError, ValueRangeError, check_shape, check_tensor
 from twodasl_lite.render.constants import constant_like
 from twodasl_lite.render.rasterizer import Backend, Cull, Fragments, interpolate, rasterize
 from twodasl_lite.render.shading import Light, linear_to_srgb, srgb_to_linear, vertex_normals

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from twodasl_lite.errors import require
+from twodasl_lite.base.errors import require
 from twodasl_lite.render.rasterizer import SUBPIXEL_BITS, Cull, ScreenMesh
 from twodasl_lite.render.threads import side_by_side
 

@@ -12,8 +12,7 @@ The rules that make pictures repeatable, whichever backend draws them:
   triangle without area covers nothing.
 * The largest depth wins; depths are compared in single precision. Among equal depths, the lowest triangle index wins.
 
-The method is the z-buffer (Catmull 1974) with edge functions (Pineda 1988). Explained in the chapter "From mesh to
-picture".
+The method is the z-buffer (Catmull 1974) with edge functions (Pineda 1988). See chapter 6.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 
-from twodasl_lite.errors import (
+from twodasl_lite.base.errors import (
     InputTypeError,
     MissingDependencyError,
     ShapeError,
@@ -96,7 +95,7 @@ def check_indices(
         name: The argument's name, for messages.
         value: Integers; tensor, array or nested list.
         limit: Exclusive upper bound of the indices.
-        shape: Shape pattern, see :func:`twodasl_lite.errors.check_shape`.
+        shape: Shape pattern, see :func:`twodasl_lite.base.errors.check_shape`.
         device: Device of the result.
 
     Returns:

@@ -3,7 +3,7 @@
 Normals and directions to lamps are unit vectors in the viewer's *upright* frame: x right, **y up**, z towards the
 viewer, whatever frame the vertices are in. Surfaces are matt (Lambert's law). Light is linear: a white surface that
 faces a lamp of intensity 1 sends 1 to the viewer; sRGB colours are converted to linear ones before they are multiplied
-by it, and back afterwards. Explained in the chapter "From mesh to picture".
+by it, and back afterwards. See chapter 6.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, Protocol, get_args
 
 import torch
 
-from twodasl_lite.errors import ShapeError, ValueRangeError, check_shape, check_tensor
+from twodasl_lite.base.errors import ShapeError, ValueRangeError, check_shape, check_tensor
 from twodasl_lite.render.constants import constant_like
 from twodasl_lite.render.rasterizer import check_triangles
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from twodasl_lite.errors import ValueRangeError, check_tensor
+from twodasl_lite.base.errors import ValueRangeError, check_tensor
 from twodasl_lite.render.rasterizer import Backend, Fragments, check_indices, rasterize
 
 TOLERANCE = 0.01

@@ -6,7 +6,7 @@ see the same labelled pictures in the same order. Each run stores the errors of 
 compared picture by picture and seed by seed.
 
 Runs are folders ``ROW/seed-N``; finished runs are not repeated, and an interrupted one continues from its checkpoint.
-Explained in the chapter "Training 2DASL".
+See chapter 14.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from twodasl_lite.archive import read_archive, whole_file, write_archive
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.data.pool import run_tasks
-from twodasl_lite.errors import FileFormatError, TwodaslError, ValueRangeError
+from twodasl_lite.base.archive import read_archive, whole_file, write_archive
+from twodasl_lite.base.errors import FileFormatError, TwodaslError, ValueRangeError
+from twodasl_lite.datasets.pool import run_tasks
 from twodasl_lite.evaluation import Difference, Table, markdown, paired_difference, summarise
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.geometry.coefficients import CoefficientLayout
 from twodasl_lite.networks import load_regressor
 from twodasl_lite.training.config import TrainConfig, config_from_dict, config_to_dict, load_config
 from twodasl_lite.training.distributed import best_device

@@ -11,11 +11,11 @@ import math
 import torch
 from torch.nn import functional
 
-from twodasl_lite.camera import CROP_SIZE
-from twodasl_lite.coefficients import Coefficients
-from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.data.random import Draws
+from twodasl_lite.geometry.camera import CROP_SIZE
+from twodasl_lite.geometry.coefficients import Coefficients
+from twodasl_lite.geometry.face_batch import FaceBatch
 from twodasl_lite.training.config import AugmentConfig
+from twodasl_lite.worlds.draws import Draws
 
 
 def augment(batch: FaceBatch, draws: Draws, config: AugmentConfig) -> FaceBatch:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from twodasl_lite.errors import FileFormatError, TwodaslError, require
+from twodasl_lite.base.errors import FileFormatError, TwodaslError, require
 from twodasl_lite.networks.weights import safetensors_bytes
 
 FOLDER = "checkpoints"

@@ -15,11 +15,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from twodasl_lite.camera import PoseForm
-from twodasl_lite.errors import FileFormatError, ValueRangeError
-from twodasl_lite.landmarks import MapKind
+from twodasl_lite.base.errors import FileFormatError, ValueRangeError
+from twodasl_lite.base.settings import SettingsError, from_table, merge, read_toml, to_table
+from twodasl_lite.geometry.camera import PoseForm
+from twodasl_lite.geometry.landmarks import MapKind
 from twodasl_lite.losses.distances import FACE_SIZE_FLOOR
-from twodasl_lite.settings import SettingsError, from_table, merge, read_toml, to_table
 
 RegressorName = Literal["lite", "resnet18", "resnet34", "resnet50"]
 NormName = Literal["batch", "group", "frozen"]

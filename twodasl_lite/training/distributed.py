@@ -2,7 +2,7 @@
 
 ::
 
-    torchrun --nproc-per-node 8 -m twodasl_lite.cli train full-gpu --out runs/full              one machine
+    torchrun --nproc-per-node 8 -m twodasl_lite train full-gpu --out runs/full              one machine
     torchrun --nnodes 4 --node-rank K --master-addr HOST --nproc-per-node 8 -m ...              machine K of four
 
 Each process computes the gradients of its share of every batch (``batch_size`` counts the pictures of all processes
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import distributed, nn
 
-from twodasl_lite.errors import ValueRangeError
+from twodasl_lite.base.errors import ValueRangeError
 
 
 @dataclass(frozen=True)

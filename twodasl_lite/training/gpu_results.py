@@ -1,7 +1,7 @@
 """Results of GPU runs: the file that ``benchmarks/gpu_run.py`` writes, its log, and its weights in parts.
 
 A run writes ``NAME.json`` (where and how it ran, how long each part took, what was measured) and ``NAME.log.jsonl``
-(its training log). The packaged ones are ``assets/results/gpu_NAME.json``; the chapter "Training 2DASL" shows them. The
+(its training log). The packaged ones are ``assets/results/gpu_NAME.json``. See chapter 14. The
 weights are split into parts, because some machines limit the size of files copied off them; :func:`join_weights` joins
 the parts.
 """
@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from twodasl_lite.archive import whole_file
-from twodasl_lite.errors import FileFormatError, ValueRangeError, require
+from twodasl_lite.base.archive import whole_file
+from twodasl_lite.base.errors import FileFormatError, ValueRangeError, require
 from twodasl_lite.networks import load_regressor
 from twodasl_lite.training.config import SELF_SUPERVISED
 from twodasl_lite.training.log import read_log

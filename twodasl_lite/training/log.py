@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from twodasl_lite import __version__
-from twodasl_lite.archive import whole_file
-from twodasl_lite.errors import FileFormatError, require
+from twodasl_lite.base.archive import whole_file
+from twodasl_lite.base.errors import FileFormatError, require
 
 LOG_FILE = "log.jsonl"
 

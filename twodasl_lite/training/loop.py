@@ -2,7 +2,7 @@
 
 A step takes a labelled and a 2D-only batch and updates the regressor, then the critic. All randomness of a step is a
 function of (seed, step, picture), so that an interrupted run, resumed from its last checkpoint, reaches exactly the
-same numbers as an uninterrupted one. Explained in the chapter "Training 2DASL".
+same numbers as an uninterrupted one. See chapter 14.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from twodasl_lite.archive import whole_file
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.data.random import Draws
-from twodasl_lite.data.stream import SyntheticStream, drawn_beside, prefetch
-from twodasl_lite.errors import FileFormatError, TwodaslError, ValueRangeError, require, trusted_values
+from twodasl_lite.base.archive import whole_file
+from twodasl_lite.base.errors import FileFormatError, TwodaslError, ValueRangeError, require, trusted_values
+from twodasl_lite.datasets.stream import SyntheticStream, drawn_beside, prefetch
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.faces.fingerprint import face_fingerprint
+from twodasl_lite.geometry.coefficients import CoefficientLayout
 from twodasl_lite.losses import WeightedSum
-from twodasl_lite.morphable import MorphableModel
-from twodasl_lite.morphable.fingerprint import face_fingerprint
 from twodasl_lite.networks import Critic, load_imagenet, load_regressor, make_regressor, save_regressor
 from twodasl_lite.training.augment import augment
 from twodasl_lite.training.checkpoint import (
@@ -49,6 +48,7 @@ from twodasl_lite.training.pictures import Interrupted, MirroredStream, RunData,
 from twodasl_lite.training.schedule import Clock, learning_rate, ramp
 from twodasl_lite.training.steps import CriticStep, Pairs, RegressorStep, Shown, real_pairs, show
 from twodasl_lite.training.validation import evaluate_on
+from twodasl_lite.worlds.draws import Draws
 
 CONFIG_FILE, BEST_FILE, LAST_FILE = "config.json", "best.safetensors", "last.safetensors"
 _CRITIC_BETAS = (0.5, 0.99)

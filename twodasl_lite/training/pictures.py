@@ -21,21 +21,21 @@ from typing import NamedTuple
 
 import torch
 
-from twodasl_lite.archive import whole_file
-from twodasl_lite.coefficients import CoefficientLayout, Whitening
-from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.data.packed import cached_pack, read_packed
-from twodasl_lite.data.pool import run_tasks
-from twodasl_lite.data.random import Draws
-from twodasl_lite.data.shards import ShardSet
-from twodasl_lite.data.stream import FaceStream, MemoryStream, SyntheticStream
-from twodasl_lite.data.synthetic import SyntheticFaces, whitening_of
-from twodasl_lite.data.worlds import load_world
-from twodasl_lite.errors import TwodaslError, require
-from twodasl_lite.morphable import MorphableModel, load_face_model, read_face_model
-from twodasl_lite.morphable.embedded import CACHE_VARIABLE, cache_folder
+from twodasl_lite.base.archive import whole_file
+from twodasl_lite.base.errors import TwodaslError, require
+from twodasl_lite.datasets.packed import cached_pack, read_packed
+from twodasl_lite.datasets.pool import run_tasks
+from twodasl_lite.datasets.shards import ShardSet
+from twodasl_lite.datasets.stream import FaceStream, MemoryStream, SyntheticStream
+from twodasl_lite.faces import MorphableModel, load_face_model, read_face_model
+from twodasl_lite.faces.embedded.recipe import CACHE_VARIABLE, cache_folder
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Whitening
+from twodasl_lite.geometry.face_batch import FaceBatch
 from twodasl_lite.training.config import SourceConfig, TrainConfig
 from twodasl_lite.training.distributed import Processes
+from twodasl_lite.worlds.draws import Draws
+from twodasl_lite.worlds.synthetic import SyntheticFaces, whitening_of
+from twodasl_lite.worlds.world import load_world
 
 CHUNK = 100
 """Pictures per cache file, and per task of a process."""
@@ -43,7 +43,10 @@ _PIECE = 50
 """Pictures rendered at once."""
 _PICTURE_BYTES = 44_500
 """Bytes of a picture in the cache."""
-_DRAWING = ("camera.py", "decode.py", "images.py", "landmarks.py", "data", "render")
+_DRAWING = (
+    *("geometry/camera.py", "geometry/face_batch.py", "geometry/landmarks.py", "geometry/photos.py"),
+    *("faces/decode.py", "render", "worlds"),
+)
 """Files and folders of the package that a picture depends on, besides the face model."""
 
 _STREAM_DRAWS = 0x53747265

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 
-from twodasl_lite.errors import ValueRangeError
+from twodasl_lite.base.errors import ValueRangeError
 from twodasl_lite.training.config import StageConfig, TrainConfig
 
 _FOR_THE_END = 0.03

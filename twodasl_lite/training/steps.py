@@ -19,14 +19,13 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from twodasl_lite.camera import make_pose, matrix_to_euler, split_pose
-from twodasl_lite.coefficients import Coefficients, Whitening
-from twodasl_lite.data.detector import REFERENCE_SIZE, detect
-from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.data.random import Draws
-from twodasl_lite.decode import constrain, decode_landmarks
 from twodasl_lite.evaluation import bounding_box, box_size
-from twodasl_lite.landmarks import landmark_map, subset_18, subset_21
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.faces.decode import constrain, decode_landmarks
+from twodasl_lite.geometry.camera import make_pose, matrix_to_euler, split_pose
+from twodasl_lite.geometry.coefficients import Coefficients, Whitening
+from twodasl_lite.geometry.face_batch import FaceBatch
+from twodasl_lite.geometry.landmarks import landmark_map, subset_18, subset_21
 from twodasl_lite.losses import (
     PDC,
     VDC,
@@ -37,8 +36,9 @@ from twodasl_lite.losses import (
     SelfCritic,
     normalise_landmarks,
 )
-from twodasl_lite.morphable import MorphableModel
 from twodasl_lite.training.config import StageConfig, TrainConfig
+from twodasl_lite.worlds.detector import REFERENCE_SIZE, detect
+from twodasl_lite.worlds.draws import Draws
 
 _LEAST_ANGLE = 0.2
 """Smallest sine of the angle between a predicted pose's first two rows at which its rotation is used."""

@@ -2,7 +2,7 @@
 
 A sweep is a small file next to this module (``sweeps/*.toml``): rows of the ablation, the first of which is the
 baseline, and axes with named settings, each a list of ``key=value`` overrides. Every combination of settings is a
-separate ablation, in a folder such as ``error-4_labels-500``. Explained in the chapter "Training 2DASL".
+separate ablation, in a folder such as ``error-4_labels-500``. See chapter 14.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from twodasl_lite.archive import whole_file
-from twodasl_lite.errors import FileFormatError, TwodaslError, ValueRangeError
-from twodasl_lite.settings import SettingsError, from_table, read_toml
+from twodasl_lite.base.archive import whole_file
+from twodasl_lite.base.errors import FileFormatError, TwodaslError, ValueRangeError
+from twodasl_lite.base.settings import SettingsError, from_table, read_toml
 from twodasl_lite.training.ablation import ROWS, ablate, make_table
 
 _TABLE_FILE = "sweep.json"

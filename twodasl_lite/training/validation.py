@@ -7,15 +7,15 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from twodasl_lite.camera import PoseForm
-from twodasl_lite.coefficients import Whitening
-from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.decode import decode
-from twodasl_lite.errors import TwodaslError
+from twodasl_lite.base.errors import TwodaslError
 from twodasl_lite.evaluation import Table, bounding_box, nme, summarise
-from twodasl_lite.landmarks import MapKind
-from twodasl_lite.morphable import MorphableModel
-from twodasl_lite.prediction import predict
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.faces.decode import decode
+from twodasl_lite.geometry.camera import PoseForm
+from twodasl_lite.geometry.coefficients import Whitening
+from twodasl_lite.geometry.face_batch import FaceBatch
+from twodasl_lite.geometry.landmarks import MapKind
+from twodasl_lite.networks.prediction import predict
 
 MEASURES = ("landmarks_2d", "landmarks_3d", "vertices_3d")
 
@@ -67,7 +67,7 @@ def evaluate_on(
         kind: Kind of landmark map.
         pose: Interpretation of the network's 12 pose numbers.
         detector: Whether the network gets the detector's points; otherwise it starts with an empty map
-            (:func:`~twodasl_lite.prediction.predict`).
+            (:func:`~twodasl_lite.networks.prediction.predict`).
         dense: Whether to compare all vertices, too.
         batch_size: Pictures per batch.
 

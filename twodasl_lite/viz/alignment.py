@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 import torch
 
-from twodasl_lite.images import as_photo
-from twodasl_lite.landmarks import draw_landmarks
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.faces.texture import face_triangles, seen_vertices
+from twodasl_lite.geometry.landmarks import draw_landmarks
+from twodasl_lite.geometry.photos import as_photo
 from twodasl_lite.render import (
     Fragments,
     Lamps,
@@ -28,7 +29,6 @@ from twodasl_lite.render import (
     srgb_to_linear,
     vertex_normals,
 )
-from twodasl_lite.texture import face_triangles, seen_vertices
 
 LARGEST = 2048
 """Longest side of a drawn picture, in pixels."""

@@ -1,7 +1,7 @@
 """Figures of errors for print, in matplotlib: error curves, bars by yaw bin, ablations, and a sheet of the worst cases.
 
 Errors are passed as fractions and drawn in per cent. Curves and bars differ by dash, hatch and position as well as by
-colour. Used from chapter 14 on.
+colour. See chapter 14.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 import torch
 
-from twodasl_lite.errors import ShapeError, ValueRangeError
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
 from twodasl_lite.evaluation import BIN_NAMES, Table, auc, ced
 from twodasl_lite.evaluation.curves import LIMIT
 from twodasl_lite.evaluation.tables import COLUMNS
-from twodasl_lite.images import crop_photo, landmarks_box
-from twodasl_lite.landmarks import draw_landmarks
+from twodasl_lite.geometry.landmarks import draw_landmarks
+from twodasl_lite.geometry.photos import crop_photo, landmarks_box
 from twodasl_lite.viz.palette import CATEGORICAL, OKABE_ITO
 
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))

@@ -11,7 +11,7 @@ in three places:
 
 A saved notebook contains both the widget and the HTML. A program that builds static pages should use the HTML (in
 MyST-NB: ``nb_mime_priority_overrides = [("html", "text/html", 0)]``); with the environment variable
-``TWODASL_FIGURES=static`` only the HTML is made, and the page contains no widget state. Explained in chapter 1.
+``TWODASL_FIGURES=static`` only the HTML is made, and the page contains no widget state. See chapter 1.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import os
 
 import torch
 
-from twodasl_lite.camera import euler_to_matrix, make_pose
-from twodasl_lite.coefficients import Coefficients
-from twodasl_lite.errors import require
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.base.errors import require
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.geometry.camera import euler_to_matrix, make_pose
+from twodasl_lite.geometry.coefficients import Coefficients
 from twodasl_lite.viz.explorer_page import (
     StaticExplorer,
     check_coefficients,
@@ -84,7 +84,7 @@ class FaceExplorer(anywidget.AnyWidget):
         ValueRangeError: If a value is not finite or a name is unknown.
 
     Example:
-        >>> from twodasl_lite.morphable import load_face_model
+        >>> from twodasl_lite.faces import load_face_model
         >>> explorer = FaceExplorer(load_face_model(), landmarks=True)  # doctest: +SKIP
         >>> explorer.shape = [2.0, -1.0]  # doctest: +SKIP
     """
@@ -141,7 +141,7 @@ class FaceExplorer(anywidget.AnyWidget):
 
         Returns:
             One face: pose ``(1, 3, 4)`` that places the face in a 120x120 crop, shape ``(1, Ks)``, expression
-            ``(1, Ke)``; ready for :func:`twodasl_lite.decode.decode`.
+            ``(1, Ke)``; ready for :func:`twodasl_lite.faces.decode.decode`.
         """
         model, header = self._model, self._packed.header
         shape = torch.zeros(1, model.num_shape, dtype=torch.float64)

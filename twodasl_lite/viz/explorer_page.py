@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from twodasl_lite.archive import whole_file
-from twodasl_lite.camera import euler_to_matrix
-from twodasl_lite.coefficients import CoefficientLayout
-from twodasl_lite.errors import ShapeError, ValueRangeError, require
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.base.archive import whole_file
+from twodasl_lite.base.errors import ShapeError, ValueRangeError, require
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.geometry.camera import euler_to_matrix
+from twodasl_lite.geometry.coefficients import CoefficientLayout
 from twodasl_lite.viz.packing import DEFAULT_MAX_ERROR, PackedModel, pack_model
 
 SCRIPTS = tuple(Path(__file__).parent / "static" / name for name in ("face.js", "explorer.js"))

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from twodasl_lite.camera import CROP_SIZE, PoseForm
-from twodasl_lite.coefficients import Whitening
-from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.decode import constrain, decode_landmarks
-from twodasl_lite.errors import ValueRangeError
-from twodasl_lite.landmarks import EDGES, GAUSSIAN_SIGMA, MAP_KINDS, NUM_SUBSET, SUBSET_18, MapKind, subset_18
+from twodasl_lite.base.errors import ValueRangeError
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.faces.decode import constrain, decode_landmarks
+from twodasl_lite.geometry.camera import CROP_SIZE, PoseForm
+from twodasl_lite.geometry.coefficients import Whitening
+from twodasl_lite.geometry.face_batch import FaceBatch
+from twodasl_lite.geometry.landmarks import EDGES, GAUSSIAN_SIGMA, MAP_KINDS, NUM_SUBSET, SUBSET_18, MapKind, subset_18
 from twodasl_lite.losses import FACE_SIZE_FLOOR, CycleConsistency, LandmarkConsistency2D, LandmarkConsistency3D
-from twodasl_lite.morphable import MorphableModel
 from twodasl_lite.viz.interactive import InteractiveFigure, floats, picture_data, still_picture
 from twodasl_lite.viz.palette import OKABE_ITO
 
@@ -198,7 +198,7 @@ def chain_figure(
         whitening: Whitening of the model's coefficients.
         noises: Standard deviations of the noise levels to choose from, in pixels; all share one noise pattern.
         kinds: Maps to choose from: ``"binary"``, ``"gaussian"``.
-        pose: Reading of the networks' 12 pose numbers, see :func:`~twodasl_lite.camera.constrain_pose`.
+        pose: Reading of the networks' 12 pose numbers, see :func:`~twodasl_lite.geometry.camera.constrain_pose`.
         looks: Number of passes through the network, at least 2.
         seed: Seed of the noise.
         face_names: Names of the faces.

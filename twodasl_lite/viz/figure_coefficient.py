@@ -3,8 +3,7 @@
 Below, the three losses are shown as maps over any two coefficients, with the path that gradient descent takes in each.
 
 The script (``static/coefficient_figure.js``) computes PDC, VDC and WPDC and their gradients from the moments of the
-face model (:class:`~twodasl_lite.losses.VertexMoments`), so that its numbers are those of the package. Used in the
-chapter "Which coefficient matters".
+face model (:class:`~twodasl_lite.losses.VertexMoments`), so that its numbers are those of the package. See chapter 9.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from twodasl_lite.camera import CROP_SIZE
-from twodasl_lite.coefficients import Coefficients, Whitening
-from twodasl_lite.decode import decode
-from twodasl_lite.errors import ShapeError, ValueRangeError
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.faces.decode import decode
+from twodasl_lite.geometry.camera import CROP_SIZE
+from twodasl_lite.geometry.coefficients import Coefficients, Whitening
 from twodasl_lite.losses import PDC, VDC, WPDC
 from twodasl_lite.losses.labelled import component_weights, linear_part
-from twodasl_lite.morphable import MorphableModel
 from twodasl_lite.viz.interactive import (
     InteractiveFigure,
     check_whitened,

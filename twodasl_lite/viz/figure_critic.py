@@ -1,7 +1,7 @@
 """The self-critic's score over slices of coefficient space, in the course of training.
 
 Scores are computed from a run's checkpoints; the figure names their files and hashes, and the script
-(``static/critic_figure.js``) shows the scores. Used in the chapter on the self-critic.
+(``static/critic_figure.js``) shows the scores. See chapter 13.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.decode import constrain
-from twodasl_lite.errors import ValueRangeError
+from twodasl_lite.base.errors import ValueRangeError
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.faces.decode import constrain
+from twodasl_lite.geometry.face_batch import FaceBatch
 from twodasl_lite.losses import normalise_landmarks
-from twodasl_lite.morphable import MorphableModel
 from twodasl_lite.viz.interactive import InteractiveFigure, floats, still_picture
 from twodasl_lite.viz.palette import OKABE_ITO
 from twodasl_lite.viz.snapshots import Checkpoints, Snapshot, find_checkpoints, read_snapshot

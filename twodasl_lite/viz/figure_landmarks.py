@@ -1,7 +1,7 @@
 """2D landmark consistency: landmarks to drag, the loss and its gradient, and the depth that the loss cannot see.
 
 The script (``static/landmark_figure.js``) decodes the 68 landmarks from the unrounded model and computes the loss and
-its gradient as :class:`~twodasl_lite.losses.LandmarkConsistency2D` does. Used in the chapter on 2D consistency.
+its gradient as :class:`~twodasl_lite.losses.LandmarkConsistency2D` does. See chapter 10.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from twodasl_lite.camera import CROP_SIZE
-from twodasl_lite.coefficients import Whitening
-from twodasl_lite.decode import decode, decode_landmarks
-from twodasl_lite.errors import ShapeError, ValueRangeError, check_shape
-from twodasl_lite.landmarks import LANDMARK_NAMES, NUM_SUBSET, SUBSET_18, subset_18
+from twodasl_lite.base.errors import ShapeError, ValueRangeError, check_shape
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.faces.decode import decode, decode_landmarks
+from twodasl_lite.geometry.camera import CROP_SIZE
+from twodasl_lite.geometry.coefficients import Whitening
+from twodasl_lite.geometry.landmarks import LANDMARK_NAMES, NUM_SUBSET, SUBSET_18, subset_18
 from twodasl_lite.losses import DISTANCES, FACE_SIZE_FLOOR, HUBER_DELTA, LandmarkConsistency2D, centre_depth
-from twodasl_lite.morphable import MorphableModel
 from twodasl_lite.viz.interactive import (
     InteractiveFigure,
     check_whitened,

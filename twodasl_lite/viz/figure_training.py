@@ -1,7 +1,7 @@
 """A training run: the curves of its log, and the predictions of each checkpoint on the same few faces.
 
 The curves come from :mod:`twodasl_lite.viz.training_figures`; the script (``static/training_run_figure.js``) shows them
-with a cursor over training time. Used from the chapter on the coefficient regressor on.
+with a cursor over training time. See chapter 8.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from twodasl_lite.camera import CROP_SIZE
-from twodasl_lite.data.faces import FaceBatch
-from twodasl_lite.decode import constrain, decode_landmarks
-from twodasl_lite.errors import FileFormatError, ValueRangeError
+from twodasl_lite.base.errors import FileFormatError, ValueRangeError
 from twodasl_lite.evaluation import nme
-from twodasl_lite.landmarks import EDGES
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.faces.decode import constrain, decode_landmarks
+from twodasl_lite.geometry.camera import CROP_SIZE
+from twodasl_lite.geometry.face_batch import FaceBatch
+from twodasl_lite.geometry.landmarks import EDGES
 from twodasl_lite.viz.interactive import InteractiveFigure, floats, picture_data, still_picture
 from twodasl_lite.viz.palette import OKABE_ITO
 from twodasl_lite.viz.snapshots import Checkpoints, Snapshot, find_checkpoints, read_snapshot

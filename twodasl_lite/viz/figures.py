@@ -1,9 +1,9 @@
 """Figures for print, in matplotlib: landmarks, shaded meshes, overlays, contact sheets.
 
 Points and vertices are in one of two frames: ``"model"`` (x right, y up, z towards the viewer) or ``"pixels"``
-(x right, y down, z towards the viewer, as :func:`twodasl_lite.decode.decode` returns them). Colours are safe for
+(x right, y down, z towards the viewer, as :func:`twodasl_lite.faces.decode.decode` returns them). Colours are safe for
 colour-blind readers.
-Used from chapter 1 on.
+See chapter 1.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from twodasl_lite.camera import euler_to_matrix
-from twodasl_lite.errors import ShapeError, ValueRangeError, require
-from twodasl_lite.landmarks import EDGES, GROUPS, NUM_LANDMARKS
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.base.errors import ShapeError, ValueRangeError, require
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.geometry.camera import euler_to_matrix
+from twodasl_lite.geometry.landmarks import EDGES, GROUPS, NUM_LANDMARKS
 from twodasl_lite.viz.palette import landmark_colour
 from twodasl_lite.viz.shading import KEY_LIGHT, check_mesh, render_mesh, visible_vertices
 

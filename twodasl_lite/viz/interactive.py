@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from twodasl_lite.archive import whole_file
-from twodasl_lite.coefficients import Whitening
-from twodasl_lite.errors import ShapeError, ValueRangeError, check_tensor, require
-from twodasl_lite.landmarks import EDGES
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.base.archive import whole_file
+from twodasl_lite.base.errors import ShapeError, ValueRangeError, check_tensor, require
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.geometry.coefficients import Whitening
+from twodasl_lite.geometry.landmarks import EDGES
 from twodasl_lite.viz.packing import PackedModel, pack_model
 
 STATIC = Path(__file__).parent / "static"

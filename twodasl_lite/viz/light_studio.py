@@ -1,7 +1,7 @@
 """The light studio: a face to turn and to light, drawn in the browser by a z-buffer, without a kernel or graphics card.
 
 The script (``static/light_studio.js``) follows the rules of :mod:`twodasl_lite.render.rasterizer` and draws the same
-picture, pixel for pixel. Explained in the chapter "From mesh to picture".
+picture, pixel for pixel. See chapter 6.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from twodasl_lite.camera import euler_to_matrix
-from twodasl_lite.errors import ValueRangeError, require
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.base.errors import ValueRangeError, require
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.geometry.camera import euler_to_matrix
 from twodasl_lite.render import Lamps, coordinate_code, render
 
 SCRIPT = Path(__file__).parent / "static" / "light_studio.js"

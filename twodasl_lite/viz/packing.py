@@ -4,7 +4,7 @@ A page can hold a few megabytes. The first components of a model are therefore s
 coarse as the requested precision allows: even if every slider is at its limit and all rounding errors add up, a vertex
 is at most ``max_error`` mm from where the package puts it. Coarse steps give small numbers; stored as differences from
 vertex to vertex, with high and low bytes separated, they compress well. The browser unpacks them with its own
-``DecompressionStream``. Explained in chapter 1.
+``DecompressionStream``. See chapter 1.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from twodasl_lite.camera import CROP_SIZE
-from twodasl_lite.coefficients import NUM_EXPRESSION, NUM_SHAPE, CoefficientLayout
-from twodasl_lite.errors import ValueRangeError
-from twodasl_lite.morphable import MorphableModel
+from twodasl_lite.base.errors import ValueRangeError
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.geometry.camera import CROP_SIZE
+from twodasl_lite.geometry.coefficients import NUM_EXPRESSION, NUM_SHAPE, CoefficientLayout
 from twodasl_lite.viz.palette import CLAY, landmark_colour
 
 SIGMA_LIMIT = 3.0
@@ -190,7 +190,7 @@ def _select(model: MorphableModel, region: str | Sequence[str] | None) -> tuple[
 
 def landmark_groups() -> list[dict]:
     """Polylines of the landmark markup with their colours, for drawing."""
-    from twodasl_lite.landmarks import EDGES, GROUPS
+    from twodasl_lite.geometry.landmarks import EDGES, GROUPS
 
     groups = []
     for name, members in GROUPS.items():

@@ -6,7 +6,7 @@ stops of viridis, whose lightness increases evenly, so that it survives black-an
 
 from __future__ import annotations
 
-from twodasl_lite.errors import ValueRangeError
+from twodasl_lite.base.errors import ValueRangeError
 
 OKABE_ITO: dict[str, str] = {
     "orange": "#E69F00",

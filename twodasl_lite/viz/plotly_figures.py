@@ -1,7 +1,7 @@
 """Interactive plotly figures that need no kernel: meshes to turn, sliders with precomputed frames, curves.
 
 Coordinates are rounded to 0.01 mm and written once per frame, which keeps the page small. Colours are safe for
-colour-blind readers. Used from chapter 1 on.
+colour-blind readers. See chapter 1.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from twodasl_lite.errors import ShapeError, ValueRangeError, require
+from twodasl_lite.base.errors import ShapeError, ValueRangeError, require
 from twodasl_lite.viz.palette import CATEGORICAL, CLAY, VIRIDIS
 from twodasl_lite.viz.shading import check_mesh
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from twodasl_lite.errors import ShapeError, ValueRangeError
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
 from twodasl_lite.viz.palette import CLAY
 
 KEY_LIGHT = (-0.50, 0.62, 0.72)

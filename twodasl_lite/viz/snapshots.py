@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from twodasl_lite.coefficients import Whitening
-from twodasl_lite.errors import FileFormatError, ValueRangeError, require
+from twodasl_lite.base.errors import FileFormatError, ValueRangeError, require
+from twodasl_lite.geometry.coefficients import Whitening
 from twodasl_lite.networks import Critic, make_regressor
 
 _EXPECTED = "a checkpoint of a run"

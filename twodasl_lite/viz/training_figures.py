@@ -1,7 +1,7 @@
 """Learning curves from a run's log (for print, for the page, and live in a notebook) and figures of the ablation table.
 
 Rows are the lines of a run's ``log.jsonl`` (see ``read_log``): dictionaries with ``kind`` and ``step``.
-Used from the chapter on the coefficient regressor on.
+See chapter 8.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from twodasl_lite.errors import ValueRangeError, require
+from twodasl_lite.base.errors import ValueRangeError, require
 from twodasl_lite.training.ablation import MEASURE_TITLES
 from twodasl_lite.viz.palette import CATEGORICAL
 

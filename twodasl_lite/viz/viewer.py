@@ -2,7 +2,7 @@
 
 The page holds the photo, the face model's surface and the script that draws them (``static/viewer.js``); it opens from
 disk, without a network and without a kernel. :func:`in_notebook` puts it into a frame for a notebook's output.
-Explained in the chapter "What it is good for".
+See chapter 17.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import cv2
 import numpy as np
 import torch
 
-from twodasl_lite.camera import matrix_to_euler, split_pose
-from twodasl_lite.coefficients import Coefficients
-from twodasl_lite.errors import InputTypeError, TwodaslError, ValueRangeError, check_tensor, require
-from twodasl_lite.images import as_photo, read_photo
-from twodasl_lite.morphable import MorphableModel
-from twodasl_lite.texture import face_triangles, photo_colours
+from twodasl_lite.base.errors import InputTypeError, TwodaslError, ValueRangeError, check_tensor, require
+from twodasl_lite.faces import MorphableModel
+from twodasl_lite.faces.texture import face_triangles, photo_colours
+from twodasl_lite.geometry.camera import matrix_to_euler, split_pose
+from twodasl_lite.geometry.coefficients import Coefficients
+from twodasl_lite.geometry.photos import as_photo, read_photo
 from twodasl_lite.viz.packing import landmark_groups
 
 SCRIPTS = tuple(Path(__file__).parent / "static" / name for name in ("face.js", "viewer.js", "viewer_page.js"))

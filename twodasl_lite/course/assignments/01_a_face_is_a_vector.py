@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from twodasl_lite.course import checks
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.faces import load_face_model
 from twodasl_lite.viz import shaded_mesh
 
 model = load_face_model()

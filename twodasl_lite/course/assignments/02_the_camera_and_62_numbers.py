@@ -21,10 +21,10 @@ import math
 import matplotlib.pyplot as plt
 import torch
 
-from twodasl_lite import camera
-from twodasl_lite.coefficients import CoefficientLayout, Coefficients
 from twodasl_lite.course import checks
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.geometry import camera
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Coefficients
 from twodasl_lite.viz import draw_landmarks
 
 CROP = 120  # pixels: the side of the picture that the network sees

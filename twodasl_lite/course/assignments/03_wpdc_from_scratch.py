@@ -19,11 +19,11 @@
 import torch
 
 from twodasl_lite import losses
-from twodasl_lite.coefficients import CoefficientLayout, Coefficients
 from twodasl_lite.course import checks
-from twodasl_lite.data.synthetic import SyntheticFaces, whitening_of
-from twodasl_lite.decode import decode_landmarks
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.decode import decode_landmarks
+from twodasl_lite.geometry.coefficients import CoefficientLayout, Coefficients
+from twodasl_lite.worlds.synthetic import SyntheticFaces, whitening_of
 
 DEPTH = 11  # the entry t_z, which no picture determines
 model = load_face_model(CoefficientLayout())  # 40 shape and 10 expression components

@@ -20,12 +20,12 @@ import matplotlib.pyplot as plt
 import torch
 
 from twodasl_lite import losses
-from twodasl_lite.coefficients import CoefficientLayout
 from twodasl_lite.course import checks
-from twodasl_lite.data.synthetic import SyntheticFaces
-from twodasl_lite.decode import decode_landmarks
-from twodasl_lite.landmarks import landmark_map, subset_18
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.decode import decode_landmarks
+from twodasl_lite.geometry.coefficients import CoefficientLayout
+from twodasl_lite.geometry.landmarks import landmark_map, subset_18
+from twodasl_lite.worlds.synthetic import SyntheticFaces
 
 CROP = 120  # pixels
 SMALLEST = 12.0  # pixels: no face counts as smaller

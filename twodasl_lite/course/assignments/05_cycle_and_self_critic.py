@@ -19,14 +19,14 @@
 import torch
 
 from twodasl_lite import losses
-from twodasl_lite.coefficients import CoefficientLayout
 from twodasl_lite.course import checks
-from twodasl_lite.data.synthetic import SyntheticFaces, whitening_of
-from twodasl_lite.decode import decode_landmarks
-from twodasl_lite.landmarks import landmark_map, subset_18
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.decode import decode_landmarks
+from twodasl_lite.geometry.coefficients import CoefficientLayout
+from twodasl_lite.geometry.landmarks import landmark_map, subset_18
 from twodasl_lite.losses import face_size  # (B, N, 2 or 3), (B, N) or nothing -> (B,) in pixels
-from twodasl_lite.morphable import load_face_model
 from twodasl_lite.networks import Critic
+from twodasl_lite.worlds.synthetic import SyntheticFaces, whitening_of
 
 model = load_face_model(CoefficientLayout())
 whitening = whitening_of(model, "wild", count=4000)

@@ -19,13 +19,18 @@ import matplotlib.pyplot as plt
 import torch
 
 from twodasl_lite import losses
-from twodasl_lite.coefficients import CoefficientLayout
 from twodasl_lite.course import checks
-from twodasl_lite.data.synthetic import SyntheticFaces, whitening_of
-from twodasl_lite.decode import decode_landmarks
-from twodasl_lite.evaluation import bootstrap_interval, nme, paired_difference, yaw_bins
-from twodasl_lite.landmarks import subset_18
-from twodasl_lite.morphable import load_face_model
+from twodasl_lite.evaluation import (
+    bootstrap_interval,
+    nme,
+    paired_difference,
+    yaw_bins,
+)
+from twodasl_lite.faces import load_face_model
+from twodasl_lite.faces.decode import decode_landmarks
+from twodasl_lite.geometry.coefficients import CoefficientLayout
+from twodasl_lite.geometry.landmarks import subset_18
+from twodasl_lite.worlds.synthetic import SyntheticFaces, whitening_of
 
 DEPTH = 11  # the entry t_z, which no picture determines
 model = load_face_model(CoefficientLayout())

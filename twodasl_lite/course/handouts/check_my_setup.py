@@ -46,15 +46,15 @@ try:
     fine = torch.allclose((left @ torch.eye(1000)), left)
     check(f"1000 × 1000 matrices in {1e3 * (time.perf_counter() - started):.0f} ms", fine, "torch computes wrong results")
 
-    from twodasl_lite.coefficients import CoefficientLayout
-    from twodasl_lite.morphable import load_face_model
+    from twodasl_lite.faces import load_face_model
+    from twodasl_lite.geometry.coefficients import CoefficientLayout
 
     started = time.perf_counter()
     model = load_face_model(CoefficientLayout())
     seconds = time.perf_counter() - started
     check(f"face model of {model.num_vertices:,} vertices in {seconds:.1f} s", model.num_shape == 40, "ask your teacher")
 
-    from twodasl_lite.data.synthetic import SyntheticFaces
+    from twodasl_lite.worlds.synthetic import SyntheticFaces
 
     started = time.perf_counter()
     picture = SyntheticFaces(model, "labelled").batch(0, 1)

@@ -4,7 +4,7 @@
  * shape, expression and angles are synchronised with the sliders both ways. In a static page, the same text is an
  * inline module script after the packed model, and `mountStatic` finds it there: no kernel, no network.
  *
- * Frames are those of twodasl_lite.camera: x right, y up, z towards the viewer, mm; angles are pitch, yaw, roll in
+ * Frames are those of twodasl_lite.geometry.camera: x right, y up, z towards the viewer, mm; angles are pitch, yaw, roll in
  * degrees; shape coefficients are in standard deviations, as are expressions (blendshapes: activations from 0 to 1).
  * The text of face.js comes first in the same module.
  */

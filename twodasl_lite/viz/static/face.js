@@ -1,7 +1,7 @@
 /* A linear morphable model in the browser: unpack, compute, and draw it with WebGL.
  *
  * The face explorer and the figures of the losses begin with this text; the rest of the same module follows it.
- * Frames are those of twodasl_lite.camera: x right, y up, z towards the viewer.
+ * Frames are those of twodasl_lite.geometry.camera: x right, y up, z towards the viewer.
  */
 
 const DEGREE = Math.PI / 180;
@@ -162,7 +162,7 @@ function vertexNormals(vertices, triangles, out) {
   return out;
 }
 
-/** R = Rx(pitch) Ry(yaw) Rz(roll), row-major; the signs of twodasl_lite.camera.euler_to_matrix. */
+/** R = Rx(pitch) Ry(yaw) Rz(roll), row-major; the signs of twodasl_lite.geometry.camera.euler_to_matrix. */
 function rotationMatrix(angles) {
   const [cp, cy, cr] = angles.map((a) => Math.cos(a * DEGREE));
   const [sp, sy, sr] = angles.map((a) => Math.sin(a * DEGREE));

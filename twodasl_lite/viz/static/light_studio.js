@@ -133,7 +133,7 @@ export function rasterize(vertices, triangles, height, width) {
 
 /* --------------------------------------------------------------------------------------------------- pose and normals */
 
-/** R = Rx(pitch) Ry(yaw) with the signs of twodasl_lite.camera.euler_to_matrix, row by row. */
+/** R = Rx(pitch) Ry(yaw) with the signs of twodasl_lite.geometry.camera.euler_to_matrix, row by row. */
 function rotation(pitch, yaw) {
   const [cp, sp, cy, sy] = [Math.cos(pitch), Math.sin(pitch), Math.cos(yaw), Math.sin(yaw)];
   return [cy, 0, -sy, sp * sy, cp, sp * cy, cp * sy, -sp, cp * cy];

@@ -1,0 +1,1 @@
+"""The subcommands of ``twodasl``, one module each; :mod:`twodasl_lite.apps.cli` holds their table."""
