@@ -16,8 +16,8 @@ from tests.conftest import make_model
 from tests.reader_files import SmallFace, write_basel_h5, write_ict, write_tddfa_folder
 from twodasl_lite.apps import cli
 from twodasl_lite.apps.commands.progress import ProgressBar
+from twodasl_lite.base.cache import CACHE_VARIABLE
 from twodasl_lite.faces import MorphableModel
-from twodasl_lite.faces.embedded.recipe import CACHE_VARIABLE
 from twodasl_lite.faces.readers import FORMATS, ict_download
 from twodasl_lite.geometry.coefficients import Whitening
 

@@ -12,7 +12,7 @@ import torch
 from tests.reader_files import write_ict
 from twodasl_lite.base.errors import FileFormatError, ValueRangeError
 from twodasl_lite.faces import load_face_model, read_face_model
-from twodasl_lite.faces.embedded.recipe import MODEL_VARIABLE
+from twodasl_lite.faces.load import MODEL_VARIABLE
 from twodasl_lite.faces.readers import ict, ict_download, recognise
 from twodasl_lite.faces.readers.obj import read_obj
 from twodasl_lite.geometry.coefficients import CoefficientLayout

@@ -456,7 +456,7 @@ for axes, label in zip(panels, labels, strict=True):
 #
 # ## What our face is, and what it is not
 #
-# {py:func}`load_face_model() <twodasl_lite.faces.embedded.recipe.load_face_model>` carries out the steps of this
+# {py:func}`load_face_model() <twodasl_lite.faces.load.load_face_model>` carries out the steps of this
 # chapter once and keeps the result: generated scans, each together with its mirror image so that the mean is
 # exactly symmetric, random motions, Procrustes, PCA, blendshapes, skin colours. Where its scans come from
 # limits what the model can claim.

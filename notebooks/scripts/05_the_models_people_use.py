@@ -55,6 +55,7 @@ from scipy.spatial import cKDTree
 
 # %%
 from twodasl_lite import viz
+from twodasl_lite.base.cache import cache_folder
 from twodasl_lite.datasets.aflw2000 import read_basel_landmarks
 from twodasl_lite.faces import (
     generate_face_model,
@@ -62,7 +63,7 @@ from twodasl_lite.faces import (
     read_face_model,
 )
 from twodasl_lite.faces.build import Similarity, align
-from twodasl_lite.faces.embedded.recipe import cache_folder, embedded_face_model
+from twodasl_lite.faces.embedded.recipe import embedded_face_model
 from twodasl_lite.faces.readers import FORMATS
 from twodasl_lite.faces.readers.ict import BASEL_JAW, JAW_LINE, MULTI_PIE
 from twodasl_lite.faces.register import matching_landmarks

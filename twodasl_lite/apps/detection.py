@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from twodasl_lite.base.archive import whole_file
+from twodasl_lite.base.cache import cache_folder
 from twodasl_lite.base.errors import FileFormatError, TwodaslError, ValueRangeError
-from twodasl_lite.faces.embedded.recipe import cache_folder
 from twodasl_lite.geometry.photos import as_photo
 
 YUNET_FILE = "face_detection_yunet_2023mar.onnx"

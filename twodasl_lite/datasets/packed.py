@@ -31,10 +31,10 @@ import numpy as np
 import torch
 
 from twodasl_lite.base.archive import read_archive, write_archive
+from twodasl_lite.base.cache import CACHE_VARIABLE, cache_folder
 from twodasl_lite.base.errors import FileFormatError, TwodaslError, ValueRangeError
 from twodasl_lite.datasets.aflw import AFLW_TO_18, Duplicate, read_aflw, training_set
 from twodasl_lite.datasets.aflw2000 import AFLW2000, read_aflw2000
-from twodasl_lite.faces.embedded.recipe import CACHE_VARIABLE, cache_folder
 from twodasl_lite.geometry.camera import CROP_SIZE
 from twodasl_lite.geometry.face_batch import FaceBatch
 

@@ -4,7 +4,8 @@
 ``read_face_model(path)`` reads any known format.
 """
 
-from twodasl_lite.faces.embedded.recipe import generate_face_model, load_face_model
+from twodasl_lite.faces.embedded.recipe import generate_face_model
+from twodasl_lite.faces.load import load_face_model
 from twodasl_lite.faces.model import MorphableModel
 from twodasl_lite.faces.readers import read_face_model, read_whitening
 

@@ -24,6 +24,7 @@ from twodasl_lite.base.archive import read_archive, whole_file, write_archive
 from twodasl_lite.base.errors import FileFormatError, TwodaslError, ValueRangeError
 from twodasl_lite.datasets.pool import run_tasks
 from twodasl_lite.evaluation import Difference, Table, markdown, paired_difference, summarise
+from twodasl_lite.evaluation.measures import MEASURE_TITLES
 from twodasl_lite.faces import load_face_model
 from twodasl_lite.geometry.coefficients import CoefficientLayout
 from twodasl_lite.networks import load_regressor
@@ -48,16 +49,6 @@ ROWS = (
     "all",
 )
 """Names of the rows, in the order of the table."""
-
-MEASURE_TITLES = {
-    "landmarks_2d": "68 landmarks, 2D",
-    "landmarks_3d": "68 landmarks, 3D",
-    "vertices_3d": "all vertices, 3D",
-    "landmarks_2d_without_detector": "68 landmarks, 2D, without a detector",
-    "landmarks_3d_without_detector": "68 landmarks, 3D, without a detector",
-    "vertices_3d_without_detector": "all vertices, 3D, without a detector",
-}
-"""Name of each measure in logs and tables to its title in figures."""
 
 _ALONE = "_without_detector"
 _COLUMNS = (*MEASURES, *(name + _ALONE for name in MEASURES))

@@ -22,13 +22,13 @@ from typing import NamedTuple
 import torch
 
 from twodasl_lite.base.archive import whole_file
+from twodasl_lite.base.cache import CACHE_VARIABLE, cache_folder
 from twodasl_lite.base.errors import TwodaslError, require
 from twodasl_lite.datasets.packed import cached_pack, read_packed
 from twodasl_lite.datasets.pool import run_tasks
 from twodasl_lite.datasets.shards import ShardSet
 from twodasl_lite.datasets.stream import FaceStream, MemoryStream, SyntheticStream
 from twodasl_lite.faces import MorphableModel, load_face_model, read_face_model
-from twodasl_lite.faces.embedded.recipe import CACHE_VARIABLE, cache_folder
 from twodasl_lite.geometry.coefficients import CoefficientLayout, Whitening
 from twodasl_lite.geometry.face_batch import FaceBatch
 from twodasl_lite.training.config import SourceConfig, TrainConfig

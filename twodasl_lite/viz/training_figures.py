@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from twodasl_lite.base.errors import ValueRangeError, require
-from twodasl_lite.training.ablation import MEASURE_TITLES
+from twodasl_lite.evaluation.measures import MEASURE_TITLES
 from twodasl_lite.viz.palette import CATEGORICAL
 
 Rows = Sequence[Mapping[str, Any]]

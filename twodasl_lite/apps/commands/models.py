@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 
 from twodasl_lite.apps.commands.progress import ProgressBar
+from twodasl_lite.base.cache import cache_folder
 from twodasl_lite.base.errors import InputTypeError, TwodaslError, ValueRangeError
 from twodasl_lite.faces import MorphableModel, read_face_model, read_whitening
 from twodasl_lite.faces.borrow import borrow_colours
-from twodasl_lite.faces.embedded.recipe import MODEL_VARIABLE, cache_folder
+from twodasl_lite.faces.load import MODEL_VARIABLE
 from twodasl_lite.faces.readers import FORMATS, recognise
 from twodasl_lite.faces.readers.basel2009 import VERTICES
 from twodasl_lite.faces.readers.formats import LAYOUT_ONLY, format_of
