@@ -41,7 +41,7 @@ from twodasl_lite.geometry.landmarks import flip_landmarks, subset_18
 from twodasl_lite.networks import TrainedRegressor, load_regressor, make_regressor, save_regressor
 from twodasl_lite.networks.prediction import predict_with
 from twodasl_lite.render import Lamps, over, rasterize, render
-from twodasl_lite.render.rasterizer import Backend
+from twodasl_lite.render.screen import Backend
 from twodasl_lite.training.checkpoint import latest_checkpoint
 from twodasl_lite.training.config import TrainConfig, config_to_dict, load_config
 from twodasl_lite.training.distributed import Processes

@@ -31,6 +31,7 @@ from twodasl_lite.render import (
     torch_backend,
     triton_backend,
 )
+from twodasl_lite.render.screen import SUBPIXEL_BITS
 from twodasl_lite.render.threads import side_by_side
 
 needs_numba = pytest.mark.skipif(not numba_available(), reason="numba is not installed")
@@ -255,7 +256,7 @@ IMITATED = """
 import torch
 from triton.runtime import interpreter
 from twodasl_lite.render import torch_backend, triton_backend
-from twodasl_lite.render.rasterizer import ScreenMesh
+from twodasl_lite.render.screen import ScreenMesh
 
 usual = interpreter._LangPatchScope.set_attr
 
@@ -637,5 +638,5 @@ def test_interpolation_of_bad_input(scene):
 
 def test_largest_coordinate_keeps_edge_functions_exact():
     """The bound that the rasterizer states: products of differences of corners are below 2 ** 53."""
-    reach = rasterizer.MAX_COORDINATE * 2**rasterizer.SUBPIXEL_BITS
+    reach = rasterizer.MAX_COORDINATE * 2**SUBPIXEL_BITS
     assert 2 * (2 * reach) * (2 * reach) < 2**53

@@ -12,7 +12,8 @@ import torch
 
 from twodasl_lite.base.errors import ShapeError, ValueRangeError, check_shape, check_tensor
 from twodasl_lite.render.constants import constant_like
-from twodasl_lite.render.rasterizer import Backend, Cull, Fragments, interpolate, rasterize
+from twodasl_lite.render.rasterizer import Fragments, interpolate, rasterize
+from twodasl_lite.render.screen import Backend, Cull
 from twodasl_lite.render.shading import Light, linear_to_srgb, srgb_to_linear, vertex_normals
 
 MAX_SUPERSAMPLE = 16

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from twodasl_lite.base.errors import require
-from twodasl_lite.render.rasterizer import SUBPIXEL_BITS, Cull, ScreenMesh
+from twodasl_lite.render.screen import SUBPIXEL_BITS, Cull, ScreenMesh
 from twodasl_lite.render.threads import side_by_side
 
 _STEP = 1 << SUBPIXEL_BITS

@@ -20,7 +20,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 
@@ -33,12 +33,7 @@ from twodasl_lite.base.errors import (
     check_shape,
     check_tensor,
 )
-
-Backend = Literal["auto", "torch", "numba", "triton"]
-Cull = Literal["back", "front", "none"]
-
-SUBPIXEL_BITS = 8
-"""Corners are rounded to 1 / 2 ** SUBPIXEL_BITS pixels."""
+from twodasl_lite.render.screen import Backend, Cull, ScreenMesh
 
 MAX_COORDINATE = 2**15
 """Largest magnitude of x and y of a vertex, and largest side of a picture, in pixels. Edge functions then stay below
@@ -66,24 +61,6 @@ class Fragments(NamedTuple):
     def covered(self) -> torch.Tensor:
         """``(B, H, W)`` booleans: where there is a triangle."""
         return self.triangle >= 0
-
-
-class ScreenMesh(NamedTuple):
-    """A checked mesh: what all backends start from.
-
-    Attributes:
-        vertices: ``(B, V, 3)`` contiguous, float32 or float64, within bounds.
-        triangles: ``(T, 3)`` contiguous int64, within bounds.
-        height: Rows of the picture.
-        width: Columns of the picture.
-        cull: Which triangles to leave out.
-    """
-
-    vertices: torch.Tensor
-    triangles: torch.Tensor
-    height: int
-    width: int
-    cull: Cull
 
 
 def check_indices(

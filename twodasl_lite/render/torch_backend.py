@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from twodasl_lite.render.rasterizer import SUBPIXEL_BITS, ScreenMesh
+from twodasl_lite.render.screen import SUBPIXEL_BITS, ScreenMesh
 from twodasl_lite.render.threads import side_by_side
 
 _PIECE = {"cpu": 2**16, "cuda": 2**23}

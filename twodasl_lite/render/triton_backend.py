@@ -19,7 +19,7 @@ from functools import cache
 
 import torch
 
-from twodasl_lite.render.rasterizer import SUBPIXEL_BITS, Cull, ScreenMesh
+from twodasl_lite.render.screen import SUBPIXEL_BITS, Cull, ScreenMesh
 
 try:
     import triton

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 
 from twodasl_lite.base.errors import ValueRangeError, check_tensor
-from twodasl_lite.render.rasterizer import Backend, Fragments, check_indices, rasterize
+from twodasl_lite.render.rasterizer import Fragments, check_indices, rasterize
+from twodasl_lite.render.screen import Backend
 
 TOLERANCE = 0.01
 """How far behind the drawn surface a vertex still counts as visible, as a share of the larger side of the mesh's box:

@@ -41,7 +41,7 @@ from twodasl_lite.render import (
     vertex_normals,
     visible_in,
 )
-from twodasl_lite.render.rasterizer import Backend
+from twodasl_lite.render.screen import Backend
 from twodasl_lite.render.threads import side_by_side
 from twodasl_lite.worlds import backgrounds
 from twodasl_lite.worlds.degradation import degrade
