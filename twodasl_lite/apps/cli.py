@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 
 from twodasl_lite import __version__
+from twodasl_lite.apps.commands import FAILED, INTERRUPTED
 
 COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("train", "train a regressor, or resume a run", "twodasl_lite.apps.commands.train"),
@@ -31,8 +32,6 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("reconstruct", "reconstruct faces from your own photos and videos", "twodasl_lite.apps.commands.reconstruct"),
 )
 """Name, one line of help and module of each subcommand."""
-
-FAILED, PAUSED, INTERRUPTED = 1, 3, 130
 
 
 def make_parser(wanted: str | None = None) -> argparse.ArgumentParser:

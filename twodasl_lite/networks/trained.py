@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from twodasl_lite.base.errors import FileFormatError, ValueRangeError
+from twodasl_lite.base.run_log import read_log
 from twodasl_lite.networks import TrainedRegressor, load_regressor
-from twodasl_lite.training.log import read_log
 
 DEFAULT = "own-photos"
 """Name of the network for your own photos."""
@@ -81,7 +81,7 @@ def trained_regressor(name: str = DEFAULT, device: torch.device | str = "cpu") -
 
 
 def trained_log(name: str = DEFAULT) -> list[dict[str, Any]]:
-    """Rows of the log of a run, as :func:`twodasl_lite.training.log.read_log` returns them.
+    """Rows of the log of a run, as :func:`twodasl_lite.base.run_log.read_log` returns them.
 
     Args:
         name: :data:`DEFAULT`, or a row of the ablation.

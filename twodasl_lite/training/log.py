@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import subprocess
 import time
@@ -21,9 +20,8 @@ import torch
 
 from twodasl_lite import __version__
 from twodasl_lite.base.archive import whole_file
-from twodasl_lite.base.errors import FileFormatError, require
-
-LOG_FILE = "log.jsonl"
+from twodasl_lite.base.errors import require
+from twodasl_lite.base.run_log import LOG_FILE, read_log
 
 
 class RunLog:
@@ -96,35 +94,6 @@ def _flat(row: dict[str, Any], prefix: str = "") -> dict[str, float]:
         elif isinstance(value, int | float) and not isinstance(value, bool):
             numbers[prefix + key] = value
     return numbers
-
-
-def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Read the rows of a log, even while it is being written: an unfinished last line is left out.
-
-    Args:
-        path: The file, or the run's folder.
-
-    Raises:
-        FileFormatError: If the file is missing, or another line is not a JSON object.
-    """
-    path = Path(path)
-    path = path / LOG_FILE if path.is_dir() else path
-    expected = "a training log, one JSON object per line"
-    if not path.is_file():
-        raise FileFormatError(path, "no such file", expected)
-    lines = path.read_text(encoding="utf-8").splitlines()
-    rows = []
-    for number, line in enumerate(lines):
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict) or not {"kind", "step"} <= row.keys():
-                raise ValueError("no kind or step")
-        except ValueError as error:
-            if number == len(lines) - 1:
-                break
-            raise FileFormatError(path, f"an unreadable line {number + 1}", expected) from error
-        rows.append(row)
-    return rows
 
 
 def code_version() -> dict[str, Any]:

@@ -10,7 +10,7 @@ import argparse
 import math
 from pathlib import Path
 
-from twodasl_lite.apps.cli import PAUSED
+from twodasl_lite.apps.commands import PAUSED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
