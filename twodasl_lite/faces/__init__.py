@@ -1,7 +1,16 @@
-"""The face: the linear morphable model, how it is built from scans, the embedded model, and readers for published ones.
+"""The face: linear morphable models, from coefficients to pixels and, by fitting, back.
 
-``load_face_model()`` returns the embedded face, or the file that ``TWODASL_FACE_MODEL`` names;
-``read_face_model(path)`` reads any known format.
+May import ``base``, ``geometry`` and ``render``. See chapters 1 to 5.
+
+* :mod:`~twodasl_lite.faces.model`: mean, shape, expression and colours as one module.
+* :mod:`~twodasl_lite.faces.build`, :mod:`~twodasl_lite.faces.register`: how a model is made from scans; landmarks found
+  on another model.
+* :mod:`~twodasl_lite.faces.embedded`: the face that comes with the package, generated from measurements.
+* :mod:`~twodasl_lite.faces.readers`: face models of other people.
+* :mod:`~twodasl_lite.faces.load`: which of them it is: ``TWODASL_FACE_MODEL``, or else the embedded one.
+* :mod:`~twodasl_lite.faces.decode`: from 62 numbers to vertices and landmarks in pixels, the one road everybody takes.
+* :mod:`~twodasl_lite.faces.fitting`, :mod:`~twodasl_lite.faces.least_squares`: the way back, without a network.
+* :mod:`~twodasl_lite.faces.texture`, :mod:`~twodasl_lite.faces.unwrap`: a photo's colours on the mesh.
 """
 
 from twodasl_lite.faces.embedded.recipe import generate_face_model

@@ -1,11 +1,12 @@
 """The losses of 2DASL, each a small module that can be used on its own.
 
+May import ``base``, ``geometry`` and ``faces``. See chapters 9 to 13.
+
 Every loss takes a batch and returns one number per sample, ``(B,)``; the training loop takes the mean. The coefficient
 losses need labelled pictures, the landmark losses and the critic do not. Distances are in *face sizes*, ``sqrt(w h)``
 of the box around the target's landmarks, so that the weights of a sum do not depend on the resolution.
 
-The translation's depth, ``pose[2,3]``, cannot be observed, so no loss depends on it. Coefficient losses explained in
-chapter 9, the others in chapters 10 to 13.
+The translation's depth, ``pose[2,3]``, cannot be observed, so no loss depends on it.
 """
 
 from twodasl_lite.losses.cycle import CycleConsistency

@@ -1,5 +1,7 @@
 """Networks: regressors from a photo and a landmark map to coefficients, and the critic that scores them.
 
+May import ``base``, ``geometry`` and ``faces``. See chapters 8, 13 and 14.
+
 * :mod:`~twodasl_lite.networks.regressors`: every regressor by its name.
 * :mod:`~twodasl_lite.networks.resnet`: the released 4-channel ResNet-50 and its smaller siblings.
 * :mod:`~twodasl_lite.networks.lite`: a small regressor for CPUs.
@@ -7,6 +9,8 @@
 * :mod:`~twodasl_lite.networks.critic`: the critic.
 * :mod:`~twodasl_lite.networks.weights`: reading and writing weights: released ones, ImageNet's and our own.
 * :mod:`~twodasl_lite.networks.onnx`: export for other programs.
+* :mod:`~twodasl_lite.networks.prediction`: from pictures to faces, with a detector's landmarks or without.
+* :mod:`~twodasl_lite.networks.trained`: what comes trained with the package, each with its card.
 """
 
 from twodasl_lite.networks.critic import Critic

@@ -1,5 +1,7 @@
 """From a mesh to a picture: a z-buffer, lighting, visibility and other images.
 
+May import ``base``. See chapter 6.
+
 * :mod:`~twodasl_lite.render.rasterizer`: which triangle each pixel shows; values between the vertices.
 * :mod:`~twodasl_lite.render.shading`: normals, lamps, spherical harmonics.
 * :mod:`~twodasl_lite.render.visibility`: which vertices the viewer sees.

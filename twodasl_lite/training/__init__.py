@@ -1,5 +1,8 @@
 """Training of the networks (Tu et al. 2019, section 3).
 
+May import ``base``, ``geometry``, ``render``, ``faces``, ``worlds``, ``datasets``, ``losses``, ``networks`` and
+``evaluation``. See chapter 14.
+
 * :mod:`~twodasl_lite.training.config`: the configuration of a run, one small file;
 * :mod:`~twodasl_lite.training.loop`: the training loop, written to be read from top to bottom;
 * :mod:`~twodasl_lite.training.steps`: the losses of one step, for the regressor and for the critic;

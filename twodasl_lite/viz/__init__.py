@@ -1,5 +1,8 @@
 """Everything a reader sees: the face explorer, figures for print, and plotly figures for the page.
 
+May import ``base``, ``geometry``, ``render``, ``faces``, ``worlds``, ``datasets``, ``losses``, ``networks`` and
+``evaluation``. See chapter 1.
+
 Submodules are imported on first use: ``import twodasl_lite.viz`` needs neither matplotlib nor plotly nor anywidget.
 """
 

@@ -1,5 +1,7 @@
 """Published face models: one reader per family, one entry point.
 
+May import ``base``, ``geometry``, ``faces.build``, ``faces.embedded`` and ``faces.model``. See chapter 5.
+
 :func:`read_face_model` recognises a file by its content, not by its name, and returns a
 :class:`~twodasl_lite.faces.MorphableModel` in this package's conventions: x to the viewer's right, y up, z towards
 the viewer, triangles counter-clockwise, millimetres (or the unit asked for), colours sRGB in [0, 1], 68 iBUG landmarks.
