@@ -178,6 +178,22 @@ def test_the_watch_sees_modules_and_data_that_no_code_names(tmp_path):
         assert watched_files(log, home) == {home / "__init__.py", home / "camera.py", home / "noise.json"}
 
 
+def test_what_a_lazy_package_shows_to_type_checkers_is_no_import(tmp_path):
+    lazy = """
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from pack.a import f as f
+    from pack.b import g as g
+_HOMES = {"f": "a", "g": "b"}
+def __getattr__(name): ...
+"""
+    home = write(tmp_path, a="", b="", c="from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pack import a")
+    (home / "__init__.py").write_text(lazy)
+    assert reached(home, "import pack as p\np.f()") == {"a"}
+    assert reached(home, "from pack import g") == {"b"}
+    assert reached(home, "import pack.c") == {"c", "a"}
+
+
 # --- the real package -----------------------------------------------------------------------------
 
 
@@ -188,6 +204,9 @@ def test_commands_are_no_part_of_a_chapter_and_a_full_closure_is_smaller_than_th
     assert {"twodasl_lite.faces.embedded.recipe", "twodasl_lite.viz.explorer_page"} <= modules
     assert not any(module.startswith("twodasl_lite.apps.commands") for module in modules)
     assert not {"twodasl_lite.training.loop", "twodasl_lite.training.ablation"} & modules
+    short = package.reached(parse_cells(["import twodasl_lite as t\nmodel = t.load_face_model()"]))
+    assert "twodasl_lite.faces.load" in short
+    assert short < modules
     assert {"explorer.js", "face.js"} <= {path.name for path in package.data_of(code, modules)}
 
 

@@ -46,3 +46,17 @@ def test_importing_the_package_is_quick() -> None:
     script = "import sys, torch; before = set(sys.modules); import twodasl_lite; print(len(set(sys.modules) - before))"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(run.stdout) <= 2  # the package and nothing else: modules are imported when they are used
+
+
+def test_a_name_is_imported_when_it_is_used_and_torch_with_it() -> None:
+    script = """
+    import sys, twodasl_lite as t
+    assert "torch" not in sys.modules and len(dir(t)) > 20
+    t.TwodaslError
+    assert "twodasl_lite.faces" not in sys.modules
+    t.load_face_model
+    assert "torch" in sys.modules and not {"twodasl_lite.training", "twodasl_lite.apps"} & set(sys.modules)
+    assert t.losses.__name__ == "twodasl_lite.losses"
+    """
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr

@@ -7,15 +7,19 @@ except for new ones with a default. After a deliberate change, with a line in ``
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+PACKAGE = "twodasl_lite"
 PROMISE = Path(__file__).parent / "public_names.json"
 MODULES = (
+    "twodasl_lite",
     "base.errors",
     "geometry.coefficients",
     "geometry.camera",
@@ -39,6 +43,10 @@ MODULES = (
 )
 
 
+def load(module: str) -> ModuleType:
+    return importlib.import_module(module if module == PACKAGE else f"{PACKAGE}.{module}")
+
+
 def parameters(thing: object) -> list[str] | None:
     """Names of the parameters, those with a default marked by ``=``; ``None`` for what is not called."""
     if not callable(thing) or not (inspect.isfunction(thing) or inspect.isclass(thing)):
@@ -52,7 +60,7 @@ def parameters(thing: object) -> list[str] | None:
 
 def public_names(module: str) -> dict[str, list[str] | None]:
     """The public names of a module: its ``__all__``, else the functions and classes that it defines."""
-    loaded = importlib.import_module(f"twodasl_lite.{module}")
+    loaded = load(module)
     own = [n for n, value in vars(loaded).items() if getattr(value, "__module__", "") == loaded.__name__]
     names = getattr(loaded, "__all__", own)
     return {name: parameters(getattr(loaded, name)) for name in sorted(names) if not name.startswith("_")}
@@ -81,7 +89,7 @@ def test_promised_names_and_parameters_are_there(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_promised_names_are_documented_and_typed(module: str) -> None:
-    loaded = importlib.import_module(f"twodasl_lite.{module}")
+    loaded = load(module)
     for name in promised()[module]:
         thing = getattr(loaded, name)
         if not (inspect.isfunction(thing) or inspect.isclass(thing)):
@@ -91,6 +99,26 @@ def test_promised_names_are_documented_and_typed(module: str) -> None:
             bare = [p.name for p in inspect.signature(thing).parameters.values() if p.annotation is p.empty]
             # `ax` and `value` of the drawing functions take whatever matplotlib and numpy take.
             assert module == "viz" or not bare, f"{module}.{name}: no types for {bare}"
+
+
+def test_the_package_offers_what_is_promised_and_no_more() -> None:
+    """A student can hold these names in the head: a new one needs a reason, and a line in the promise."""
+    names = sorted(promised()[PACKAGE])
+    assert dir(load(PACKAGE)) == sorted(load(PACKAGE).__all__) == names
+    assert len(names) <= 26
+
+
+def test_type_checkers_see_the_names_that_are_loaded_on_first_use() -> None:
+    """The imports under TYPE_CHECKING and the table of homes say the same."""
+    tree = ast.parse(Path(load(PACKAGE).__file__).read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    shown = {}
+    for node in block.body:
+        for alias in node.names:
+            assert alias.asname == alias.name, f"{alias.name}: without `as` it is no public name for type checkers"
+            module = node.module.removeprefix(PACKAGE).lstrip(".")
+            shown[alias.name] = module or alias.name
+    assert shown == load(PACKAGE)._HOMES
 
 
 def test_the_promise_names_every_module() -> None:

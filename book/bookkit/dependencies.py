@@ -2,8 +2,8 @@
 
 They are found without running anything, from the syntax trees of the cells and of the package:
 
-* every ``import`` is followed, wherever it is: at the top, inside a function, or under ``TYPE_CHECKING``; a module
-  depends on the ``__init__`` files of the packages above it;
+* every ``import`` is followed, wherever it is: at the top, inside a function, or under ``TYPE_CHECKING`` (except in a
+  package that loads its names on first use); a module depends on the ``__init__`` files of the packages above it;
 * a string that names a module of the package (``"twodasl_lite.apps.cli"``) counts as an import of it, which covers
   ``importlib.import_module`` and ``python -m`` in a subprocess;
 * a package that loads its names on first use (a dictionary from names to modules beside a ``__getattr__``) contributes
@@ -101,6 +101,9 @@ def read_code(tree: ast.AST, package: str = "") -> Unit:
     """
     imports, aliases, strings, names = set(), {}, set(), set()
     attributes: dict[str, set[str | None]] = {}
+    homes = _lazy_homes(tree)
+    if homes:  # what it shows to type checkers is what it loads on first use
+        tree = ast.Module([node for node in tree.body if not _is_for_type_checkers(node)], [])
     documentation = {id(node.value) for node in _docstrings(tree)}
     owned: set[int] = set()
     built = False
@@ -131,7 +134,7 @@ def read_code(tree: ast.AST, package: str = "") -> Unit:
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and id(node) not in owned:
             attributes.setdefault(node.id, set()).add(None)
-    return Unit(frozenset(imports), aliases, attributes, frozenset(strings), frozenset(names), built, _lazy_homes(tree))
+    return Unit(frozenset(imports), aliases, attributes, frozenset(strings), frozenset(names), built, homes)
 
 
 def _docstrings(tree: ast.AST) -> Iterator[ast.Expr]:
@@ -178,6 +181,10 @@ def _lazy_homes(tree: ast.AST) -> dict[str, str]:
             if homes and all(isinstance(part, str) for pair in homes.items() for part in pair):
                 return homes
     return {}
+
+
+def _is_for_type_checkers(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def module_digest(text: str) -> str:
