@@ -3,18 +3,27 @@
 Everything is generated, so that the page cannot go out of date. Rooms are placed on floors, each above everything that
 it imports. Rooms that import each other in a cycle share a floor and are listed. Arrows that other arrows imply are
 left out of the picture; the table has them all.
+
+Docstrings say which chapters explain a module ("See chapter 3.", "See chapters 9 to 13."), and the first lines of a
+folder's what it may import ("May import ``base`` and ``geometry``."); both are read here, for the page and the tests.
 """
 
 from __future__ import annotations
 
 import ast
 import html
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
+from bookkit.config import Chapter, road_map
 from bookkit.dependencies import Package
 
 WIDTH, HEIGHT, GAP, FLOOR, MARGIN = 132, 40, 14, 92, 10
 ROOMS_IN_A_ROW = 7
+
+_NUMBERS = r"\d+(?:(?:,\s+|\s+and\s+|\s+to\s+)\d+)*"
+CITATION = re.compile(rf"\bSee\s+chapters?\s+({_NUMBERS})")
+_MAY_IMPORT = re.compile(r"^May import ((?:``[\w.]+``|no other room|apps|and|all|that|may|[,:\s])+)\.\s", re.MULTILINE)
 
 
 def rooms(package: Package) -> dict[str, set[str]]:
@@ -31,7 +40,54 @@ def rooms(package: Package) -> dict[str, set[str]]:
 
 def _room(module: str) -> str | None:
     parts = module.split(".")
-    return parts[1] if len(parts) > 1 else None
+    return parts[1] if len(parts) > 1 and parts[1] != "__main__" else None
+
+
+def module_imports(package: Package) -> dict[str, set[str]]:
+    """Each module with those that it imports; a package that it stands in counts if it is asked for a name.
+
+    ``from pack.sub import other`` imports the module ``other``; that ``pack.sub`` comes with it is no circle.
+    """
+    found = {}
+    for module in package.modules:
+        unit = package.unit(module)
+        asked = {name.rpartition(".")[0] for name in unit.imports if name not in package.modules}
+        found[module] = {
+            other
+            for other in package._direct(unit, module)
+            if not module.startswith(f"{other}.") or (other in asked and other != package.name)
+        }
+    return found
+
+
+def docstring(package: Package, module: str) -> str:
+    """A module's docstring, or nothing."""
+    return ast.get_docstring(ast.parse(package.modules[module].read_text(encoding="utf-8"))) or ""
+
+
+def may_import(text: str) -> set[str] | None:
+    """What the opening of a folder's docstring allows; ``None`` if it says nothing of it."""
+    match = _MAY_IMPORT.search(text)
+    return None if match is None else set(re.findall(r"``([\w.]+)``", match[1]))
+
+
+def cited_chapters(text: str) -> set[int]:
+    """Numbers of the chapters that a docstring refers to."""
+    found: set[int] = set()
+    for match in CITATION.finditer(text):
+        for part in re.split(r",\s+|\s+and\s+", match[1]):
+            first, *last = re.split(r"\s+to\s+", part)
+            found |= set(range(int(first), int(last[0] if last else first) + 1))
+    return found
+
+
+def chapter_modules(package: Package) -> dict[int, list[str]]:
+    """For each chapter the modules whose docstrings refer to it; folders that do not are left to their modules."""
+    found: dict[int, list[str]] = {}
+    for module in sorted(package.modules):
+        for number in cited_chapters(docstring(package, module)):
+            found.setdefault(number, []).append(module)
+    return found
 
 
 def circles(imports: Mapping[str, set[str]]) -> list[set[str]]:
@@ -123,13 +179,19 @@ def architecture_svg(imports: Mapping[str, set[str]], package: str) -> str:
     )
     return (
         f'<div class="architecture" role="region" tabindex="0" aria-label="Floors of the package">'
-        f'<svg viewBox="0 0 {width:g} {height:g}" style="min-width:{0.7 * width:.0f}px" role="group" '
+        f'<svg viewBox="0 0 {width:g} {height:g}" style="min-width:{0.7 * width:.0f}px;max-width:{1.25 * width:.0f}px;'
+        f'display:block;margin:auto" role="group" '
         f'aria-label="Rooms of {package} and what they import">{arrow}{"".join(lines)}{"".join(boxes)}</svg></div>\n'
     )
 
 
-def architecture_page(package: Package) -> str:
-    """The generated part of the page *Architecture*, as Markdown."""
+def architecture_page(package: Package, chapters: Sequence[Chapter] | None = None) -> str:
+    """The generated part of the page *Architecture*, as Markdown.
+
+    Args:
+        package: The package.
+        chapters: Those of the book by default.
+    """
     imports = rooms(package)
     height_of = floors(imports)
     lines = [architecture_svg(imports, package.name), ""]
@@ -137,8 +199,14 @@ def architecture_page(package: Package) -> str:
         lines += [f"Rooms that import each other: {', '.join(f'`{room}`' for room in sorted(circle))}.", ""]
     lines += ["| floor | room | contents | imports |", "|---:|---|---|---|"]
     for room in sorted(imports, key=lambda room: (-height_of[room], room)):
-        tree = ast.parse(package.modules[f"{package.name}.{room}"].read_text(encoding="utf-8"))
-        about = (ast.get_docstring(tree) or "").partition("\n")[0].replace("|", "\\|")
+        about = docstring(package, f"{package.name}.{room}").partition("\n")[0].replace("|", "\\|")
         needs = ", ".join(f"`{other}`" for other in sorted(imports[room])) or "–"
         lines.append(f"| {height_of[room]} | [`{room}`](api/{package.name}.{room}.md) | {about} | {needs} |")
+    lines += ["", "## From a chapter to the code", "", "| | chapter | modules that it explains |", "|---:|---|---|"]
+    explained = chapter_modules(package)
+    for chapter in road_map() if chapters is None else chapters:
+        names = [(module, module.removeprefix(f"{package.name}.")) for module in explained.get(chapter.number, [])]
+        listed = ", ".join(f"[`{name}`](api/{module}.md)" for module, name in names) or "–"
+        title = f"[{chapter.title}](../notebooks/{chapter.file}.ipynb)" if chapter.written else chapter.title
+        lines.append(f"| {chapter.number} | {title} | {listed} |")
     return "\n".join(lines)
