@@ -11,6 +11,7 @@ import ast
 import importlib
 import inspect
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -119,6 +120,15 @@ def test_type_checkers_see_the_names_that_are_loaded_on_first_use() -> None:
             module = node.module.removeprefix(PACKAGE).lstrip(".")
             shown[alias.name] = module or alias.name
     assert shown == load(PACKAGE)._HOMES
+
+
+def test_the_examples_of_the_readme_use_public_names() -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    used = {name for block in blocks for name in re.findall(r"\bt\.(\w+)", block)}
+    assert len(blocks) >= 2
+    assert {"load_face_model", "reconstruct"} <= used <= set(promised()[PACKAGE])
+    assert not any("from twodasl_lite" in block for block in blocks)
 
 
 def test_the_promise_names_every_module() -> None:
