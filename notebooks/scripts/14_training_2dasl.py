@@ -65,7 +65,13 @@ from twodasl_lite.geometry.coefficients import CoefficientLayout
 from twodasl_lite.geometry.landmarks import landmark_map, subset_18
 from twodasl_lite.networks import Critic, load_regressor, make_regressor
 from twodasl_lite.networks.prediction import predict_with
-from twodasl_lite.networks.trained import ablation_table, trained_log, trained_regressor
+from twodasl_lite.networks.trained import (
+    ablation_table,
+    trained_log,
+    trained_regressor,
+)
+
+# %%
 from twodasl_lite.training.ablation import table_of
 from twodasl_lite.training.config import load_config
 from twodasl_lite.training.distributed import Processes
