@@ -45,6 +45,7 @@ from twodasl_lite.geometry.camera import CROP_SIZE, crop_to_image, euler_to_matr
 from twodasl_lite.geometry.coefficients import CoefficientLayout
 from twodasl_lite.geometry.landmarks import flip_landmarks, subset_18
 from twodasl_lite.geometry.photos import crop_photo, landmarks_box
+from twodasl_lite.losses import SELF_SUPERVISED
 from twodasl_lite.networks import TrainedRegressor, load_regressor
 from twodasl_lite.networks.prediction import predict_with
 from twodasl_lite.networks.trained import DEFAULT, trained_regressor
@@ -54,7 +55,6 @@ UNIT = 1e-5
 AMOUNTS = (0.0, 0.025, 0.05, 0.1, 0.15, 0.2)
 SEEDS = (0, 1, 2)
 JAW = 17
-SELF_SUPERVISION = ("landmarks_2d", "landmarks_3d", "cycle", "critic")
 CHUNK = 100  # number of photographs in memory at a time
 DRAWN = 2000  # number of drawn test pictures
 YAWS = (0, 15, 30, 45, 60, 75, 90)
@@ -98,7 +98,7 @@ def run_facts(folder: Path) -> dict[str, object]:
     return {
         "name": config.get("name", ""),
         "seed": config.get("seed", 0),
-        "photographs": source == "aflw" and any(losses.get(name, 0) > 0 for name in SELF_SUPERVISION),
+        "photographs": source == "aflw" and any(losses.get(name, 0) > 0 for name in SELF_SUPERVISED),
         "steps": ends[-1]["step"] if ends else None,
         "seconds": round(ends[-1]["seconds"]) if ends else None,
         "drawn": round(100 * drawn[-1], 3) if drawn else None,

@@ -13,10 +13,8 @@ import torch
 from torch import nn
 
 from twodasl_lite.base.errors import InputTypeError, ShapeError, ValueRangeError
+from twodasl_lite.losses.catalogue import LOSS_NAMES
 from twodasl_lite.losses.distances import wide
-
-LOSS_NAMES = ("pdc", "vdc", "wpdc", "landmarks_2d", "landmarks_3d", "cycle", "critic")
-"""Names of the losses in configurations, logs and tables."""
 
 
 class Total(NamedTuple):

@@ -1,9 +1,9 @@
 """Ablation of the losses: the same run with different combinations of them, several seeds each.
 
 The rows are the configurations ``ablation/...``: labelled pictures only; with plain 2D landmark supervision, the fair
-second baseline; with each further loss added to that; with all four. All rows of a seed start from the same weights and
-see the same labelled pictures in the same order. Each run stores the errors of all test pictures, so that rows are
-compared picture by picture and seed by seed.
+second baseline; with each further loss added to that, the paper's three and a plain prior; with the paper's four; with
+all five. All rows of a seed start from the same weights and see the same labelled pictures in the same order. Each run
+stores the errors of all test pictures, so that rows are compared picture by picture and seed by seed.
 
 Runs are folders ``ROW/seed-N``; finished runs are not repeated, and an interrupted one continues from its checkpoint.
 See chapter 14.
@@ -46,13 +46,17 @@ ROWS = (
     "+landmarks_2d+landmarks_3d",
     "+landmarks_2d+cycle",
     "+landmarks_2d+critic",
+    "+landmarks_2d+prior",
     "all",
+    "all+prior",
 )
 """Names of the rows, in the order of the table."""
 
 _ALONE = "_without_detector"
 _COLUMNS = (*MEASURES, *(name + _ALONE for name in MEASURES))
 _ERRORS_FILE, _RESULT_FILE, _TABLE_FILE = "errors.npz", "result.json", "table.json"
+RUN_RESULTS = (_ERRORS_FILE, _RESULT_FILE)
+"""Files of a finished run that the table is made from; the result is written last."""
 _FORMAT, _VERSION = "twodasl_lite.test_errors", 1
 
 

@@ -19,6 +19,7 @@ from twodasl_lite.base.errors import FileFormatError, ValueRangeError
 from twodasl_lite.base.settings import SettingsError, from_table, merge, read_toml, to_table
 from twodasl_lite.geometry.camera import PoseForm
 from twodasl_lite.geometry.landmarks import MapKind
+from twodasl_lite.losses.catalogue import SELF_SUPERVISED, SUPERVISED
 from twodasl_lite.losses.distances import FACE_SIZE_FLOOR
 
 RegressorName = Literal["lite", "resnet18", "resnet34", "resnet50"]
@@ -27,11 +28,6 @@ SourceKind = Literal["synthetic", "shards", "aflw"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Distance = Literal["squared", "huber"]
 Vertices = Literal["all", "landmarks"]
-
-SUPERVISED = ("pdc", "wpdc", "vdc")
-"""Losses on labelled pictures."""
-SELF_SUPERVISED = ("landmarks_2d", "landmarks_3d", "cycle", "critic")
-"""Losses on pictures with only 2D landmarks."""
 
 _BASE = "base"
 
@@ -136,6 +132,7 @@ class SelfSupervisionConfig:
     landmarks_3d: float = 0.0
     cycle: float = 0.0
     critic: float = 0.0
+    prior: float = 0.0  # of shape and expression, not in the paper
     distance: Distance = "squared"  # of the 2D landmark and the cycle loss; "huber" is robust to outliers
     huber_delta: float = 0.03  # distance at which the Huber loss becomes linear, in units of face size
     # Lower limit of the face size in pixels. At the size of a whole face, all pictures have equal weight, even those

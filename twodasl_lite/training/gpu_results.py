@@ -23,8 +23,8 @@ import torch
 
 from twodasl_lite.base.archive import whole_file
 from twodasl_lite.base.errors import FileFormatError, ValueRangeError, require
+from twodasl_lite.losses import SELF_SUPERVISED
 from twodasl_lite.networks import load_regressor
-from twodasl_lite.training.config import SELF_SUPERVISED
 from twodasl_lite.training.log import read_log
 
 FORMAT, VERSION = "twodasl_lite.gpu_run", 1

@@ -5,6 +5,7 @@
     labelled:   c^ = G(I, M(x))                                          PDC, WPDC, VDC  against c
     2D only:    X1 = D(G(I, M(x))),   x1 = P(X1)                         2D landmarks    x1 against x
                                                                          critic          scores (G(I, M(x)), x)
+                                                         prior           G(I, M(x)) alone
                 X2 = D(G(I, M(x1))),  x2 = P(X2)                         3D landmarks    X2 against X1
                                                                          cycle           x2 against x
 
@@ -30,6 +31,7 @@ from twodasl_lite.losses import (
     PDC,
     VDC,
     WPDC,
+    CoefficientPrior,
     CycleConsistency,
     LandmarkConsistency2D,
     LandmarkConsistency3D,
@@ -128,6 +130,7 @@ class RegressorStep(nn.Module):
             LandmarkConsistency3D(),
             CycleConsistency(*distance),
             SelfCritic(),
+            CoefficientPrior(),
         )
 
     def _predict(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -149,7 +152,7 @@ class RegressorStep(nn.Module):
         Returns:
             Name of each loss to its value for each picture ``(B,)``, and the pairs that the critic learns from.
         """
-        model, whitening, supervised, landmarks_2d, landmarks_3d, cycle, self_critic = self._fixed
+        model, whitening, supervised, landmarks_2d, landmarks_3d, cycle, self_critic, prior = self._fixed
         weights = self.config.self_supervision.weights
         if unlabelled is None:
             predicted = self._predict(labelled.inputs)
@@ -186,6 +189,8 @@ class RegressorStep(nn.Module):
         pairs = Pairs.of(whitening.whiten(seen_face), x, visible)
         if critic is not None:
             losses["critic"] = self_critic.for_regressor(critic(*pairs))
+        if "prior" in weights:
+            losses["prior"] = prior(pairs.whitened)
         return losses, pairs
 
 

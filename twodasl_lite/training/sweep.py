@@ -1,14 +1,17 @@
 """Sweeps: the same ablation under several settings, to see whether its result depends on the data.
 
 A sweep is a small file next to this module (``sweeps/*.toml``): rows of the ablation, the first of which is the
-baseline, and axes with named settings, each a list of ``key=value`` overrides. Every combination of settings is a
-separate ablation, in a folder such as ``error-4_labels-500``. See chapter 14.
+baseline, and axes with named settings: overrides ``key=value``, or a factor on the weights of the losses that a row
+adds to the baseline. Every combination of settings is a separate ablation, in a folder such as ``error-4_labels-500``.
+See chapter 14.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -18,7 +21,7 @@ from typing import Any, NamedTuple
 from twodasl_lite.base.archive import whole_file
 from twodasl_lite.base.errors import FileFormatError, TwodaslError, ValueRangeError
 from twodasl_lite.base.settings import SettingsError, from_table, read_toml
-from twodasl_lite.training.ablation import ROWS, ablate, make_table
+from twodasl_lite.training.ablation import ROWS, RUN_RESULTS, Size, ablate, make_table, row_config
 
 _TABLE_FILE = "sweep.json"
 
@@ -29,6 +32,11 @@ class Setting:
 
     name: str
     set: tuple[str, ...] = ()  # "key=value" overrides, as for twodasl train
+    scale: float = 1.0  # factor on the weights of the losses that a row adds to the baseline
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale < math.inf:
+            raise ValueRangeError(f"scale: found {self.scale}; expected a number above 0")
 
 
 @dataclass(frozen=True)
@@ -67,11 +75,13 @@ class Cell(NamedTuple):
         place: Name of each axis to name of its setting.
         folder: Name of the cell's folder.
         overrides: ``"key=value"`` overrides.
+        scale: Factor on the weights of the losses that a row adds to the baseline.
     """
 
     place: dict[str, str]
     folder: str
     overrides: tuple[str, ...]
+    scale: float
 
 
 def sweep_names() -> tuple[str, ...]:
@@ -109,8 +119,16 @@ def cells(sweep: Sweep) -> list[Cell]:
     for chosen in itertools.product(*(axis.settings for axis in sweep.axes)):
         place = {axis.name: setting.name for axis, setting in zip(sweep.axes, chosen, strict=True)}
         words = tuple(word for setting in chosen for word in setting.set)
-        found.append(Cell(place, "_".join(f"{axis}-{setting}" for axis, setting in place.items()), words))
+        scale = math.prod(setting.scale for setting in chosen)
+        found.append(Cell(place, "_".join(f"{axis}-{setting}" for axis, setting in place.items()), words, scale))
     return found
+
+
+def scaled_weights(row: str, baseline: str, scale: float, size: Size = "cpu") -> list[str]:
+    """Overrides that scale the weights of the losses that a row adds to the baseline; none for the baseline itself."""
+    weights, before = (row_config(name, size=size).self_supervision.weights for name in (row, baseline))
+    added = {name: weight for name, weight in weights.items() if name not in before}
+    return [] if scale == 1 else [f"self_supervision.{name}={scale * weight:g}" for name, weight in added.items()]
 
 
 def run_sweep(
@@ -133,13 +151,28 @@ def run_sweep(
     """
     folder = Path(folder)
     if train_missing:
+        baseline, baselines = sweep.rows[0], {}
         for cell in cells(sweep):
             print(f"{cell.folder}", flush=True)
-            ablate(folder / cell.folder, rows=sweep.rows, overrides=[*overrides, *cell.overrides], **how)
+            if cell.overrides in baselines:
+                _copy_runs(folder / baselines[cell.overrides] / baseline, folder / cell.folder / baseline)
+            baselines.setdefault(cell.overrides, cell.folder)
+            for row in sweep.rows:
+                weights = scaled_weights(row, baseline, cell.scale, how.get("size", "cpu"))
+                ablate(folder / cell.folder, rows=[row], overrides=[*overrides, *cell.overrides, *weights], **how)
+            ablate(folder / cell.folder, rows=sweep.rows, train_missing=False, **how)
     table = make_sweep_table(folder, sweep, how.get("seeds", (0, 1, 2)))
     with whole_file(folder / _TABLE_FILE) as file:
         file.write((json.dumps(table, indent=1) + "\n").encode())
     return table
+
+
+def _copy_runs(source: Path, target: Path) -> None:
+    """Results of the baseline from another cell, in which the same runs would be trained again."""
+    for run in source.iterdir():
+        (target / run.name).mkdir(parents=True, exist_ok=True)
+        for name in RUN_RESULTS:
+            shutil.copy2(run / name, target / run.name / name)
 
 
 def make_sweep_table(folder: str | Path, sweep: Sweep, seeds: Sequence[int] = (0, 1, 2)) -> dict[str, Any]:

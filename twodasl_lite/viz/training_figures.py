@@ -15,20 +15,10 @@ import numpy as np
 
 from twodasl_lite.base.errors import ValueRangeError, require
 from twodasl_lite.evaluation.measures import MEASURE_TITLES
+from twodasl_lite.losses import LOSS_TITLES
 from twodasl_lite.viz.palette import CATEGORICAL
 
 Rows = Sequence[Mapping[str, Any]]
-
-LOSS_TITLES = {
-    "pdc": "PDC",
-    "wpdc": "WPDC",
-    "vdc": "VDC",
-    "landmarks_2d": "2D landmarks",
-    "landmarks_3d": "3D landmarks",
-    "cycle": "cycle",
-    "critic": "self-critic",
-}
-"""Name of a loss in logs to its name in figures."""
 
 _DASHES = ("-", "--", ":", "-.", (0, (7, 2)), (0, (7, 2, 1, 2)))
 _GRID = "rgba(128,128,128,0.25)"
