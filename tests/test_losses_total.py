@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 import torch
 
 from twodasl_lite.base.errors import InputTypeError, ShapeError, ValueRangeError
-from twodasl_lite.losses import CRITIC_FORMS, LOSS_NAMES, SelfCritic, WeightedSum, normalise_landmarks
+from twodasl_lite.geometry.coefficients import Whitening
+from twodasl_lite.losses import (
+    CRITIC_FORMS,
+    LOSS_NAMES,
+    LOSS_TITLES,
+    SELF_SUPERVISED,
+    SUPERVISED,
+    CoefficientPrior,
+    SelfCritic,
+    WeightedSum,
+    normalise_landmarks,
+)
+from twodasl_lite.training.config import SelfSupervisionConfig, StageConfig
 
 SCORES = torch.tensor([-2.0, -0.5, 0.0, 0.7, 1.0, 3.0], dtype=torch.float64)
 
@@ -174,3 +187,39 @@ def test_weights_are_checked() -> None:
         WeightedSum({"pdc": 0.0})
     with pytest.raises(ShapeError, match=r"losses\['pdc'\]: found \(2, 2\)"):
         WeightedSum({"pdc": 1.0})({"pdc": torch.ones(2, 2)})
+
+
+# ------------------------------------------------------------------------------------------------ prior and catalogue
+def test_prior_by_hand() -> None:
+    """Three shape coefficients and one expression; the twelve numbers of the pose do not count."""
+    whitened = torch.cat([torch.full((2, 12), 7.0), torch.tensor([[1.0, -2.0, 0.0, 3.0], [0.0, 0.0, 0.0, 0.0]])], dim=1)
+    torch.testing.assert_close(CoefficientPrior()(whitened), torch.tensor([14 / 4, 0.0]))
+    torch.testing.assert_close(CoefficientPrior()(torch.ones(2, 12)), torch.zeros(2))
+    assert CoefficientPrior()(whitened.half()).dtype == torch.float32
+    with pytest.raises(ShapeError, match="whitened: found shape"):
+        CoefficientPrior()(torch.ones(62))
+    with pytest.raises(ShapeError, match="whitened: found 11 numbers; expected 12 or more"):
+        CoefficientPrior()(torch.ones(2, 11))
+
+
+def test_prior_of_the_faces_that_the_whitening_comes_from_is_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    faces = 3 + 5 * torch.randn(4000, 62, generator=generator, dtype=torch.float64)
+    whitened = Whitening.from_samples(faces).whiten(faces)
+    assert float(CoefficientPrior()(whitened).mean()) == pytest.approx(1, abs=1e-3)
+
+
+def test_prior_gradient(device: torch.device) -> None:
+    """It pulls each coefficient back in proportion, by 2 z / K, and leaves the pose alone."""
+    whitened = torch.linspace(-2, 2, 2 * 62, device=device, dtype=torch.float64).reshape(2, 62).requires_grad_()
+    assert torch.autograd.gradcheck(CoefficientPrior(), whitened)
+    (pull,) = torch.autograd.grad(CoefficientPrior()(whitened).sum(), whitened)
+    assert bool((pull[:, :12] == 0).all())
+    torch.testing.assert_close(pull[:, 12:], 2 * whitened[:, 12:].detach() / 50)
+
+
+def test_every_loss_is_in_the_catalogue_once() -> None:
+    assert len(set(LOSS_NAMES)) == len(LOSS_NAMES) == len(set(LOSS_TITLES.values()))
+    assert sorted(SUPERVISED + SELF_SUPERVISED) == sorted(LOSS_NAMES)
+    weights = {field.name for kind in (StageConfig, SelfSupervisionConfig) for field in dataclasses.fields(kind)}
+    assert set(LOSS_NAMES) <= weights

@@ -29,7 +29,7 @@ from twodasl_lite.training.ablation import (
 )
 from twodasl_lite.training.config import SourceConfig
 from twodasl_lite.training.log import read_log
-from twodasl_lite.training.sweep import cells, load_sweep, run_sweep, sweep_names
+from twodasl_lite.training.sweep import cells, load_sweep, run_sweep, scaled_weights, sweep_names
 from twodasl_lite.worlds.synthetic import SyntheticFaces
 
 FEW = [
@@ -296,8 +296,39 @@ def test_sweep_makes_missing_runs_and_compares_each_cell(runs, few, tmp_path, ca
     assert json.loads((out / "sweep.json").read_text()) == table
 
 
+def test_sweep_over_weights_scales_what_a_row_adds_and_trains_the_baseline_once(runs, few, tmp_path):
+    file, out = tmp_path / "weights.toml", tmp_path / "out"
+    file.write_text("""
+about = "2D landmarks at two weights"
+rows = ["labelled", "+landmarks_2d"]
+[[axes]]
+name = "weight"
+title = "factor on the weight"
+settings = [{ name = "1" }, { name = "0.5", scale = 0.5 }]
+""")
+    shutil.copytree(runs, out / "weight-1")
+    table = run_sweep(out, load_sweep(file), overrides=few, device="cpu", threads=1, seeds=(0, 1))
+    one, half = table["cells"]
+    assert one["errors"]["labelled"] == half["errors"]["labelled"]
+    assert one["errors"]["+landmarks_2d"] != half["errors"]["+landmarks_2d"]
+    assert sorted(path.name for path in (out / "weight-0.5" / "labelled" / "seed-0").iterdir()) == [
+        "errors.npz",
+        "result.json",
+    ]
+    weights = [
+        json.loads((out / cell / "+landmarks_2d" / "seed-1" / "result.json").read_text())["config"]["self_supervision"]
+        for cell in ("weight-1", "weight-0.5")
+    ]
+    assert weights[1] == weights[0] | {"landmarks_2d": weights[0]["landmarks_2d"] / 2}
+    assert scaled_weights("all", "+landmarks_2d", 10) == [
+        "self_supervision.landmarks_3d=300",
+        "self_supervision.cycle=300",
+        "self_supervision.critic=1",
+    ]
+
+
 def test_sweeps_that_are_wrong(tmp_path, capsys):
-    with pytest.raises(ValueRangeError, match="'labels'; expected one of detector_labels"):
+    with pytest.raises(ValueRangeError, match="'labels'; expected one of detector_labels, weights"):
         load_sweep("labels")
     with pytest.raises(FileFormatError, match="no such file"):
         load_sweep(tmp_path / "none.toml")
@@ -306,6 +337,7 @@ def test_sweeps_that_are_wrong(tmp_path, capsys):
         ('["labelled", "+landmarks_2d"]', '["labelled"]', "expected two or more"),
         ('{ name = "2",', '{ name = "3",', "no name twice"),
         ("title", "tilte", "did you mean title"),
+        ('name = "2", ', 'name = "2", scale = 0.0, ', "scale: found 0.0; expected a number above 0"),
     ):
         path = tmp_path / "wrong.toml"
         path.write_text(SWEEP.replace(old, new))

@@ -28,7 +28,7 @@ from twodasl_lite.training.loop import Run
 from twodasl_lite.training.steps import CriticStep, Pairs, RegressorStep, real_pairs, show
 from twodasl_lite.worlds.draws import Draws
 
-NONE = {"landmarks_2d": 0, "landmarks_3d": 0, "cycle": 0, "critic": 0}
+NONE = {"landmarks_2d": 0, "landmarks_3d": 0, "cycle": 0, "critic": 0, "prior": 0}
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,7 @@ def test_losses_are_those_of_the_formulas(model, whitening, form):
         "landmarks_3d": LandmarkConsistency3D()(second, first),
         "cycle": CycleConsistency()(subset_18(second[..., :2]), x, m),
         "critic": SelfCritic().for_regressor(critic(*Pairs.of(whitening.whiten(raw1), x, m))),
+        "prior": g(unlabelled.inputs())[:, 12:].square().mean(dim=1),
     }
     assert losses.keys() == expected.keys()
     for name, value in expected.items():
@@ -95,6 +96,7 @@ def test_losses_are_those_of_the_formulas(model, whitening, form):
     [
         ({"landmarks_2d": 1}, 1),
         ({"critic": 1}, 1),
+        ({"prior": 1}, 1),
         ({"cycle": 1}, 2),
         ({"landmarks_3d": 1}, 2),
         ({"landmarks_2d": 1, "landmarks_3d": 1, "cycle": 1, "critic": 1}, 2),

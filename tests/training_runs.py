@@ -32,7 +32,7 @@ SMALL = {
         "labelled": {"world": "labelled", "batch_size": 4},
         "unlabelled": {"world": "wild", "batch_size": 4, "flip": True},
     },
-    "self_supervision": {"landmarks_2d": 10.0, "landmarks_3d": 1.0, "cycle": 1.0, "critic": 0.1},
+    "self_supervision": {"landmarks_2d": 10.0, "landmarks_3d": 1.0, "cycle": 1.0, "critic": 0.1, "prior": 0.1},
     "stages": [
         {"name": "WPDC", "steps": 6, "learning_rate": 1e-3, "warmup": 2, "wpdc": 1.0},
         {"name": "VDC", "steps": 4, "learning_rate": 3e-4, "warmup": 1, "vdc": 1.0},

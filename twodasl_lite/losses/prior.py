@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from twodasl_lite.base.errors import check_tensor
+from twodasl_lite.base.errors import ShapeError, check_tensor
 from twodasl_lite.geometry.coefficients import POSE_SIZE
 from twodasl_lite.losses.distances import wide
 
@@ -43,5 +43,7 @@ class CoefficientPrior(nn.Module):
             ShapeError: If it is not a batch of vectors of at least 12 numbers.
         """
         whitened = wide(check_tensor("whitened", whitened, ("B", "D"), finite=False))
+        if whitened.shape[1] < POSE_SIZE:
+            raise ShapeError(f"whitened: found {whitened.shape[1]} numbers; expected {POSE_SIZE} or more")
         rest = whitened[:, POSE_SIZE:]
         return rest.square().sum(dim=1) / max(rest.shape[1], 1)
