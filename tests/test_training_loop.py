@@ -349,7 +349,7 @@ def test_checkpoint_that_would_run_code_is_refused(tmp_path):
 
 
 def test_labelled_alone_never_touches_the_others(tmp_path):
-    off = {"self_supervision": {"landmarks_2d": 0, "landmarks_3d": 0, "cycle": 0, "critic": 0}}
+    off = {"self_supervision": {"landmarks_2d": 0, "landmarks_3d": 0, "cycle": 0, "critic": 0, "prior": 0}}
     run = small_run(tmp_path, off)
     model = small_face()
     run.data = small_data(model)._replace(unlabelled=None)
