@@ -12,6 +12,7 @@ from twodasl_lite.viz.training_figures import (
     LiveCurves,
     ablation_figure,
     draw_learning_curves,
+    draw_gains,
     draw_sweep,
     learning_figure,
     loss_curves,
@@ -146,3 +147,28 @@ def test_sweep_figure():
             draw_sweep(axes, sweep((0.0, 0.0, 0.0)), **how)
     with pytest.raises(ValueRangeError, match="1 axes; expected two"):
         draw_sweep(axes, {"axes": [{}], "cells": []}, "all")
+
+
+def test_curves_of_a_sweep_with_one_axis():
+    ends = {"value": -0.02, "low": -0.03, "high": 0.01}
+    cells = [
+        {"place": {"weight": "0.1"}, "against": {"+a+b": {"landmarks_3d": ends}, "+a+c": {"landmarks_3d": ends}}},
+        {"place": {"weight": "10"}, "against": {"+a+b": {"landmarks_3d": {key: -3 * x for key, x in ends.items()}}}},
+    ]
+    axis = {"name": "weight", "title": "weight", "settings": ["0.1", "1", "10"]}
+    table = {"axes": [axis], "baseline": "+a", "cells": cells}
+    figure, axes = plt.subplots(layout="constrained")
+    draw_gains(axes, table)
+    first, second = (container.lines[0] for container in axes.containers)
+    np.testing.assert_allclose(first.get_ydata(), [-2, 6])
+    assert first.get_xdata().round().tolist() == [0, 2]  # the setting without runs stays empty
+    np.testing.assert_allclose(second.get_ydata(), [-2])
+    (bars,) = axes.containers[0].lines[2]
+    np.testing.assert_allclose([segment[:, 1] for segment in bars.get_segments()][0], [-3, 1])
+    assert axes.get_legend_handles_labels()[1] == ["+b", "+c"]
+    assert figure_problems(figure) == []
+    plt.close(figure)
+    with pytest.raises(ValueRangeError, match="found 'none'; expected one of landmarks_3d"):
+        draw_gains(axes, table, "none")
+    with pytest.raises(ValueRangeError, match="2 axes; expected one"):
+        draw_gains(axes, sweep((0.0, 0.0, 0.0)))

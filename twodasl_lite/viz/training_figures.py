@@ -292,6 +292,47 @@ def ablation_figure(table: Mapping[str, Any], measure: str = "landmarks_2d", *, 
     return figure
 
 
+def draw_gains(axes, table: Mapping[str, Any], measure: str = "landmarks_3d") -> None:
+    """Draw how much each row gains over the baseline along the axis of a one-axis sweep: curves with intervals.
+
+    Args:
+        axes: The matplotlib axes.
+        table: The contents of ``sweep.json``. A row may lack some of the settings.
+        measure: Name of the error. Below zero the row's error is smaller than the baseline's.
+
+    Raises:
+        ValueRangeError: If the sweep does not have one axis, or lacks the measure.
+    """
+    if len(table["axes"]) != 1:
+        raise ValueRangeError(f"table: found {len(table['axes'])} axes; expected one")
+    (axis,) = table["axes"]
+    rows = list(dict.fromkeys(row for cell in table["cells"] for row in cell["against"]))
+    known = table["cells"][0]["against"][rows[0]]
+    if measure not in known:
+        raise ValueRangeError(f"measure: found {measure!r}; expected one of {', '.join(known)}")
+    axes.axhline(0, color="grey", linewidth=1)
+    for number, row in enumerate(rows):
+        cells = [cell for cell in table["cells"] if row in cell["against"]]
+        found = [cell["against"][row][measure] for cell in cells]
+        values, low, high = (100 * np.array([one[key] for one in found]) for key in ("value", "low", "high"))
+        aside = 0.08 * (number - (len(rows) - 1) / 2)  # so that intervals do not hide one another
+        axes.errorbar(
+            [axis["settings"].index(cell["place"][axis["name"]]) + aside for cell in cells],
+            values,
+            yerr=(values - low, high - values),
+            color=CATEGORICAL[number % len(CATEGORICAL)],
+            marker="osD^v"[number % 5],
+            markersize=4.5,
+            linewidth=1.6,
+            elinewidth=1,
+            capsize=2,
+            label=row.removeprefix(table["baseline"]) or row,
+        )
+    axes.set_xticks(range(len(axis["settings"])), axis["settings"])
+    axes.set(xlabel=axis["title"], ylabel="change, points of NME", title=MEASURE_TITLES[measure])
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def draw_sweep(axes, table: Mapping[str, Any], row: str, measure: str = "landmarks_3d", *, limit: float = 2.0) -> None:
     """Draw how much a row gains over the baseline in each setting of a two-axis sweep: a heat map with intervals.
 
