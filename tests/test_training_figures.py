@@ -11,8 +11,8 @@ from twodasl_lite.base.errors import ValueRangeError
 from twodasl_lite.viz.training_figures import (
     LiveCurves,
     ablation_figure,
-    draw_learning_curves,
     draw_gains,
+    draw_learning_curves,
     draw_sweep,
     learning_figure,
     loss_curves,
@@ -153,7 +153,7 @@ def test_curves_of_a_sweep_with_one_axis():
     ends = {"value": -0.02, "low": -0.03, "high": 0.01}
     cells = [
         {"place": {"weight": "0.1"}, "against": {"+a+b": {"landmarks_3d": ends}, "+a+c": {"landmarks_3d": ends}}},
-        {"place": {"weight": "10"}, "against": {"+a+b": {"landmarks_3d": {key: -3 * x for key, x in ends.items()}}}},
+        {"place": {"weight": "10"}, "against": {"+a+b": {"landmarks_3d": {"value": 0.06, "low": 0.05, "high": 0.09}}}},
     ]
     axis = {"name": "weight", "title": "weight", "settings": ["0.1", "1", "10"]}
     table = {"axes": [axis], "baseline": "+a", "cells": cells}
@@ -164,7 +164,7 @@ def test_curves_of_a_sweep_with_one_axis():
     assert first.get_xdata().round().tolist() == [0, 2]  # the setting without runs stays empty
     np.testing.assert_allclose(second.get_ydata(), [-2])
     (bars,) = axes.containers[0].lines[2]
-    np.testing.assert_allclose([segment[:, 1] for segment in bars.get_segments()][0], [-3, 1])
+    np.testing.assert_allclose(bars.get_segments()[0][:, 1], [-3, 1])
     assert axes.get_legend_handles_labels()[1] == ["+b", "+c"]
     assert figure_problems(figure) == []
     plt.close(figure)
