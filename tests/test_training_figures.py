@@ -164,7 +164,7 @@ def test_curves_of_a_sweep_with_one_axis():
     assert first.get_xdata().round().tolist() == [0, 2]  # the setting without runs stays empty
     np.testing.assert_allclose(second.get_ydata(), [-2])
     (bars,) = axes.containers[0].lines[2]
-    np.testing.assert_allclose(bars.get_segments()[0][:, 1], [-3, 1])
+    np.testing.assert_allclose(np.array(bars.get_segments()[0])[:, 1], [-3, 1])
     assert axes.get_legend_handles_labels()[1] == ["+b", "+c"]
     assert figure_problems(figure) == []
     plt.close(figure)
