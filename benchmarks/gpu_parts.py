@@ -450,8 +450,8 @@ def _pieces(
     yield "data: taking batches that are held", lambda: [next(stream) for stream in streams]
 
     def shown() -> list:
-        pair = [run._show(labelled, "labelled")]
-        return pair if unlabelled is None else [*pair, run._show(unlabelled, "unlabelled")]
+        pair = [run._inputs(labelled, "labelled")]
+        return pair if unlabelled is None else [*pair, run._inputs(unlabelled, "unlabelled")]
 
     yield "inputs: augmentation and landmark maps", shown
     seen = shown()

@@ -18,7 +18,7 @@ from twodasl_lite.geometry.face_batch import FaceBatch
 from twodasl_lite.geometry.landmarks import landmark_map
 from twodasl_lite.training.config import SourceConfig, load_config
 from twodasl_lite.training.pictures import face_model_of, pictures
-from twodasl_lite.training.steps import show
+from twodasl_lite.training.steps import make_inputs
 from twodasl_lite.worlds.draws import Draws
 
 written = crops.written
@@ -64,15 +64,15 @@ def test_maps_show_a_detectors_points_and_losses_take_the_marked_ones() -> None:
     batch = FaceBatch(images, points, visible, yaw=torch.linspace(-90, 90, 40))
     config = load_config("photos/all", ["network.map=binary"])
     dropped = torch.zeros(40, dtype=torch.bool)
-    exact = show(batch, dropped, config)
-    noisy = show(batch, dropped, config, Draws(0, torch.arange(40)))
+    exact = make_inputs(batch, dropped, config)
+    noisy = make_inputs(batch, dropped, config, Draws(0, torch.arange(40)))
     assert torch.equal(exact.inputs[:, 3:], landmark_map(points, visible, 120, config.network.map))
     assert not torch.equal(noisy.inputs[:, 3:], exact.inputs[:, 3:])
     assert torch.equal(noisy.batch.detected.nan_to_num(), points.nan_to_num())
     # No point appears that nobody marked.
     drawn = ((noisy.inputs[:, 3] > 0).sum(dim=(1, 2))).tolist()
     assert all(count <= marked for count, marked in zip(drawn, visible.sum(dim=1).tolist(), strict=True))
-    other = show(batch, dropped, config, Draws(1, torch.arange(40)))
+    other = make_inputs(batch, dropped, config, Draws(1, torch.arange(40)))
     assert not torch.equal(noisy.inputs, other.inputs)
 
 

@@ -25,7 +25,7 @@ from twodasl_lite.networks import Critic, make_regressor
 from twodasl_lite.training.distributed import Processes
 from twodasl_lite.training.ema import AveragedNetwork
 from twodasl_lite.training.loop import Run
-from twodasl_lite.training.steps import CriticStep, Pairs, RegressorStep, real_pairs, show
+from twodasl_lite.training.steps import CriticStep, Pairs, RegressorStep, make_inputs, real_pairs
 from twodasl_lite.worlds.draws import Draws
 
 NONE = {"landmarks_2d": 0, "landmarks_3d": 0, "cycle": 0, "critic": 0, "prior": 0}
@@ -61,7 +61,7 @@ def parts(model, whitening, changes, critic=None):
     labelled, unlabelled = random_faces(model, 3, 1), random_faces(model, 4, 2).without_truth()
     step = RegressorStep(network, model, whitening, config)
     kept = torch.zeros(4, dtype=torch.bool)
-    losses, pairs = step(show(labelled, kept[:3], config), show(unlabelled, kept, config), 0, critic)
+    losses, pairs = step(make_inputs(labelled, kept[:3], config), make_inputs(unlabelled, kept, config), 0, critic)
     return network, labelled, unlabelled, losses, pairs
 
 
@@ -117,9 +117,9 @@ def test_gradient_through_the_second_map(model, whitening, kind, flows):
     step = RegressorStep(network, model, whitening, config)
     faces = random_faces(model, 2, 2)
     kept = torch.zeros(2, dtype=torch.bool)
-    shown = show(faces.without_truth(), kept, config)
+    shown = make_inputs(faces.without_truth(), kept, config)
     inputs = shown.inputs.clone().requires_grad_()
-    labelled = show(faces, kept, config)
+    labelled = make_inputs(faces, kept, config)
     losses, _ = step(labelled, shown._replace(inputs=inputs), 0, None)
     (second_only,) = torch.autograd.grad(losses["cycle"].sum(), inputs, allow_unused=True)
     # The first three channels reach the loss through the second pass in any case; the map only through the first.
@@ -129,7 +129,7 @@ def test_gradient_through_the_second_map(model, whitening, kind, flows):
 def test_dropped_maps_are_empty(model):
     config, faces = small_config(), random_faces(model, 4, 1)
     dropped = torch.tensor([True, False, True, False])
-    shown = show(faces, dropped, config)
+    shown = make_inputs(faces, dropped, config)
     assert bool((shown.inputs[dropped, 3] == -1).all())
     assert bool((shown.inputs[~dropped, 3] == 1).any())
     assert torch.equal(shown.inputs[:, :3], faces.inputs()[:, :3])
@@ -144,7 +144,7 @@ def test_faces_without_landmarks_have_no_2d_loss(model, whitening):
     )
     step = RegressorStep(Counted(), model, whitening, config)
     kept = torch.zeros(3, dtype=torch.bool)
-    losses, _ = step(show(random_faces(model, 3, 1), kept, config), show(faces, kept, config), 0, None)
+    losses, _ = step(make_inputs(random_faces(model, 3, 1), kept, config), make_inputs(faces, kept, config), 0, None)
     assert losses["landmarks_2d"].tolist() == losses["cycle"].tolist() == [0, 0, 0]
     (losses["landmarks_2d"] + losses["cycle"] + losses["wpdc"]).sum().backward()
     assert all(bool(torch.isfinite(p.grad).all()) for p in step.network.parameters() if p.grad is not None)
@@ -161,7 +161,7 @@ def test_photographs_are_compared_at_all_marked_points(model, whitening):
     network = Counted()
     step = RegressorStep(network, model, whitening, config)
     kept = torch.zeros(4, dtype=torch.bool)
-    losses, _ = step(show(faces, kept, config), show(photos, kept, config), 0, None)
+    losses, _ = step(make_inputs(faces, kept, config), make_inputs(photos, kept, config), 0, None)
     first, second = (
         subset_21(decode_landmarks(whitening.unwhiten(network.inner(inputs)), model)[..., :2])
         for inputs in (network.seen[0][4:], network.seen[1])
@@ -178,7 +178,7 @@ def test_vertices_that_vdc_measures(model, whitening):
     config = small_config({"stages": stages, "self_supervision": NONE})
     faces, network = random_faces(model, 3, 1), Counted()
     step = RegressorStep(network, model, whitening, config)
-    shown = show(faces, torch.zeros(3, dtype=torch.bool), config)
+    shown = make_inputs(faces, torch.zeros(3, dtype=torch.bool), config)
     target, predicted = whitening.whiten(faces.coefficients), network.inner(shown.inputs)
     for stage, (where, root) in enumerate(choices):
         losses, _ = step(shown, None, stage, None)

@@ -231,7 +231,7 @@ folder = Path(tempfile.mkdtemp())
 run = Run(config, folder / "compared", model, data, Processes())
 labelled = next(data.labelled.batches(16))
 unlabelled = next(data.unlabelled.batches(16))
-shown = run._show(labelled, "labelled"), run._show(unlabelled, "unlabelled")
+shown = run._inputs(labelled, "labelled"), run._inputs(unlabelled, "unlabelled")
 for stage in (0, 1):
     theirs, _ = run.regressor_step(*shown, stage, run.critic)
     mine, _ = all_losses(run.network, run.critic, labelled, unlabelled, stage)

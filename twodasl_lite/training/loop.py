@@ -46,7 +46,7 @@ from twodasl_lite.training.ema import AveragedNetwork
 from twodasl_lite.training.log import RunLog, Speed, code_version, describe_device
 from twodasl_lite.training.pictures import Interrupted, MirroredStream, RunData, face_model_of, prepare
 from twodasl_lite.training.schedule import Clock, learning_rate, ramp
-from twodasl_lite.training.steps import CriticStep, Pairs, RegressorStep, Shown, real_pairs, show
+from twodasl_lite.training.steps import CriticStep, Pairs, RegressorInput, RegressorStep, make_inputs, real_pairs
 from twodasl_lite.training.validation import evaluate_on
 from twodasl_lite.worlds.draws import Draws
 
@@ -137,8 +137,8 @@ def train(
         team.wait()
         model = face_model_of(config) if model is None else model
         try:
-            shown = _progress_bar if progress else None
-            data = data or prepare(config, model.cpu(), team, shown, late_before_training)
+            bar = _progress_bar if progress else None
+            data = data or prepare(config, model.cpu(), team, bar, late_before_training)
         except Interrupted as interruption:
             return _paused(folder, str(interruption), started, team, watch)
         run = Run(config, folder, model.to(team.device), data, team, started)
@@ -313,8 +313,8 @@ class Run:
         """Update the regressor, then the critic; returns the values to log."""
         config, place = self.config, self.place
         stage, _ = config.stage_at(place)
-        shown = self._show(labelled, "labelled")
-        shown_unlabelled = None if unlabelled is None else self._show(unlabelled, "unlabelled")
+        labelled_input = self._inputs(labelled, "labelled")
+        unlabelled_input = None if unlabelled is None else self._inputs(unlabelled, "unlabelled")
         weights = self._weights(stage)
 
         # The regressor, with the critic fixed.
@@ -324,7 +324,7 @@ class Run:
         if self.critic is not None:
             self.critic.requires_grad_(False)
         judge = self.critic if "critic" in weights else None
-        losses, pairs = self.regressor_step(shown, shown_unlabelled, stage, judge)
+        losses, pairs = self.regressor_step(labelled_input, unlabelled_input, stage, judge)
         total, parts = WeightedSum(weights, check=False)(losses)
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
@@ -399,12 +399,12 @@ class Run:
         pictures = torch.arange(first, first + count, device=self.team.device)
         return Draws(self.config.seed << 32 | zlib.crc32(purpose.encode()), pictures)
 
-    def _show(self, batch, purpose: str) -> Shown:
+    def _inputs(self, batch, purpose: str) -> RegressorInput:
         source = getattr(self.config.data, purpose)
         draws = self._draws(batch.size, purpose)
         batch = augment(batch, draws, source.augment)
         dropped = draws.chance("dropped map", self.config.network.map_dropout)
-        return show(batch, dropped, self.config, draws if source.map_noise else None)
+        return make_inputs(batch, dropped, self.config, draws if source.map_noise else None)
 
     # ------------------------------------------------------------------------------- validation and checkpoints
     def _due(self, every: int) -> bool:

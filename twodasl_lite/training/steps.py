@@ -69,7 +69,7 @@ class Pairs(NamedTuple):
         return Pairs(*(part.detach() for part in self))
 
 
-class Shown(NamedTuple):
+class RegressorInput(NamedTuple):
     """A batch and the regressor's inputs for it.
 
     Attributes:
@@ -81,8 +81,10 @@ class Shown(NamedTuple):
     inputs: torch.Tensor
 
 
-def show(batch: FaceBatch, dropped: torch.Tensor, config: TrainConfig, noise: Draws | None = None) -> Shown:
-    """Inputs of a batch, with an empty landmark map where ``dropped`` ``(B,)`` is true.
+def make_inputs(
+    batch: FaceBatch, dropped: torch.Tensor, config: TrainConfig, noise: Draws | None = None
+) -> RegressorInput:
+    """The regressor's inputs for a batch, with an empty landmark map where ``dropped`` ``(B,)`` is true.
 
     With ``noise`` the maps show the points with the simulated detector's noise; losses use the points without it.
     """
@@ -94,7 +96,7 @@ def show(batch: FaceBatch, dropped: torch.Tensor, config: TrainConfig, noise: Dr
     inputs = seen.inputs(config.network.map)
     if config.optimiser.channels_last:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
-    return Shown(batch, inputs)
+    return RegressorInput(batch, inputs)
 
 
 class RegressorStep(nn.Module):
@@ -139,7 +141,7 @@ class RegressorStep(nn.Module):
             return self.network(inputs).float()
 
     def forward(
-        self, labelled: Shown, unlabelled: Shown | None, stage: int, critic: nn.Module | None
+        self, labelled: RegressorInput, unlabelled: RegressorInput | None, stage: int, critic: nn.Module | None
     ) -> tuple[dict[str, torch.Tensor], Pairs | None]:
         """Compute the losses of a step.
 
