@@ -73,6 +73,7 @@ lab: $(READY)
 test: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	$(PY) -m pytest -n $(JOBS) --no-loadscope-reorder --durations=15
 
 unit: $(READY)
@@ -85,6 +86,7 @@ gpu:
 lint: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 pair: $(READY)
 	@$(BOOKKIT) pair
