@@ -229,7 +229,21 @@ def test_api_pages_list_public_modules(tmp_path):
     (package / "_private.py").write_text("")
     made = dict(pages.api_pages(package))
     assert set(made) == {"book/api/pack.md", "book/api/pack.camera.md", "book/api/index.md"}
+    assert ":members:" in made["book/api/pack.md"]
+    assert ":members:" in made["book/api/pack.camera.md"]
     assert "| [`pack.camera`](pack.camera.md) | Lenses. |" in made["book/api/index.md"]
+
+
+def test_api_page_of_a_package_that_lends_names_says_where_they_live(tmp_path):
+    """Described twice, a name would make every reference to it ambiguous."""
+    package = tmp_path / "pack"
+    package.mkdir()
+    lazy = "if TYPE_CHECKING:\n    from pack.camera import look as look\n    from twodasl_lite import losses as losses\n"
+    (package / "__init__.py").write_text(f'"""Top."""\n{lazy}def __getattr__(name): ...\n')
+    page = dict(pages.api_pages(package))["book/api/pack.md"]
+    assert ":members:" not in page
+    assert "| `look` | {py:mod}`pack.camera` |" in page
+    assert "| `losses` | {py:mod}`twodasl_lite.losses` |" in page
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -379,15 +379,34 @@ def api_pages(package: Path) -> Iterator[tuple[str, str]]:
         if any(part.startswith("_") for part in parts):
             continue
         module = ".".join(parts)
-        summary = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
-        rows.append((module, summary))
-        directive = f".. automodule:: {module}\n   :members:\n   :show-inheritance:"
-        yield f"book/api/{module}.md", f"# `{module}`\n\n```{{eval-rst}}\n{directive}\n```\n"
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        rows.append((module, (ast.get_docstring(tree) or "").partition("\n")[0]))
+        lent = _lent_names(tree)
+        directive = f".. automodule:: {module}" + ("" if lent else "\n   :members:\n   :show-inheritance:")
+        page = f"# `{module}`\n\n```{{eval-rst}}\n{directive}\n```\n"
+        if lent:  # the names are described where they live
+            page += "\n| name | lives in |\n|---|---|\n"
+            page += "".join(f"| `{name}` | {{py:mod}}`{home}` |\n" for name, home in lent.items())
+        yield f"book/api/{module}.md", page
     lines = ["# API reference", "", "The modules of `twodasl_lite`, from the basic vocabulary upwards.", ""]
     lines += ["| module | contents |", "|---|---|"]
     lines += [f"| [`{module}`]({module}.md) | {summary} |" for module, summary in rows]
     lines += ["", ":::{toctree}", ":hidden:", "", *[module for module, _ in rows], ":::", ""]
     yield "book/api/index.md", "\n".join(lines)
+
+
+def _lent_names(tree: ast.Module) -> dict[str, str]:
+    """Names that a package imports for type checkers and lends at run time, with the modules that they come from."""
+    found: dict[str, str] = {}
+    lends = any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body)
+    for node in tree.body if lends else ():
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for line in node.body:
+                if isinstance(line, ast.ImportFrom):
+                    for name in line.names:
+                        whole = f"{line.module}.{name.name}"
+                        found[name.asname or name.name] = whole if line.module == PACKAGE.name else str(line.module)
+    return dict(sorted(found.items()))
 
 
 def clean_pages(html_folder: Path, source_folder: Path = SOURCE) -> None:

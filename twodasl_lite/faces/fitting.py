@@ -13,8 +13,7 @@ picture, so the result does not depend on the resolution.
 1. **Pose**: closed form for the average face (linear least squares for the 2x3 matrix f R, projected to a scaled
    rotation), then refined.
 2. **Everything**: pose, shape and expression together (:mod:`twodasl_lite.faces.least_squares`). Blendshape activations
-stay
-   within [0, 1].
+   stay within [0, 1].
 
 Weak perspective does not determine depth, so t_z is a convention: it makes the mean depth of the landmarks zero.
 Landmarks near one plane, such as the corners of eyes and mouth, fit two poses, mirrored in depth; with the tip of the
