@@ -238,7 +238,9 @@ def test_api_page_of_a_package_that_lends_names_says_where_they_live(tmp_path):
     """Described twice, a name would make every reference to it ambiguous."""
     package = tmp_path / "pack"
     package.mkdir()
-    lazy = "if TYPE_CHECKING:\n    from pack.camera import look as look\n    from twodasl_lite import losses as losses\n"
+    lazy = (
+        "if TYPE_CHECKING:\n    from pack.camera import look as look\n    from twodasl_lite import losses as losses\n"
+    )
     (package / "__init__.py").write_text(f'"""Top."""\n{lazy}def __getattr__(name): ...\n')
     page = dict(pages.api_pages(package))["book/api/pack.md"]
     assert ":members:" not in page

@@ -612,7 +612,8 @@ def test_colourings_are_the_packages(explorer, head):
     drawn = drawn_colours(explorer)
     reach = explorer.call("return explorer.reach")
     assert off.max() <= reach * 1.01
-    explorer.page.wait_for_function("document.querySelector('.fx-legend').innerText.includes('mm')")  # in the next frame
+    # The legend changes in the next frame.
+    explorer.page.wait_for_function("document.querySelector('.fx-legend').innerText.includes('mm')")
     assert explorer.page.locator(".fx-legend").inner_text().split() == ["0", f"{reach:g}", "mm"]
     np.testing.assert_allclose(drawn, colour_by(off, vmin=0.0, vmax=reach)[0], atol=RAMP)
     explorer.page.get_by_label("Two faces").check()
