@@ -1029,7 +1029,7 @@ generator = torch.Generator().manual_seed(0)
 z, e = torch.randn(2, 200_000, generator=generator, dtype=torch.float64)
 for variance in (0.1, 1.0, 4.0):
     y = z + variance**0.5 * e
-    guess = lean(y, torch.tensor(0.7)).requires_grad_()
+    guess = lean(y, 0.7).requires_grad_()
     cost = (y - guess).square() + 0.7 * guess.square()
     (slope,) = torch.autograd.grad(cost.sum(), guess)
     assert float(slope.abs().max()) < 1e-9, "Another z costs less."
