@@ -59,8 +59,10 @@ from plotly.subplots import make_subplots
 
 from twodasl_lite import render
 from twodasl_lite.datasets.aflw2000 import read_aflw2000
+from twodasl_lite.datasets.examples import astronaut
 from twodasl_lite.faces import load_face_model
 from twodasl_lite.faces.decode import decode, decode_landmarks
+from twodasl_lite.faces.fitting import fit_landmarks
 
 # %%
 from twodasl_lite.geometry import camera
@@ -69,6 +71,7 @@ from twodasl_lite.geometry.landmarks import landmark_map, subset_18
 from twodasl_lite.viz.palette import CATEGORICAL, HOUSE_STYLE
 from twodasl_lite.worlds.detector import REFERENCE_SIZE, detect
 from twodasl_lite.worlds.draws import Draws
+from twodasl_lite.worlds.profiling import turn_face
 from twodasl_lite.worlds.synthetic import SyntheticFaces
 from twodasl_lite.worlds.world import Lighting, Person, Pose, World, load_world
 
@@ -699,9 +702,48 @@ assert max(areas) < 0.55
 # In the first row the critic is never wrong, and has learned nothing but "noise". In the second it still
 # ranks four out of five pairs correctly by yaw alone, and would push the regressor towards calling every face
 # frontal. Only the third row is a fair test. Hence the rule of this book: *both sides get the same landmark
-# noise and the same yaw distribution*. Real labelled photos can be rotated by means of their fitted meshes,
-# as was done for 300W-LP, to match the yaw; the package does this in
+# noise and the same yaw distribution*.
+#
+# ## Profiles from a frontal photo
+#
+# Drawn faces can be drawn at any yaw. What of photos? Those with 3D labels are mostly frontal, and nobody can fit a
+# profile well by hand. {cite:t}`zhu2016face` therefore *turned* them, and so made 300W-LP, the labelled half of the
+# paper's training data. A fit to the frontal photo gives each pixel of the face a depth. The depth is extended to hair
+# and background, and the whole relief is turned, seen again, and keeps its label: the shape and the expression stay, only
+# the pose changes, by exactly the angle that we chose. The package does this in
 # {py:mod}`profiling <twodasl_lite.worlds.profiling>`.
+
+# %%
+portrait = astronaut()
+side = len(portrait.photo)
+frontal_face = fit_landmarks(
+    portrait.landmarks[None], model, weights=portrait.visible[None].float(), height=side
+).coefficients
+turned_photos = turn_face(portrait.photo, frontal_face, model, [30, 55, 80])
+for turned_photo in turned_photos:
+    _, R, _ = camera.split_pose(turned_photo.face.pose)
+    found = torch.rad2deg(camera.matrix_to_euler(R))[1]
+    print(f"yaw {found:.1f}°, shape and expression unchanged")
+    for name in ("shape", "expression"):
+        old, new = getattr(frontal_face, name)[0], getattr(turned_photo.face, name)
+        torch.testing.assert_close(new, old)
+
+# %% tags=["hide-input"]
+figure, panels = plt.subplots(1, 4, figsize=(8, 2.5), layout="constrained")
+views = [(portrait.photo, frontal_face), *turned_photos]
+for panel, (photo, face) in zip(panels, views):
+    marks = decode_landmarks(face, model, side).reshape(68, 3)
+    panel.imshow(photo)
+    panel.scatter(*marks[:, :2].T, s=3, color="#f0e442", linewidths=0)
+    across, down = marks[:, :2].mean(dim=0)
+    panel.set(xlim=(across - 95, across + 95), ylim=(down + 85, down - 105))
+    panel.set_axis_off()
+plt.show()
+
+# %% [markdown]
+# **Figure 7.7.** One photo and three that were made from it, each with the landmarks of its label. *Look* where the
+# photo has nothing to show: behind the cheek it is stretched. That is why faces are only ever turned further away
+# from the camera, never back.
 #
 # ## Summary
 #
@@ -801,7 +843,7 @@ show_sheet(office.images[:16], columns=8);
 
 
 # %% [markdown]
-# **Figure 7.7.** Your passport office. *Try* other worlds: night, video calls, a carnival.
+# **Figure 7.8.** Your passport office. *Try* other worlds: night, video calls, a carnival.
 
 # %% [markdown]
 # ### Exercise 7.3 · One number repairs the normal distribution
