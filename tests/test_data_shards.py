@@ -22,7 +22,8 @@ from tests.stream_source import NumberedFaces, assert_same, numbers
 from twodasl_lite.base.errors import FileFormatError, TwodaslError, ValueRangeError
 from twodasl_lite.datasets import shards as shards_module
 from twodasl_lite.datasets.pool import run_tasks
-from twodasl_lite.datasets.shards import ShardSet, ShardStream, fingerprint, make_shards, read_manifest
+from twodasl_lite.datasets.shards import ShardSet, fingerprint, make_shards, read_manifest
+from twodasl_lite.datasets.stream import SetStream
 
 ROOT = Path(__file__).parent.parent
 
@@ -271,13 +272,13 @@ def test_killed_in_the_middle_it_goes_on(tmp_path: Path, workers: int, blow: sig
 
 # ------------------------------------------------------------------------------------------------------ as a stream
 def test_a_stream_of_shards(folder: Path) -> None:
-    stream = ShardStream(folder, mix=2, seed=1)
+    stream = SetStream(ShardSet(folder), mix=2, seed=1)
     batches = list(itertools.islice(stream.batches(4), 11))
     seen = [n for batch in batches for n in numbers(batch)]
     for epoch in (seen[:11], seen[11:22], seen[22:33], seen[33:]):
         assert sorted(epoch) == list(range(11))
     assert seen[:11] != seen[11:22]
-    again = next(ShardStream(folder, mix=2, seed=1).batches(4, start=7))
+    again = next(SetStream(ShardSet(folder), mix=2, seed=1).batches(4, start=7))
     assert_same(again, batches[7])
 
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from twodasl_lite.base.errors import ShapeError, ValueRangeError
-from twodasl_lite.evaluation import summarise
-from twodasl_lite.viz.evaluation_figures import draw_ablation, draw_ced, draw_yaw_bars, worst_cases
+from twodasl_lite.base.errors import ShapeError
+from twodasl_lite.viz.evaluation_figures import draw_ced, worst_cases
 
 agg = pytest.importorskip("matplotlib.backends.backend_agg", reason="matplotlib comes with the extra book")
 matplotlib = pytest.importorskip("matplotlib.figure")
@@ -23,15 +22,6 @@ def ax():
     return figure.subplots()
 
 
-def tables():
-    errors = torch.tensor([0.02, 0.03, 0.02, 0.04, 0.05, 0.06, 0.08])
-    return {
-        "plain": summarise(errors, YAW),
-        "better": summarise(0.8 * errors, YAW),
-        "worse": summarise(2 * errors, YAW),
-    }
-
-
 def test_curve_rises_to_the_answered_part(ax) -> None:
     draw_ced(ax, {"a": torch.tensor([0.01, 0.03, torch.nan, 0.2]), "b": torch.tensor([0.0, 0.0])})
     first, second = ax.get_lines()
@@ -41,33 +31,6 @@ def test_curve_rises_to_the_answered_part(ax) -> None:
     assert "AUC 1.000" in ax.get_legend().get_texts()[1].get_text()
     with pytest.raises(ShapeError):
         draw_ced(ax, {})
-
-
-def test_bars_are_the_tables_in_per_cent(ax) -> None:
-    shown = tables()
-    draw_yaw_bars(ax, shown)
-    heights = np.array([bar.get_height() for bar in ax.patches]).reshape(3, 5)
-    np.testing.assert_allclose(heights, [[100 * value for value in table.values()] for table in shown.values()])
-    assert [label.get_text() for label in ax.get_xticklabels()][2:] == ["> 60°", "balanced", "mean"]
-    ax.figure.canvas.draw()
-
-
-def test_bars_with_an_empty_bin(ax) -> None:
-    draw_yaw_bars(ax, {"frontal": summarise(torch.tensor([0.02, 0.03]), torch.zeros(2))})
-    ax.figure.canvas.draw()
-    assert ax.patches[1].get_height() == 0
-
-
-def test_ablation_names_changes_against_the_reference(ax) -> None:
-    draw_ablation(ax, tables())
-    texts = [text.get_text() for text in ax.texts]
-    assert texts[0] == "4.61"
-    assert texts[1].endswith("-20.0 %")
-    assert texts[2].endswith("+100.0 %")
-    assert [label.get_text() for label in ax.get_yticklabels()] == list(tables())
-    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row is at the top
-    with pytest.raises(ValueRangeError, match="reference: found 'none'"):
-        draw_ablation(ax, tables(), reference="none")
 
 
 def test_worst_cases_have_their_places() -> None:

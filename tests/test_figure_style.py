@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from tests.figure_lint import LEAST_CONTRAST, figure_problems
-from twodasl_lite.evaluation import summarise
-from twodasl_lite.viz.evaluation_figures import draw_ced, draw_yaw_bars
+from twodasl_lite.viz.evaluation_figures import draw_ced
 from twodasl_lite.viz.palette import HOUSE_STYLE, INK, MUTED, contrast
 
 
@@ -43,11 +42,8 @@ def test_house_style_holds_settings_of_matplotlib():
 def test_figures_of_the_package_pass():
     generator = torch.Generator().manual_seed(0)
     errors = {name: 0.03 + 0.02 * torch.rand(300, generator=generator) for name in ("a method", "another")}
-    yaw = torch.linspace(-90, 90, 300)
-    tables = {name: summarise(values, yaw, intervals=False) for name, values in errors.items()}
-    figure, panels = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
-    draw_ced(panels[0], {name: values + 0.02 for name, values in errors.items()})
-    draw_yaw_bars(panels[1], tables)
+    figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
+    draw_ced(axes, {name: values + 0.02 for name, values in errors.items()})
     assert [problem for problem in figure_problems(figure) if "legend" not in problem] == []
 
 

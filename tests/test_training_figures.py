@@ -12,7 +12,6 @@ from twodasl_lite.viz.training_figures import (
     LiveCurves,
     ablation_figure,
     draw_gains,
-    draw_learning_curves,
     draw_sweep,
     learning_figure,
     loss_curves,
@@ -64,19 +63,6 @@ def test_learning_figure_has_all_curves_and_the_change_of_stage():
     assert any("VDC" in note.text for note in figure.layout.annotations)
     assert figure.layout.yaxis.type == "log"
     assert len(learning_figure([]).data) == 0
-
-
-def test_print_figure():
-    plt = pytest.importorskip("matplotlib.pyplot")
-    figure, axes = plt.subplots(1, 2)
-    draw_learning_curves(axes, log())
-    assert [line.get_label() for line in axes[0].lines if not line.get_label().startswith("_")] == [
-        "WPDC",
-        "VDC",
-        "cycle",
-    ]
-    assert axes[0].get_yscale() == "log"
-    plt.close(figure)
 
 
 def test_live_curves_update_one_display(monkeypatch):

@@ -68,6 +68,7 @@ from twodasl_lite.networks.prediction import predict_with
 from twodasl_lite.networks.trained import (
     ablation_table,
     trained_log,
+    trained_names,
     trained_regressor,
 )
 
@@ -870,6 +871,8 @@ errors = {
     name: nme(answer.landmarks[..., :2], chosen.landmarks[..., :2])
     for name, answer in answers.items()
 }
+
+print("networks in the package:", ", ".join(trained_names()))
 
 # %% tags=["hide-input"]
 fig, axes = plt.subplots(chosen.size, 4, figsize=(8, 12.4), layout="constrained")

@@ -38,8 +38,6 @@ from twodasl_lite.geometry.photos import crop_photo, landmarks_box, read_photo
 IMAGE_SIZE = 450
 """Width and height of every photo of AFLW2000-3D and 300W-LP, in pixels."""
 Layout = Literal["clone", "folder", "archive", "pack"]
-FACES = 2000
-"""Number of faces in the whole set."""
 
 _FIRST = 1.0  # the files count pixels from 1
 _ORIGIN = torch.tensor([_FIRST, _FIRST, 0.0], dtype=torch.float64)

@@ -34,7 +34,7 @@ import torch
 from twodasl_lite.base.archive import whole_file
 from twodasl_lite.base.errors import FileFormatError, ShapeError, TwodaslError, ValueRangeError, require
 from twodasl_lite.datasets.pool import run_tasks
-from twodasl_lite.datasets.stream import SetStream, check_count
+from twodasl_lite.datasets.stream import check_count
 from twodasl_lite.faces.model import MorphableModel
 from twodasl_lite.geometry.camera import CROP_SIZE
 from twodasl_lite.geometry.face_batch import FaceBatch
@@ -594,19 +594,3 @@ class ShardSet:
         """
         batch = self.take(torch.arange(start, start + count))
         return batch.without_truth() if truth is False else batch
-
-
-class ShardStream(SetStream):
-    """A folder of shards as a stream.
-
-    Args:
-        folder: Folder of the shards.
-        partial: Whether to accept an unfinished set.
-        verify: Whether to compare each file's checksum when it is first opened.
-        options: Further arguments of :class:`~twodasl_lite.datasets.stream.SetStream`.
-    """
-
-    def __init__(
-        self, folder: str | os.PathLike[str], *, partial: bool = False, verify: bool = True, **options
-    ) -> None:
-        super().__init__(ShardSet(folder, partial=partial, verify=verify), **options)

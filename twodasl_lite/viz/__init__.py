@@ -33,7 +33,6 @@ _HOMES = {
     "slider_frames": "plotly_figures",
     "LiveCurves": "training_figures",
     "ablation_figure": "training_figures",
-    "draw_learning_curves": "training_figures",
     "learning_figure": "training_figures",
 }
 

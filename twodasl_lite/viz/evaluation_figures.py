@@ -1,4 +1,4 @@
-"""Figures of errors for print, in matplotlib: error curves, bars by yaw bin, ablations, and a sheet of the worst cases.
+"""Figures of errors for print, in matplotlib: error curves, and a sheet of the worst cases.
 
 Errors are passed as fractions and drawn in per cent. Curves and bars differ by dash, hatch and position as well as by
 colour. See chapter 14.
@@ -12,13 +12,12 @@ import cv2
 import numpy as np
 import torch
 
-from twodasl_lite.base.errors import ShapeError, ValueRangeError
-from twodasl_lite.evaluation import BIN_NAMES, Table, auc, ced
+from twodasl_lite.base.errors import ShapeError
+from twodasl_lite.evaluation import auc, ced
 from twodasl_lite.evaluation.curves import LIMIT
-from twodasl_lite.evaluation.tables import COLUMNS
 from twodasl_lite.geometry.landmarks import draw_landmarks
 from twodasl_lite.geometry.photos import crop_photo, landmarks_box
-from twodasl_lite.viz.palette import CATEGORICAL, OKABE_ITO
+from twodasl_lite.viz.palette import CATEGORICAL
 
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
 _HATCHES = ("", "///", "...", "\\\\\\", "xxx", "++")
@@ -52,84 +51,6 @@ def draw_ced(ax, errors: Mapping[str, torch.Tensor], limit: float = LIMIT, *, ar
     ax.set(xlim=(0, 100 * limit), ylim=(0, 100), xlabel="NME, % of the face", ylabel="faces, %")
     _tidy(ax)
     ax.legend(loc="lower right", frameon=False, fontsize="small")
-
-
-def draw_yaw_bars(ax, tables: Mapping[str, Table]) -> None:
-    """Draw balanced, mean and per-yaw-bin errors side by side, with intervals where the tables have them.
-
-    Args:
-        ax: The matplotlib axes.
-        tables: Name of a method to its table.
-    """
-    if not tables:
-        raise ShapeError("tables: found none; expected at least one")
-    width = 0.8 / len(tables)
-    for k, (name, table) in enumerate(tables.items()):
-        place = np.arange(len(COLUMNS)) + (k - (len(tables) - 1) / 2) * width
-        values = 100 * np.array(table.values())
-        ends = table.intervals()
-        spread = None
-        if ends is not None:
-            low, high = 100 * np.array(ends).T
-            spread = np.nan_to_num(np.stack([values - low, high - values])).clip(min=0)
-        ax.bar(
-            place,
-            np.nan_to_num(values),
-            width,
-            yerr=spread,
-            label=name,
-            color=CATEGORICAL[k % len(CATEGORICAL)],
-            hatch=_HATCHES[k % len(_HATCHES)],
-            edgecolor="white",
-            error_kw={"elinewidth": 1, "capsize": 2, "ecolor": "0.25"},
-        )
-    ax.axvline(len(BIN_NAMES) - 0.5, color="0.6", linewidth=0.8)
-    labels = [f"{name}°" for name in BIN_NAMES] + list(COLUMNS[len(BIN_NAMES) :])
-    ax.set_xticks(range(len(COLUMNS)), labels)
-    ax.set_ylabel("NME, %")
-    _tidy(ax, "y")
-    ax.legend(frameon=False, fontsize="small")
-
-
-def draw_ablation(
-    ax, tables: Mapping[str, Table], *, reference: str | None = None, label: str = "balanced NME, %"
-) -> None:
-    """Draw one row per variant: its balanced error as a dot with its interval, and the change against a reference.
-
-    Args:
-        ax: The matplotlib axes.
-        tables: Name of a variant to its table, from top to bottom.
-        reference: Variant to compare with, drawn as a line; the first one by default.
-        label: Title of the horizontal axis.
-
-    Raises:
-        ValueRangeError: If the reference is not one of the variants.
-    """
-    names = list(tables)
-    if not names:
-        raise ShapeError("tables: found none; expected at least one")
-    reference = names[0] if reference is None else reference
-    if reference not in tables:
-        raise ValueRangeError(f"reference: found {reference!r}; expected one of {', '.join(names)}")
-    base = tables[reference].balanced
-    ax.axvline(100 * base, color=OKABE_ITO["grey"], linewidth=1, linestyle=_DASHES[1])
-    right = 0.0
-    for row, table in enumerate(tables.values()):
-        value, colour = 100 * table.balanced, OKABE_ITO["blue" if table.balanced <= base else "vermilion"]
-        if table.balanced_interval is not None:
-            low, high = (100 * end for end in table.balanced_interval)
-            ax.plot([low, high], [row, row], color=colour, linewidth=2.2, solid_capstyle="butt")
-            right = max(right, high)
-        ax.plot(value, row, "o", color=colour, markersize=6)
-        right = max(right, value)
-    for row, (name, table) in enumerate(tables.items()):
-        change = "" if name == reference else f"  {100 * (table.balanced / base - 1):+.1f} %"
-        text = f"{100 * table.balanced:.2f}{change}"
-        ax.annotate(text, (right, row), xytext=(8, 0), textcoords="offset points", va="center", fontsize="small")
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.set_xlabel(label)
-    _tidy(ax, "x")
 
 
 def worst_cases(

@@ -88,34 +88,6 @@ def validation_curves(
 
 
 # ------------------------------------------------------------------------------------------------------- for print
-def draw_learning_curves(axes, rows: Rows, *, measure: str = "landmarks_2d", smooth: int = 5) -> None:
-    """Draw the losses and validation errors of a run.
-
-    Args:
-        axes: Two matplotlib axes, one for the losses and one for the errors.
-        rows: Rows of a log.
-        measure: Name of the validation error.
-        smooth: Number of log rows in the moving average of the losses.
-    """
-    left, right = axes
-    for ax, curves in ((left, loss_curves(rows, smooth)), (right, validation_curves(rows, measure))):
-        for number, (name, (steps, values)) in enumerate(curves.items()):
-            style = {"color": CATEGORICAL[number % len(CATEGORICAL)], "linestyle": _DASHES[number % len(_DASHES)]}
-            ax.plot(steps, values, label=name, linewidth=1.8, **style)
-        ax.set_xlabel("step")
-        ax.grid(alpha=0.25)
-        if curves:
-            ax.legend(frameon=False, fontsize="small")
-    for _, step in _stages(rows):
-        for ax in axes:
-            ax.axvline(step, color="grey", linewidth=0.8, linestyle=":")
-    if loss_curves(rows):
-        left.set_yscale("log")
-    left.set_ylabel("loss, not weighted")
-    right.set_ylabel(f"NME, % ({MEASURE_TITLES.get(measure, measure)})")
-    right.set_ylim(bottom=0)
-
-
 def _stages(rows: Rows) -> list[tuple[str, int]]:
     """Name and first step of every stage but the first; a stage begins where the losses on labelled pictures change."""
     changes, before = [], None
