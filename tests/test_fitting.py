@@ -231,13 +231,14 @@ def test_jacobian_agrees_with_differences() -> None:
     state = least_squares.State(0.3 * random(batch), rotation, random(batch, 2), random(batch, size))
     jacobian, residual = least_squares.jacobian_of(problem, state)
     assert jacobian.shape == (batch, 2 * count, 6 + size)
-    torch.testing.assert_close(residual, least_squares.place(problem, state)[1].flatten(1))
+    torch.testing.assert_close(residual, least_squares.project_residuals(problem, state)[1].flatten(1))
     eps = 1e-6
     for column in range(6 + size):
         step = torch.zeros(batch, 6 + size, dtype=torch.float64)
         step[:, column] = eps
         ahead, behind = (
-            least_squares.place(problem, least_squares.moved(problem, state, s))[1].flatten(1) for s in (step, -step)
+            least_squares.project_residuals(problem, least_squares.apply_step(problem, state, s))[1].flatten(1)
+            for s in (step, -step)
         )
         torch.testing.assert_close(jacobian[..., column], (ahead - behind) / (2 * eps), atol=1e-7, rtol=0)
 

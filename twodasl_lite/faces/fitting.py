@@ -35,7 +35,15 @@ from typing import NamedTuple
 import torch
 
 from twodasl_lite.base.errors import InputTypeError, ShapeError, ValueRangeError, check_finite, check_tensor
-from twodasl_lite.faces.least_squares import POSE_FREEDOM, Problem, State, factorise, minimise, normal_equations, place
+from twodasl_lite.faces.least_squares import (
+    POSE_FREEDOM,
+    Problem,
+    State,
+    factorise,
+    minimise,
+    normal_equations,
+    project_residuals,
+)
 from twodasl_lite.faces.model import MorphableModel
 from twodasl_lite.geometry.camera import CROP_SIZE, make_pose, matrix_to_euler, nearest_rotation, pixels_to_frame
 from twodasl_lite.geometry.coefficients import Coefficients
@@ -519,7 +527,7 @@ def fit_landmarks(
     # 3. Back to pixels and model units
     shape, expression = _in_model_units(state.coefficients, model)
     pose = _assemble_pose(state, frame, model.decode_landmarks(shape, expression).mean(dim=1))
-    residual = place(problem, state)[1].norm(dim=1) * frame.size[:, None]  # (B, N)
+    residual = project_residuals(problem, state)[1].norm(dim=1) * frame.size[:, None]  # (B, N)
     known = landmarks.isfinite().all(dim=-1)
     return FitResult(
         coefficients=Coefficients(pose, shape, expression),

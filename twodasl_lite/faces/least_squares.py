@@ -60,7 +60,7 @@ class State(NamedTuple):
         return State(*(part[faces] for part in self))
 
 
-def place(problem: Problem, state: State) -> tuple[torch.Tensor, torch.Tensor]:
+def project_residuals(problem: Problem, state: State) -> tuple[torch.Tensor, torch.Tensor]:
     """Rotated and scaled landmarks ``(B, 3, N)`` and the residuals ``(B, 2, N)``."""
     count = problem.target.shape[-1]
     flat = torch.addmm(problem.mean.flatten(1), state.coefficients, problem.basis.flatten(0, 1).T)  # (B, 3N)
@@ -70,7 +70,7 @@ def place(problem: Problem, state: State) -> tuple[torch.Tensor, torch.Tensor]:
 
 def cost_of(problem: Problem, state: State) -> torch.Tensor:
     """Cost of each face, ``(B,)``."""
-    _, residual = place(problem, state)
+    _, residual = project_residuals(problem, state)
     data = (problem.weights[:, None] * residual.square()).sum(dim=(1, 2))
     return data + problem.prior * state.coefficients.square().sum(dim=-1)
 
@@ -80,7 +80,7 @@ def jacobian_of(problem: Problem, state: State) -> tuple[torch.Tensor, torch.Ten
 
     The columns are log scale, rotation about the picture's x, y and z axis, shift in x and y, and coefficients.
     """
-    placed, residual = place(problem, state)
+    placed, residual = project_residuals(problem, state)
     x, y, z = placed.unbind(1)  # (B, N) each
     zero, one = torch.zeros_like(x), torch.ones_like(x)
     # A small rotation w moves a point P by w x P, a small change d of log scale by d P.
@@ -168,7 +168,7 @@ def _turn(vector: torch.Tensor) -> torch.Tensor:
     return torch.eye(3).to(vector) + factor[:, None, None] * (cross + cross @ cross / 2)
 
 
-def moved(problem: Problem, state: State, step: torch.Tensor) -> State:
+def apply_step(problem: Problem, state: State, step: torch.Tensor) -> State:
     """The state after a step ``(B, 6 + K)``, within the bounds."""
     return State(
         state.log_scale + step[:, 0].clamp(-1, 1),
@@ -207,7 +207,7 @@ def minimise(
         active = problem if faces.numel() == cost.numel() else problem.take(faces)
         here, cost_here, damping_here = state.take(faces), cost[faces], damping[faces]
         step, promised = _step(active, here, damping_here)
-        trial = moved(active, here, step)
+        trial = apply_step(active, here, step)
         trial_cost = cost_of(active, trial)
         better = trial_cost < cost_here
 

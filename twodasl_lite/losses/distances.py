@@ -25,7 +25,7 @@ FACE_SIZE_FLOOR = 0.1 * CROP_SIZE
 """Smallest face size in pixels; the box around one or two visible landmarks has almost no area."""
 
 
-def wide(tensor: torch.Tensor) -> torch.Tensor:
+def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     """Convert to at least single precision: half precision cannot represent the square of a small distance."""
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
@@ -85,7 +85,7 @@ def face_size(
     """
     points = check_tensor("points", points, ("B", "N", (2, 3)), finite=False).detach()
     present = present_points(points, visible)[..., None]  # (B, N, 1)
-    plane = wide(points[..., :2])
+    plane = at_least_float32(points[..., :2])
     infinity = torch.full_like(plane, float("inf"))
     extent = torch.where(present, plane, -infinity).amax(dim=1) - torch.where(present, plane, infinity).amin(dim=1)
     area = extent.clamp(min=0).prod(dim=-1)  # (B,); without any point the extent is -infinity
@@ -155,8 +155,8 @@ def check_pair(
     Raises:
         ShapeError: If a shape does not match ``expected`` or the two differ.
     """
-    first = wide(check_tensor(names[0], predicted, expected, finite=False))
-    second = wide(check_tensor(names[1], target, expected, finite=False, dtype=first.dtype))
+    first = at_least_float32(check_tensor(names[0], predicted, expected, finite=False))
+    second = at_least_float32(check_tensor(names[1], target, expected, finite=False, dtype=first.dtype))
     if first.shape != second.shape:
         raise ShapeError(
             f"{names[1]}: found shape {tuple(second.shape)}; expected that of {names[0]}, {tuple(first.shape)}"

@@ -12,7 +12,7 @@ from torch import nn
 
 from twodasl_lite.base.errors import ShapeError, check_tensor
 from twodasl_lite.geometry.coefficients import POSE_SIZE
-from twodasl_lite.losses.distances import wide
+from twodasl_lite.losses.distances import at_least_float32
 
 
 class CoefficientPrior(nn.Module):
@@ -42,7 +42,7 @@ class CoefficientPrior(nn.Module):
         Raises:
             ShapeError: If it is not a batch of vectors of at least 12 numbers.
         """
-        whitened = wide(check_tensor("whitened", whitened, ("B", "D"), finite=False))
+        whitened = at_least_float32(check_tensor("whitened", whitened, ("B", "D"), finite=False))
         if whitened.shape[1] < POSE_SIZE:
             raise ShapeError(f"whitened: found {whitened.shape[1]} numbers; expected {POSE_SIZE} or more")
         rest = whitened[:, POSE_SIZE:]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from twodasl_lite.base.errors import ShapeError, ValueRangeError, check_tensor
 from twodasl_lite.geometry.camera import CROP_SIZE
-from twodasl_lite.losses.distances import FACE_SIZE_FLOOR, face_size, present_points, wide
+from twodasl_lite.losses.distances import FACE_SIZE_FLOOR, at_least_float32, face_size, present_points
 
 CriticForm = Literal["least_squares", "logistic", "hinge", "wasserstein"]
 CRITIC_FORMS: tuple[CriticForm, ...] = ("least_squares", "logistic", "hinge", "wasserstein")
@@ -46,7 +46,7 @@ def normalise_landmarks(
     """
     if frame not in LANDMARK_FRAMES:
         raise ValueRangeError(f"frame: found {frame!r}; expected one of {', '.join(LANDMARK_FRAMES)}")
-    points = wide(check_tensor("points", points, ("B", "N", 2), finite=False))
+    points = at_least_float32(check_tensor("points", points, ("B", "N", 2), finite=False))
     present = present_points(points, visible)[..., None]  # (B, N, 1)
     zeros = torch.zeros_like(points)
     if frame == "crop":
@@ -143,4 +143,4 @@ class SelfCritic:
 
 
 def _checked(name: str, score: torch.Tensor) -> torch.Tensor:
-    return wide(check_tensor(name, score, ("B",), finite=False))
+    return at_least_float32(check_tensor(name, score, ("B",), finite=False))

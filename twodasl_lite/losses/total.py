@@ -14,7 +14,7 @@ from torch import nn
 
 from twodasl_lite.base.errors import InputTypeError, ShapeError, ValueRangeError
 from twodasl_lite.losses.catalogue import LOSS_NAMES
-from twodasl_lite.losses.distances import wide
+from twodasl_lite.losses.distances import at_least_float32
 
 
 class Total(NamedTuple):
@@ -99,7 +99,7 @@ class WeightedSum(nn.Module):
             if not isinstance(values, torch.Tensor) or values.ndim > 1:
                 found = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
                 raise ShapeError(f"losses[{name!r}]: found {found}; expected a tensor of shape (B,) or a scalar")
-            means[name] = wide(values).sum() / max(values.numel(), 1)
+            means[name] = at_least_float32(values).sum() / max(values.numel(), 1)
         total = torch.stack([self.weights[name] * means[name] for name in self.names]).sum()
         parts = {name: mean.detach() for name, mean in means.items()}
         if self.check and not bool(torch.isfinite(total)):
