@@ -30,7 +30,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from twodasl_lite.base.errors import TwodaslError, trusted_values
+from twodasl_lite.base.checks import trusted_values
+from twodasl_lite.base.errors import TwodaslError
 from twodasl_lite.datasets.stream import MemoryStream
 from twodasl_lite.evaluation import nme, summarise
 from twodasl_lite.faces import MorphableModel

@@ -491,7 +491,7 @@ def test_faces_upside_down_are_no_error(good) -> None:
         ({"weights": torch.full((68,), math.nan)}, ValueRangeError, "weights: found 68"),
         ({"weights": "all"}, InputTypeError, "weights: found str"),
         ({"indices": range(51)}, ShapeError, r"landmarks: .*expected \(B, 51, 2\)"),
-        ({"indices": [*range(67), 68]}, ValueRangeError, "indices: found 0 to 68; expected 0 to 67"),
+        ({"indices": [*range(67), 68]}, ValueRangeError, "indices: found indices from 0 to 68; expected 0 to 67"),
         ({"indices": [0] * 68}, ValueRangeError, "indices: found a landmark more than once"),
         ({"indices": torch.ones(68)}, InputTypeError, "indices: found torch.float32"),
         ({"indices": [[0, 1], [2, 3]]}, ShapeError, r"indices: found shape \(2, 2\)"),

@@ -246,7 +246,7 @@ def test_map_of_nothing_is_background(kind):
         ({"visible": torch.full((1, 18), NAN)}, ValueRangeError, "visible"),
         ({"visible": object()}, InputTypeError, "visible"),
         ({"size": 0}, ValueRangeError, "size: found 0"),
-        ({"size": 12.5}, ValueRangeError, "size: found 12.5"),
+        ({"size": 12.5}, InputTypeError, "size: found 12.5"),
         ({"kind": "disc"}, ValueRangeError, "binary, gaussian"),
         ({"kind": "gaussian", "sigma": 0.0}, ValueRangeError, "sigma"),
         ({"kind": "gaussian", "sigma": NAN}, ValueRangeError, "sigma"),

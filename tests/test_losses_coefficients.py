@@ -128,9 +128,9 @@ def test_vertices_are_checked(name, small_model, whitening) -> None:
         make(name, small_model, whitening, "cheek")
     with pytest.raises(ValueRangeError, match="vertices: found indices from 0 to 90; expected 0 to 89"):
         make(name, small_model, whitening, torch.tensor([0, 90]))
-    with pytest.raises(InputTypeError, match="vertices: found no integer tensor"):
+    with pytest.raises(InputTypeError, match=r"vertices: found torch\.bool; expected integers"):
         make(name, small_model, whitening, torch.ones(90, dtype=torch.bool))
-    with pytest.raises(ShapeError, match=r"expected \(N,\), at least one"):
+    with pytest.raises(ShapeError, match="vertices: found none; expected at least one"):
         make(name, small_model, whitening, torch.zeros(0, dtype=torch.long))
     short = Whitening(whitening.mean[:-1], whitening.std[:-1])
     with pytest.raises(ShapeError, match="whitening: found 19 coefficients; expected the model's 20"):

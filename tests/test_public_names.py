@@ -22,6 +22,7 @@ PROMISE = Path(__file__).parent / "public_names.json"
 MODULES = (
     "twodasl_lite",
     "base.errors",
+    "base.checks",
     "geometry.coefficients",
     "geometry.camera",
     "geometry.landmarks",

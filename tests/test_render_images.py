@@ -8,7 +8,7 @@ import torch
 from test_render_rasterizer import posed_face
 from test_render_shading import ball
 
-from twodasl_lite.base.errors import ShapeError, ValueRangeError
+from twodasl_lite.base.errors import ShapeError, TwodaslError, ValueRangeError
 from twodasl_lite.faces import load_face_model
 from twodasl_lite.render import (
     Lamps,
@@ -156,7 +156,7 @@ def test_every_device(device):
 
 @pytest.mark.parametrize("factor", [0, -1, 17, 1.5, True])
 def test_bad_supersampling(factor):
-    with pytest.raises(ValueRangeError, match="supersample"):
+    with pytest.raises(TwodaslError, match=f"supersample: found {factor}; expected"):
         render(CORNERS, TRIANGLE, GREY, 12, 10, supersample=factor)
 
 

@@ -93,7 +93,7 @@ def test_wrong_overrides(word, message):
         ({"stages": [{"stepz": 3, "pdc": 1}]}, r"unknown key stages\.0\.stepz, did you mean steps"),
         ({"network": {"name": "vgg"}}, r"network\.name: found 'vgg'; expected 'lite', 'resnet18', 'resnet34' or 'res"),
         ({"stages": [{"steps": "x", "pdc": 1}]}, r"stages\.0\.steps: found 'x'; expected a whole number"),
-        ({"stages": [{"steps": 0, "pdc": 1}]}, r"stages\.0\.steps: found 0; expected 1 or more"),
+        ({"stages": [{"steps": 0, "pdc": 1}]}, r"stages\.0\.steps: found 0; expected a finite number, 1 or more"),
         ({"network": {"map_dropout": 1.5}}, r"network\.map_dropout: found 1\.5; expected 0 to 1"),
         ({"optimiser": {"clip": 0}}, r"optimiser\.clip: found 0"),
         ({"optimiser": {"ema": float("nan")}}, r"optimiser\.ema: found nan"),

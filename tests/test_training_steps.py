@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_runs import random_coefficients, random_faces, small_config, small_data, small_face
 
-from twodasl_lite.base.errors import trusted_values
+from twodasl_lite.base.checks import trusted_values
 from twodasl_lite.faces.decode import constrain, decode_landmarks
 from twodasl_lite.geometry.camera import POSE_FORMS, matrix_to_euler, split_pose
 from twodasl_lite.geometry.coefficients import Coefficients

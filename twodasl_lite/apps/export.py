@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from twodasl_lite.base.archive import whole_file
-from twodasl_lite.base.errors import FileFormatError, ShapeError, ValueRangeError, check_tensor
+from twodasl_lite.base.checks import check_choice, check_tensor
+from twodasl_lite.base.errors import FileFormatError, ShapeError, ValueRangeError
 from twodasl_lite.faces import MorphableModel
 from twodasl_lite.faces.fingerprint import check_fingerprint
 from twodasl_lite.faces.mesh_files import Textured, glb_bytes, obj_bytes, ply_bytes
@@ -77,8 +78,7 @@ def export_mesh(
         opaque = torch.cat([colours, torch.ones_like(colours[:, :1])], dim=1)
         rgba = (opaque * 255).round().to(torch.uint8).cpu().numpy()
     if kind == ".glb":
-        if units not in _METRES:
-            raise ValueRangeError(f"units: found {units!r}; expected one of {', '.join(_METRES)}")
+        check_choice("units", units, _METRES)
         vertices = vertices * _METRES[units]
         if colours is not None:  # glTF stores vertex colours in linear light
             linear = torch.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
@@ -132,8 +132,7 @@ def export_textured_mesh(
     normals = vertex_normals(vertices, unwrapped.triangles, frame="model")
     if kind == ".obj":
         return _write_obj(path, vertices, normals, unwrapped, texture)
-    if units not in _METRES:
-        raise ValueRangeError(f"units: found {units!r}; expected one of {', '.join(_METRES)}")
+    check_choice("units", units, _METRES)
     textured = Textured(
         unwrapped.places.double().numpy(), normals[unwrapped.vertices].numpy(), _png_bytes(texture), "face"
     )

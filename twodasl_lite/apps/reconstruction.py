@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 from twodasl_lite.apps.detection import Detections, Detector, cached_detector, quarter_turns
-from twodasl_lite.base.errors import InputTypeError, ShapeError, ValueRangeError, check_tensor
+from twodasl_lite.base.checks import check_tensor
+from twodasl_lite.base.errors import InputTypeError, ShapeError, ValueRangeError
 from twodasl_lite.faces import MorphableModel
 from twodasl_lite.faces.decode import decode, decode_landmarks
 from twodasl_lite.faces.fingerprint import check_fingerprint

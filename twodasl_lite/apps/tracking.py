@@ -22,6 +22,7 @@ import torch
 
 from twodasl_lite.apps.detection import Detector
 from twodasl_lite.apps.reconstruction import MIN_FACE, Faces, Reconstruction, overlap, reconstruct
+from twodasl_lite.base.checks import check_number
 from twodasl_lite.base.errors import InputTypeError, ValueRangeError
 from twodasl_lite.faces import MorphableModel
 from twodasl_lite.geometry.camera import make_pose, split_pose
@@ -93,8 +94,7 @@ class Tracker:
     ) -> None:
         if not 0 <= smoothing < 1:
             raise ValueRangeError(f"smoothing: found {smoothing}; expected 0 or more and below 1")
-        if not 0 < fps < math.inf:
-            raise ValueRangeError(f"fps: found {fps}; expected a number above 0")
+        check_number("fps", fps, above=0)
         if (detector is None) == (start is None):
             raise InputTypeError("detector, start: found both or neither; expected one of them")
         self.trained, self.model, self.smoothing, self.detector = trained, model, smoothing, detector

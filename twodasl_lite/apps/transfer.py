@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import torch
 
-from twodasl_lite.base.errors import ShapeError, ValueRangeError, check_tensor
+from twodasl_lite.base.checks import check_number, check_tensor
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
 from twodasl_lite.faces.texture import seen_vertices
 from twodasl_lite.geometry.coefficients import Coefficients
 from twodasl_lite.geometry.photos import as_photo
@@ -43,8 +44,7 @@ def retarget_expression(source: Coefficients, target: Coefficients, amount: floa
             f"source: found {source.expression.shape[-1]} expression coefficients; "
             f"expected the target's {target.expression.shape[-1]}"
         )
-    if not abs(amount) < float("inf"):
-        raise ValueRangeError(f"amount: found {amount}; expected a finite number")
+    check_number("amount", amount)
     try:
         wanted = source.expression.to(target.expression).expand_as(target.expression)
     except RuntimeError as error:

@@ -23,7 +23,8 @@ import cv2
 import numpy as np
 import torch
 
-from twodasl_lite.base.errors import FileFormatError, ShapeError, TwodaslError, ValueRangeError, check_tensor
+from twodasl_lite.base.checks import check_tensor
+from twodasl_lite.base.errors import FileFormatError, ShapeError, TwodaslError, ValueRangeError
 from twodasl_lite.datasets.aflw2000 import IMAGE_SIZE, read_names, read_rows
 from twodasl_lite.geometry.camera import CROP_SIZE, image_to_crop
 from twodasl_lite.geometry.face_batch import FaceBatch

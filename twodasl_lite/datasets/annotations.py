@@ -18,7 +18,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from twodasl_lite.base.errors import FileFormatError, ShapeError, ValueRangeError, check_tensor
+from twodasl_lite.base.checks import check_tensor
+from twodasl_lite.base.errors import FileFormatError, ShapeError, ValueRangeError
 from twodasl_lite.faces.model import MorphableModel
 from twodasl_lite.faces.readers import convert_pose
 from twodasl_lite.faces.readers.arrays import read_mat

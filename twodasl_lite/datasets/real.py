@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from twodasl_lite.base.errors import FileFormatError, ShapeError, ValueRangeError, check_tensor
+from twodasl_lite.base.checks import check_tensor
+from twodasl_lite.base.errors import FileFormatError, ShapeError, ValueRangeError
 from twodasl_lite.datasets.shards import fingerprint
 from twodasl_lite.datasets.stream import seeded
 from twodasl_lite.faces.decode import decode, decode_landmarks

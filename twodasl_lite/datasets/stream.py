@@ -23,7 +23,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from twodasl_lite.base.errors import InputTypeError, ShapeError, TwodaslError, ValueRangeError
+from twodasl_lite.base.checks import check_count
+from twodasl_lite.base.errors import ShapeError, TwodaslError, ValueRangeError
 from twodasl_lite.geometry.face_batch import FaceBatch
 
 _ORDER, _FLIP = 0, 1  # purposes of random numbers: each has its own sequence
@@ -83,20 +84,6 @@ class Share:
         while True:
             yield (number * self.world_size + self.rank) * batch_size
             number += 1
-
-
-def check_count(name: str, value: object, least: int) -> int:
-    """Check that a value is a whole number of at least ``least``.
-
-    Raises:
-        InputTypeError: If it is not a whole number.
-        ValueRangeError: If it is smaller.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise InputTypeError(f"{name}: found {value!r}; expected a whole number")
-    if value < least:
-        raise ValueRangeError(f"{name}: found {value}; expected {least} or more")
-    return int(value)
 
 
 def seeded(*numbers: int) -> torch.Generator:

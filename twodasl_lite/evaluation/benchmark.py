@@ -22,7 +22,8 @@ import torch
 from torch import nn
 
 from twodasl_lite.base.archive import whole_file
-from twodasl_lite.base.errors import TwodaslError, ValueRangeError, check_tensor
+from twodasl_lite.base.checks import check_tensor
+from twodasl_lite.base.errors import TwodaslError, ValueRangeError
 from twodasl_lite.datasets.aflw2000 import AFLW2000
 from twodasl_lite.evaluation import Table, auc, failure_rate, markdown, nme, summarise
 from twodasl_lite.evaluation.curves import LIMIT

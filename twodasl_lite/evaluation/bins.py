@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import torch
 
-from twodasl_lite.base.errors import ShapeError, check_tensor
+from twodasl_lite.base.checks import check_tensor
+from twodasl_lite.base.errors import ShapeError
 
 YAW_EDGES = (30.0, 60.0)
 """Inclusive upper ends of all bins except the last, in degrees."""

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import torch
 
-from twodasl_lite.base.errors import ValueRangeError, check_tensor
+from twodasl_lite.base.checks import check_tensor
+from twodasl_lite.base.errors import ValueRangeError
 
 LIMIT = 0.10
 """Error at which the curve ends and above which a face is a failure; a tenth of the face size."""

@@ -18,7 +18,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from twodasl_lite.base.errors import ShapeError, ValueRangeError, check_tensor
+from twodasl_lite.base.checks import check_choice, check_tensor
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
 from twodasl_lite.evaluation.bins import NUM_BINS, yaw_bins
 
 RESAMPLES = 2000
@@ -96,8 +97,7 @@ def _resampled_means(runs: np.ndarray, groups: list[np.ndarray], resamples: int,
 def _weights(groups: list[np.ndarray], statistic: Statistic) -> np.ndarray:
     """Weight of each bin's mean."""
     sizes = np.array([len(group) for group in groups], dtype=np.float64)
-    if statistic not in STATISTICS:
-        raise ValueRangeError(f"statistic: found {statistic!r}; expected one of {', '.join(STATISTICS)}")
+    check_choice("statistic", statistic, STATISTICS)
     return np.full(len(groups), 1 / len(groups)) if statistic == "balanced" else sizes / sizes.sum()
 
 

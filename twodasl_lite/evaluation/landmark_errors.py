@@ -14,14 +14,8 @@ from typing import Literal
 
 import torch
 
-from twodasl_lite.base.errors import (
-    InputTypeError,
-    ShapeError,
-    ValueRangeError,
-    check_shape,
-    check_tensor,
-    values_are_trusted,
-)
+from twodasl_lite.base.checks import check_choice, check_shape, check_tensor, values_are_trusted
+from twodasl_lite.base.errors import InputTypeError, ShapeError, ValueRangeError
 
 Depth = Literal["min", "mean", "as_is"]
 DEPTHS: tuple[Depth, ...] = ("min", "mean", "as_is")
@@ -95,8 +89,7 @@ def point_distances(
         ShapeError: If the two sets differ in shape.
         ValueRangeError: If a visible point is not finite.
     """
-    if depth not in DEPTHS:
-        raise ValueRangeError(f"depth: found {depth!r}; expected one of {', '.join(DEPTHS)}")
+    check_choice("depth", depth, DEPTHS)
     predicted = check_tensor("predicted", predicted, ("N", "P", (2, 3)), finite=visible is None)
     target = check_tensor("target", target, ("N", "P", (2, 3)), finite=visible is None)
     if predicted.shape != target.shape:

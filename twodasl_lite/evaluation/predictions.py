@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from twodasl_lite.base.archive import whole_file
+from twodasl_lite.base.checks import check_choice
 from twodasl_lite.base.errors import FileFormatError, ShapeError, ValueRangeError
 from twodasl_lite.faces.readers.arrays import read_npy
 from twodasl_lite.geometry.coefficients import CoefficientLayout
@@ -58,8 +59,7 @@ class Predictions(NamedTuple):
             ShapeError: If rows and names differ in number, or a row has the wrong shape.
             ValueRangeError: If a name appears twice or the kind is unknown.
         """
-        if self.kind not in KINDS:
-            raise ValueRangeError(f"kind: found {self.kind!r}; expected one of {', '.join(KINDS)}")
+        check_choice("kind", self.kind, KINDS)
         size = CoefficientLayout().size
         fits = self.values.shape[1:] in (
             ((NUM_LANDMARKS, 2), (NUM_LANDMARKS, 3)) if self.kind == "landmarks" else ((size,),)

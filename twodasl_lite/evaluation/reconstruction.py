@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from twodasl_lite.base.errors import ShapeError, ValueRangeError, check_tensor
+from twodasl_lite.base.checks import check_choice, check_tensor
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
 from twodasl_lite.evaluation.landmark_errors import bounding_box, box_size
 
 EVERY = 50
@@ -85,8 +86,7 @@ def icp(
     Raises:
         ShapeError: If the numbers of faces differ.
     """
-    if anchor not in ANCHORS:
-        raise ValueRangeError(f"anchor: found {anchor!r}; expected one of {', '.join(ANCHORS)}")
+    check_choice("anchor", anchor, ANCHORS)
     predicted = check_tensor("predicted", predicted, ("N", "P", 3))
     target = check_tensor("target", target, ("N", "Q", 3), dtype=predicted.dtype)
     if predicted.shape[0] != target.shape[0]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from twodasl_lite.base.errors import ShapeError, check_tensor
+from twodasl_lite.base.checks import check_tensor
+from twodasl_lite.base.errors import ShapeError
 from twodasl_lite.evaluation.bins import BIN_NAMES, NUM_BINS, bin_means, yaw_bins
 from twodasl_lite.evaluation.intervals import CONFIDENCE, RESAMPLES, Interval, table_intervals
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import torch
 
-from twodasl_lite.base.errors import ShapeError, ValueRangeError, check_tensor
+from twodasl_lite.base.checks import check_tensor
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
 from twodasl_lite.faces.signs import stable_signs
 
 

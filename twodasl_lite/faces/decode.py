@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import torch
 
-from twodasl_lite.base.errors import InputTypeError, check_tensor
+from twodasl_lite.base.checks import check_tensor
+from twodasl_lite.base.errors import InputTypeError
 from twodasl_lite.faces.model import MorphableModel
 from twodasl_lite.geometry.camera import CROP_SIZE, PoseForm, constrain_pose, frame_to_pixels, project
 from twodasl_lite.geometry.coefficients import POSE_SHAPE, POSE_SIZE, Coefficients

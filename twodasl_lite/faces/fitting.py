@@ -34,7 +34,8 @@ from typing import NamedTuple
 
 import torch
 
-from twodasl_lite.base.errors import InputTypeError, ShapeError, ValueRangeError, check_finite, check_tensor
+from twodasl_lite.base.checks import check_count, check_finite, check_indices, check_tensor
+from twodasl_lite.base.errors import InputTypeError, ShapeError, ValueRangeError
 from twodasl_lite.faces.least_squares import (
     POSE_FREEDOM,
     Problem,
@@ -256,14 +257,6 @@ def _check_enough(weights: torch.Tensor) -> None:
         )
 
 
-def _checked_count(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InputTypeError(f"{name}: found {value!r}; expected a whole number")
-    if value < 1:
-        raise ValueRangeError(f"{name}: found {value}; expected 1 or more")
-    return value
-
-
 @torch.no_grad()
 def fit_pose(
     landmarks: torch.Tensor,
@@ -314,7 +307,7 @@ def fit_pose(
         raise ShapeError(
             f"points: found shape {tuple(points.shape)}; expected (N, 3) or (B, N, 3) with B = {landmarks.shape[0]}"
         )
-    num_iterations = _checked_count("num_iterations", num_iterations)
+    num_iterations = check_count("num_iterations", num_iterations)
     _check_height(height)
     if landmarks.shape[0] == 0:
         return points.new_zeros(0, 3, 4)
@@ -337,21 +330,10 @@ def _checked_indices(indices: Sequence[int] | torch.Tensor | None, device: torch
     """Checked indices ``(N,)`` of the given landmarks among the 68."""
     if indices is None:
         return torch.arange(NUM_LANDMARKS, device=device)
-    try:
-        index = torch.as_tensor(indices, device=device)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputTypeError(f"indices: found {type(indices).__name__}; expected whole numbers") from error
-    if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
-        raise InputTypeError(f"indices: found {index.dtype}; expected whole numbers")
-    if index.ndim != 1:
-        raise ShapeError(f"indices: found shape {tuple(index.shape)}; expected (N,)")
-    if index.numel() and (int(index.min()) < 0 or int(index.max()) >= NUM_LANDMARKS):
-        raise ValueRangeError(
-            f"indices: found {int(index.min())} to {int(index.max())}; expected 0 to {NUM_LANDMARKS - 1}"
-        )
+    index = check_indices("indices", indices, NUM_LANDMARKS, ("N",), device)
     if index.unique().numel() != index.numel():
         raise ValueRangeError("indices: found a landmark more than once; expected each at most once")
-    return index.long()
+    return index
 
 
 def _checked_noise(noise: float | torch.Tensor | None, batch: int, like: torch.Tensor) -> torch.Tensor | None:
@@ -483,7 +465,7 @@ def fit_landmarks(
         "landmarks", landmarks, ("B", index.numel(), 2), finite=False, dtype=like.dtype, device=like.device
     )
     batch = landmarks.shape[0]
-    num_iterations = _checked_count("num_iterations", num_iterations)
+    num_iterations = check_count("num_iterations", num_iterations)
     for name, value in (("regularisation", regularisation), ("tolerance", tolerance)):
         _check_not_negative(name, value)
     _check_height(height)

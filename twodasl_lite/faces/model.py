@@ -23,14 +23,8 @@ import torch
 from torch import nn
 
 from twodasl_lite.base.archive import read_archive, write_archive
-from twodasl_lite.base.errors import (
-    FileFormatError,
-    InputTypeError,
-    ShapeError,
-    TwodaslError,
-    ValueRangeError,
-    check_tensor,
-)
+from twodasl_lite.base.checks import check_indices, check_tensor
+from twodasl_lite.base.errors import FileFormatError, ShapeError, TwodaslError, ValueRangeError
 from twodasl_lite.faces.activations import plausible_activations
 from twodasl_lite.geometry.coefficients import CoefficientLayout
 from twodasl_lite.geometry.landmarks import NUM_LANDMARKS
@@ -48,24 +42,6 @@ _ARGUMENTS = (
 )
 """Names of the arguments that make a model."""
 _REGION_PREFIX = "region."
-
-
-def _indices(name: str, value: object, limit: int, shape: Sequence[int | str]) -> torch.Tensor:
-    """Checked integer indices below ``limit``."""
-    try:
-        index = torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputTypeError(f"{name}: found {type(value).__name__}; expected an array of indices") from error
-    if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
-        raise InputTypeError(f"{name}: found {index.dtype}; expected integers")
-    index = index.long()
-    if index.ndim != len(shape) or any(isinstance(w, int) and h != w for h, w in zip(index.shape, shape, strict=True)):
-        raise ShapeError(f"{name}: found shape {tuple(index.shape)}; expected {tuple(shape)}")
-    if index.numel() and (int(index.min()) < 0 or int(index.max()) >= limit):
-        raise ValueRangeError(
-            f"{name}: found indices from {int(index.min())} to {int(index.max())}; expected 0 to {limit - 1}"
-        )
-    return index
 
 
 class MorphableModel(nn.Module):
@@ -151,8 +127,8 @@ class MorphableModel(nn.Module):
         self.register_buffer("mean", mean.contiguous())
         self.register_buffer("basis", torch.cat([shape_basis, expression_basis], dim=-1).contiguous())
         self.register_buffer("coefficient_std", torch.cat(deviations))
-        self.register_buffer("triangles", _indices("triangles", triangles, vertices, ("T", 3)))
-        self.register_buffer("landmarks", _indices("landmarks", landmarks, vertices, (NUM_LANDMARKS,)))
+        self.register_buffer("triangles", check_indices("triangles", triangles, vertices, ("T", 3)))
+        self.register_buffer("landmarks", check_indices("landmarks", landmarks, vertices, (NUM_LANDMARKS,)))
         self.register_buffer("_landmark_mean", self.mean[self.landmarks], persistent=False)
         self.register_buffer("_landmark_basis", self.basis[self.landmarks], persistent=False)
 
@@ -170,7 +146,7 @@ class MorphableModel(nn.Module):
 
         self._region_names = list(regions or {})
         for position, region in enumerate(self._region_names):
-            index = _indices(f"regions[{region!r}]", regions[region], vertices, ("N",))
+            index = check_indices(f"regions[{region!r}]", regions[region], vertices, ("N",))
             self.register_buffer(f"_region_{position}", index, persistent=False)
         self.expression_names = names
         self.expression_kind: ExpressionKind = expression_kind
@@ -439,7 +415,7 @@ class MorphableModel(nn.Module):
         Raises:
             ValueRangeError: If a landmark is missing or a vertex is named twice.
         """
-        keep = _indices("vertices", vertices, self.num_vertices, ("N",)).to(self.mean.device)
+        keep = check_indices("vertices", vertices, self.num_vertices, ("N",)).to(self.mean.device)
         if keep.unique().numel() != keep.numel():
             raise ValueRangeError("vertices: found repeated indices; expected each vertex once")
         position = torch.full((self.num_vertices,), -1, dtype=torch.long, device=keep.device)

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import torch
 
-from twodasl_lite.base.errors import ValueRangeError, check_tensor
+from twodasl_lite.base.checks import check_number, check_tensor
+from twodasl_lite.base.errors import ValueRangeError
 from twodasl_lite.faces.build import align
 from twodasl_lite.faces.model import MorphableModel
 from twodasl_lite.geometry.landmarks import GROUPS, MIRROR, NUM_LANDMARKS
@@ -58,8 +59,7 @@ def matching_landmarks(
     kept = [k for k in range(NUM_LANDMARKS) if k not in set(moved)]
     if len(kept) < 4:
         raise ValueRangeError(f"moved: found {len(set(moved))} landmarks; expected at least four that stay")
-    if not precision > 0:
-        raise ValueRangeError(f"precision: found {precision}; expected a number above 0")
+    check_number("precision", precision, above=0)
     points = _symmetric(points)
     mean = model.mean.double().cpu()  # (V, 3)
     basis = (model.shape_basis * model.shape_std).double().cpu()  # (V, 3, K)

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 import torch
 
-from twodasl_lite.base.errors import ValueRangeError, check_tensor
+from twodasl_lite.base.checks import check_tensor
+from twodasl_lite.base.errors import ValueRangeError
 from twodasl_lite.faces import MorphableModel
 from twodasl_lite.faces.symmetry import mirrored_vertices as mirrored_vertices
 from twodasl_lite.faces.unwrap import Unwrapped

@@ -22,7 +22,8 @@ from typing import Literal
 
 import torch
 
-from twodasl_lite.base.errors import ValueRangeError, check_tensor, values_are_trusted
+from twodasl_lite.base.checks import check_choice, check_tensor, values_are_trusted
+from twodasl_lite.base.errors import ValueRangeError
 from twodasl_lite.geometry.coefficients import POSE_SHAPE
 
 CROP_SIZE = 120
@@ -198,8 +199,7 @@ def constrain_pose(pose: torch.Tensor, form: PoseForm = "completed") -> torch.Te
         >>> constrain_pose(pose)[2]
         tensor([0., 0., 2., 1.])
     """
-    if form not in POSE_FORMS:
-        raise ValueRangeError(f"form: found {form!r}; expected one of {', '.join(POSE_FORMS)}")
+    check_choice("form", form, POSE_FORMS)
     pose = check_tensor("pose", pose, ("...", *POSE_SHAPE), finite=False)
     if form == "free":
         return pose
@@ -264,8 +264,7 @@ def _box_mapping(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale k and offset b, each ``(..., 2)``, of ``crop = k image + b``, both in 0-based pixels."""
     box = check_tensor("box", box, ("...", 4), dtype=dtype)
-    if mapping not in MAPPINGS:
-        raise ValueRangeError(f"mapping: found {mapping!r}; expected one of {', '.join(MAPPINGS)}")
+    check_choice("mapping", mapping, MAPPINGS)
     first, last = box[..., :2], box[..., 2:]
     extent = last - first + (1 if mapping == "exact" else 0)
     if bool((extent <= 0).any()):

@@ -18,7 +18,8 @@ from typing import NamedTuple
 import torch
 
 from twodasl_lite.base.archive import read_archive, write_archive
-from twodasl_lite.base.errors import ShapeError, ValueRangeError, check_finite, check_shape, check_tensor
+from twodasl_lite.base.checks import check_finite, check_shape, check_tensor
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
 
 POSE_SHAPE = (3, 4)
 POSE_SIZE = POSE_SHAPE[0] * POSE_SHAPE[1]

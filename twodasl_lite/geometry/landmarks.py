@@ -22,15 +22,15 @@ import numpy as np
 import torch
 
 from twodasl_lite.base.archive import whole_file
-from twodasl_lite.base.errors import (
-    FileFormatError,
-    InputTypeError,
-    ShapeError,
-    ValueRangeError,
+from twodasl_lite.base.checks import (
+    check_choice,
+    check_count,
+    check_number,
     check_shape,
     check_tensor,
     values_are_trusted,
 )
+from twodasl_lite.base.errors import FileFormatError, InputTypeError, ShapeError, ValueRangeError
 from twodasl_lite.geometry.camera import CROP_SIZE
 
 # ------------------------------------------------------------------------------------------------- the markup
@@ -264,18 +264,14 @@ def landmark_map(
                   [-1., -1.]]]])
     """
     points = check_tensor("points", points, ("B", "N", 2), finite=False)
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ValueRangeError(f"size: found {size!r}; expected a whole number of pixels, 1 or more")
-    if kind not in MAP_KINDS:
-        raise ValueRangeError(f"kind: found {kind!r}; expected one of {', '.join(MAP_KINDS)}")
+    size = check_count("size", size)
+    check_choice("kind", kind, MAP_KINDS)
     present = torch.isfinite(points).all(dim=-1)  # (B, N)
     if visible is not None:
         present = present & _check_visible(visible, points.shape[:2]).to(points.device)
     if kind == "binary":
         return _binary_map(points.detach(), present, size)
-    if not 0 < sigma < float("inf"):
-        raise ValueRangeError(f"sigma: found {sigma!r}; expected a number of pixels above 0")
-    return _gaussian_map(points, present, size, float(sigma))
+    return _gaussian_map(points, present, size, check_number("sigma", sigma, above=0))
 
 
 def _binary_map(points: torch.Tensor, present: torch.Tensor, size: int) -> torch.Tensor:

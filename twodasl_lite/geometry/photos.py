@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from twodasl_lite.base.archive import whole_file
-from twodasl_lite.base.errors import FileFormatError, InputTypeError, ShapeError, ValueRangeError, check_tensor
+from twodasl_lite.base.checks import check_tensor
+from twodasl_lite.base.errors import FileFormatError, InputTypeError, ShapeError, ValueRangeError
 from twodasl_lite.geometry.camera import CROP_SIZE
 
 IMAGE_CENTRE = 127.5

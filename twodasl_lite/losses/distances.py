@@ -12,7 +12,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from twodasl_lite.base.errors import InputTypeError, ShapeError, ValueRangeError, check_tensor
+from twodasl_lite.base.checks import check_choice, check_number, check_tensor
+from twodasl_lite.base.errors import InputTypeError, ShapeError
 from twodasl_lite.geometry.camera import CROP_SIZE
 
 Distance = Literal["squared", "huber"]
@@ -117,12 +118,9 @@ class PointDistance(nn.Module):
         self, distance: Distance = "squared", delta: float = HUBER_DELTA, floor: float = FACE_SIZE_FLOOR
     ) -> None:
         super().__init__()
-        if distance not in DISTANCES:
-            raise ValueRangeError(f"distance: found {distance!r}; expected one of {', '.join(DISTANCES)}")
-        for name, value in (("delta", delta), ("floor", floor)):
-            if not 0 < value < float("inf"):
-                raise ValueRangeError(f"{name}: found {value!r}; expected a number above 0")
-        self.distance, self.delta, self.floor = distance, float(delta), float(floor)
+        check_choice("distance", distance, DISTANCES)
+        self.distance = distance
+        self.delta, self.floor = check_number("delta", delta, above=0), check_number("floor", floor, above=0)
 
     def extra_repr(self) -> str:
         """The settings as text."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from twodasl_lite.base.errors import InputTypeError, ShapeError, ValueRangeError
+from twodasl_lite.base.checks import check_choice, check_indices
+from twodasl_lite.base.errors import ShapeError
 from twodasl_lite.faces.model import MorphableModel
 
 
@@ -19,20 +20,13 @@ def _selected(model: MorphableModel, vertices: torch.Tensor | str | None) -> tor
     """Mean and components of the selected vertices, ``(N, 3, 1 + K)``, in double precision."""
     everything = torch.cat([model.mean[..., None], model.basis], dim=-1).detach()
     if isinstance(vertices, str):
-        if vertices not in model.regions:
-            raise ValueRangeError(f"vertices: found {vertices!r}; expected one of {', '.join(model.regions) or 'none'}")
+        check_choice("vertices", vertices, model.regions)
         vertices = model.regions[vertices]
     if vertices is not None:
-        if not isinstance(vertices, torch.Tensor) or vertices.dtype not in (torch.int32, torch.int64):
-            raise InputTypeError("vertices: found no integer tensor; expected vertex indices, or the name of a region")
-        if vertices.ndim != 1 or not len(vertices):
-            raise ShapeError(f"vertices: found shape {tuple(vertices.shape)}; expected (N,), at least one")
-        if int(vertices.min()) < 0 or int(vertices.max()) >= model.num_vertices:
-            raise ValueRangeError(
-                f"vertices: found indices from {int(vertices.min())} to {int(vertices.max())}; "
-                f"expected 0 to {model.num_vertices - 1}"
-            )
-        everything = everything[vertices.to(everything.device)]
+        vertices = check_indices("vertices", vertices, model.num_vertices, ("N",), everything.device)
+        if not len(vertices):
+            raise ShapeError("vertices: found none; expected at least one")
+        everything = everything[vertices]
     return everything.double()
 
 

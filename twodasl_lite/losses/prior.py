@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from twodasl_lite.base.errors import ShapeError, check_tensor
+from twodasl_lite.base.checks import check_tensor
+from twodasl_lite.base.errors import ShapeError
 from twodasl_lite.geometry.coefficients import POSE_SIZE
 from twodasl_lite.losses.distances import at_least_float32
 

@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
-from twodasl_lite.base.errors import ShapeError, ValueRangeError, check_tensor
+from twodasl_lite.base.checks import check_choice, check_tensor
+from twodasl_lite.base.errors import ShapeError
 from twodasl_lite.geometry.camera import CROP_SIZE
 from twodasl_lite.losses.distances import FACE_SIZE_FLOOR, at_least_float32, face_size, present_points
 
@@ -44,8 +45,7 @@ def normalise_landmarks(
         ShapeError: If the shapes do not match.
         ValueRangeError: If ``frame`` is unknown.
     """
-    if frame not in LANDMARK_FRAMES:
-        raise ValueRangeError(f"frame: found {frame!r}; expected one of {', '.join(LANDMARK_FRAMES)}")
+    check_choice("frame", frame, LANDMARK_FRAMES)
     points = at_least_float32(check_tensor("points", points, ("B", "N", 2), finite=False))
     present = present_points(points, visible)[..., None]  # (B, N, 1)
     zeros = torch.zeros_like(points)
@@ -84,8 +84,7 @@ class SelfCritic:
     """
 
     def __init__(self, form: CriticForm = "least_squares") -> None:
-        if form not in CRITIC_FORMS:
-            raise ValueRangeError(f"form: found {form!r}; expected one of {', '.join(CRITIC_FORMS)}")
+        check_choice("form", form, CRITIC_FORMS)
         self.form = form
 
     def __repr__(self) -> str:

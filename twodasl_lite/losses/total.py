@@ -5,14 +5,14 @@ See chapter 14.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from twodasl_lite.base.errors import InputTypeError, ShapeError, ValueRangeError
+from twodasl_lite.base.checks import check_choice, check_number
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
 from twodasl_lite.losses.catalogue import LOSS_NAMES
 from twodasl_lite.losses.distances import at_least_float32
 
@@ -54,11 +54,8 @@ class WeightedSum(nn.Module):
     def __init__(self, weights: Mapping[str, float], *, check: bool = True) -> None:
         super().__init__()
         for name, weight in weights.items():
-            _check_name("weights", name)
-            if isinstance(weight, bool) or not isinstance(weight, (int, float)):
-                raise InputTypeError(f"weights[{name!r}]: found {type(weight).__name__}; expected a number")
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ValueRangeError(f"weights[{name!r}]: found {weight}; expected a finite number, 0 or more")
+            check_choice("weights", name, LOSS_NAMES)
+            check_number(f"weights[{name!r}]", weight, least=0)
         if not any(weights.values()):
             raise ValueRangeError(f"weights: found none above zero; expected at least one of {', '.join(LOSS_NAMES)}")
         self.weights = {name: float(weight) for name, weight in weights.items()}
@@ -95,7 +92,7 @@ class WeightedSum(nn.Module):
             )
         means = {}
         for name, values in losses.items():
-            _check_name("losses", name)
+            check_choice("losses", name, LOSS_NAMES)
             if not isinstance(values, torch.Tensor) or values.ndim > 1:
                 found = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
                 raise ShapeError(f"losses[{name!r}]: found {found}; expected a tensor of shape (B,) or a scalar")
@@ -106,8 +103,3 @@ class WeightedSum(nn.Module):
             bad = [f"{name} = {float(parts[name])}" for name in self.names if not bool(torch.isfinite(parts[name]))]
             raise ValueRangeError(f"losses: found {', '.join(bad) or 'a sum too large'}; expected finite numbers")
         return Total(total, parts)
-
-
-def _check_name(where: str, name: str) -> None:
-    if name not in LOSS_NAMES:
-        raise ValueRangeError(f"{where}: found {name!r}; expected one of {', '.join(LOSS_NAMES)}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from twodasl_lite.base.errors import ValueRangeError
+from twodasl_lite.base.checks import check_number
 from twodasl_lite.faces.model import MorphableModel
 from twodasl_lite.geometry.camera import PoseForm, constrain_pose
 from twodasl_lite.geometry.coefficients import Whitening
@@ -50,9 +50,7 @@ class VDC(LabelledLoss):
         pose: PoseForm = "free",
     ) -> None:
         super().__init__(model, whitening, vertices)
-        if not 0 < floor < float("inf"):
-            raise ValueRangeError(f"floor: found {floor!r}; expected a number above 0")
-        self.floor, self.root, self.pose = float(floor), root, pose
+        self.floor, self.root, self.pose = check_number("floor", floor, above=0), root, pose
         landmarks = torch.cat([model.mean[..., None], model.basis], dim=-1)[model.landmarks]  # (68, 3, 1 + K)
         self.register_buffer("landmark_basis", landmarks.detach().clone(), persistent=False)
 

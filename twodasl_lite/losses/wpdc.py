@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from twodasl_lite.base.errors import check_shape
+from twodasl_lite.base.checks import check_shape
 from twodasl_lite.losses.labelled import LabelledLoss, check_vectors, component_weights, linear_part, without_depth
 
 

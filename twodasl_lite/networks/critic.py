@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from twodasl_lite.base.errors import check_shape
+from twodasl_lite.base.checks import check_shape
 from twodasl_lite.geometry.coefficients import POSE_SIZE
 from twodasl_lite.geometry.landmarks import NUM_SUBSET
 from twodasl_lite.networks.resnet import NUM_OUTPUTS

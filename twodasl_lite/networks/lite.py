@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from twodasl_lite.base.errors import check_shape
+from twodasl_lite.base.checks import check_shape
 from twodasl_lite.geometry.camera import CROP_SIZE
 from twodasl_lite.networks.normalisation import NormKind, make_norm
 from twodasl_lite.networks.resnet import IN_CHANNELS, NUM_OUTPUTS, BasicBlock, initialise

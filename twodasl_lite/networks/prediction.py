@@ -17,7 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from twodasl_lite.base.errors import ShapeError, ValueRangeError, check_tensor
+from twodasl_lite.base.checks import check_tensor
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
 from twodasl_lite.faces import MorphableModel
 from twodasl_lite.faces.decode import constrain, decode_landmarks
 from twodasl_lite.faces.fingerprint import check_fingerprint

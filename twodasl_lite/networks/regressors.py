@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from twodasl_lite.base.errors import ValueRangeError
+from twodasl_lite.base.checks import check_choice, check_count
 from twodasl_lite.networks.lite import LiteRegressor
 from twodasl_lite.networks.normalisation import NormKind
 from twodasl_lite.networks.resnet import NUM_OUTPUTS, RESNETS, ResNet
@@ -28,10 +28,8 @@ def make_regressor(name: str, num_outputs: int = NUM_OUTPUTS, norm: NormKind = "
     Raises:
         ValueRangeError: If an argument is unknown or out of range.
     """
-    if name not in REGRESSORS:
-        raise ValueRangeError(f"name: found {name!r}; expected one of {', '.join(REGRESSORS)}")
-    if isinstance(num_outputs, bool) or not isinstance(num_outputs, int) or num_outputs < 1:
-        raise ValueRangeError(f"num_outputs: found {num_outputs!r}; expected a whole number, 1 or more")
+    check_choice("name", name, REGRESSORS)
+    num_outputs = check_count("num_outputs", num_outputs)
     if name == LiteRegressor.name:
         return LiteRegressor(num_outputs, norm)
     return ResNet(name, num_outputs, norm)

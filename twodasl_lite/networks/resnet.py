@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from twodasl_lite.base.errors import ValueRangeError, check_shape
+from twodasl_lite.base.checks import check_choice, check_shape
 from twodasl_lite.geometry.camera import CROP_SIZE
 from twodasl_lite.geometry.coefficients import CoefficientLayout
 from twodasl_lite.networks.normalisation import Norm, NormKind, make_norm
@@ -118,8 +118,7 @@ class ResNet(nn.Module):
 
     def __init__(self, name: str = "resnet50", num_outputs: int = NUM_OUTPUTS, norm: NormKind = "batch") -> None:
         super().__init__()
-        if name not in RESNETS:
-            raise ValueRangeError(f"name: found {name!r}; expected one of {', '.join(RESNETS)}")
+        check_choice("name", name, RESNETS)
         self.name, self.num_outputs, self.norm = name, num_outputs, norm
         block, depths = RESNETS[name]
         make = make_norm(norm)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import torch
 
-from twodasl_lite.base.errors import ShapeError, ValueRangeError, check_shape, check_tensor
+from twodasl_lite.base.checks import check_count, check_shape, check_tensor
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
 from twodasl_lite.render.constants import constant_like
 from twodasl_lite.render.rasterizer import Fragments, interpolate, rasterize
 from twodasl_lite.render.screen import Backend, Cull
@@ -77,8 +78,7 @@ def render(
 
 def refine(vertices: torch.Tensor, factor: int) -> torch.Tensor:
     """Vertices ``(B, V, 3)`` in the pixels of a picture ``factor`` times as fine, which shows the same."""
-    if isinstance(factor, bool) or not isinstance(factor, int) or not 1 <= factor <= MAX_SUPERSAMPLE:
-        raise ValueRangeError(f"supersample: found {factor!r}; expected a whole number from 1 to {MAX_SUPERSAMPLE}")
+    factor = check_count("supersample", factor, 1, MAX_SUPERSAMPLE)
     if factor == 1:
         return vertices
     # Pixel centres are at integers, so the picture's corner is at -1/2 and stays there.

@@ -18,21 +18,13 @@ The method is the z-buffer (Catmull 1974) with edge functions (Pineda 1988). See
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from types import ModuleType
 from typing import NamedTuple, get_args
 
 import torch
 
-from twodasl_lite.base.errors import (
-    InputTypeError,
-    MissingDependencyError,
-    ShapeError,
-    ValueRangeError,
-    check_finite,
-    check_shape,
-    check_tensor,
-)
+from twodasl_lite.base.checks import check_choice, check_count, check_finite, check_indices, check_shape, check_tensor
+from twodasl_lite.base.errors import InputTypeError, MissingDependencyError, ShapeError, ValueRangeError
 from twodasl_lite.render.screen import Backend, Cull, ScreenMesh
 
 MAX_COORDINATE = 2**15
@@ -63,60 +55,17 @@ class Fragments(NamedTuple):
         return self.triangle >= 0
 
 
-def check_indices(
-    name: str, value: object, limit: int, shape: Sequence[int | str], device: torch.device | str | None = None
-) -> torch.Tensor:
-    """Check indices, for instance of corners.
-
-    Args:
-        name: The argument's name, for messages.
-        value: Integers; tensor, array or nested list.
-        limit: Exclusive upper bound of the indices.
-        shape: Shape pattern, see :func:`twodasl_lite.base.errors.check_shape`.
-        device: Device of the result.
-
-    Returns:
-        int64.
-
-    Raises:
-        InputTypeError: If they are not integers.
-        ShapeError: If the shape differs.
-        ValueRangeError: If an index is below 0 or not below the limit.
-    """
-    try:
-        index = torch.as_tensor(value, device=device)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputTypeError(f"{name}: found {type(value).__name__}; expected an array of indices") from error
-    if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
-        raise InputTypeError(f"{name}: found {index.dtype}; expected integers")
-    check_shape(name, index, shape)
-    if index.numel():
-        low, high = (int(bound) for bound in index.aminmax())
-        if low < 0 or high >= limit:
-            raise ValueRangeError(f"{name}: found indices from {low} to {high}; expected 0 to {limit - 1}")
-    return index.long()
-
-
 def check_triangles(triangles: object, num_vertices: int, device: torch.device | str | None = None) -> torch.Tensor:
     """Indices of corners ``(T, 3)``, see :func:`check_indices`."""
     return check_indices("triangles", triangles, num_vertices, ("T", 3), device)
 
 
-def _check_side(name: str, value: object) -> int:
-    """A side of the picture, in pixels."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise InputTypeError(f"{name}: found {type(value).__name__}; expected a whole number of pixels")
-    side = value.__index__()
-    if not 1 <= side <= MAX_COORDINATE:
-        raise ValueRangeError(f"{name}: found {side}; expected 1 to {MAX_COORDINATE} pixels")
-    return side
-
-
 def _checked(vertices: object, triangles: object, height: int, width: int, cull: Cull, values: bool) -> ScreenMesh:
     """Check everything, or everything but the values of the coordinates and indices."""
-    height, width = _check_side("height", height), _check_side("width", width)
-    if cull not in get_args(Cull):
-        raise ValueRangeError(f"cull: found {cull!r}; expected one of {get_args(Cull)}")
+    height, width = (
+        check_count(name, side, 1, MAX_COORDINATE) for name, side in (("height", height), ("width", width))
+    )
+    check_choice("cull", cull, get_args(Cull))
     vertices = check_tensor("vertices", vertices, ("B", "V", 3), finite=False).detach()
     if vertices.dtype not in (torch.float32, torch.float64):
         vertices = vertices.float()
@@ -238,8 +187,7 @@ def rasterize(
         ValueRangeError: If a coordinate is not finite or too far away, an index points to no vertex, a side is below 1
             or too long, or ``backend`` or ``cull`` is not one of the words above.
     """
-    if backend not in get_args(Backend):
-        raise ValueRangeError(f"backend: found {backend!r}; expected one of {get_args(Backend)}")
+    check_choice("backend", backend, get_args(Backend))
     mesh = _checked(vertices, triangles, height, width, cull, check)
     device = mesh.vertices.device
     if backend == "auto" and device.type == "cpu" and numba_available() and not _numba_pays(mesh):

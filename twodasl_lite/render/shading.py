@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple, Protocol, get_args
 
 import torch
 
-from twodasl_lite.base.errors import ShapeError, ValueRangeError, check_shape, check_tensor
+from twodasl_lite.base.checks import check_choice, check_shape, check_tensor
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
 from twodasl_lite.render.constants import constant_like
 from twodasl_lite.render.rasterizer import check_triangles
 
@@ -48,8 +49,7 @@ def vertex_normals(vertices: torch.Tensor, triangles: torch.Tensor, frame: Frame
         ShapeError: If a shape differs.
         ValueRangeError: If an index points to no vertex, or the frame is unknown.
     """
-    if frame not in get_args(Frame):
-        raise ValueRangeError(f"frame: found {frame!r}; expected one of {get_args(Frame)}")
+    check_choice("frame", frame, get_args(Frame))
     vertices = check_tensor("vertices", vertices, ("...", "V", 3), finite=False)
     if vertices.ndim == 2:
         return vertex_normals(vertices[None], triangles, frame)[0]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import torch
 
-from twodasl_lite.base.errors import ValueRangeError, check_tensor
-from twodasl_lite.render.rasterizer import Fragments, check_indices, rasterize
+from twodasl_lite.base.checks import check_indices, check_tensor
+from twodasl_lite.base.errors import ValueRangeError
+from twodasl_lite.render.rasterizer import Fragments, rasterize
 from twodasl_lite.render.screen import Backend
 
 TOLERANCE = 0.01

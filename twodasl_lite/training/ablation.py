@@ -21,7 +21,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from twodasl_lite.base.archive import read_archive, whole_file, write_archive
-from twodasl_lite.base.errors import FileFormatError, TwodaslError, ValueRangeError
+from twodasl_lite.base.checks import check_choice
+from twodasl_lite.base.errors import FileFormatError, TwodaslError
 from twodasl_lite.datasets.pool import run_tasks
 from twodasl_lite.evaluation import Difference, Table, markdown, paired_difference, summarise
 from twodasl_lite.evaluation.measures import MEASURE_TITLES
@@ -81,10 +82,8 @@ def row_config(row: str, seed: int = 0, size: Size = "cpu", overrides: Sequence[
     Raises:
         ValueRangeError: If the row or size is unknown.
     """
-    if row not in ROWS:
-        raise ValueRangeError(f"row: found {row!r}; expected one of {', '.join(ROWS)}")
-    if size not in BASES:
-        raise ValueRangeError(f"size: found {size!r}; expected one of {', '.join(BASES)}")
+    check_choice("row", row, ROWS)
+    check_choice("size", size, BASES)
     return replace(load_config(f"ablation/{row}", overrides, base=BASES[size]), seed=seed)
 
 
@@ -331,8 +330,7 @@ def print_gain(table: Mapping[str, Any], row: str, baseline: str = LANDMARKS_2D)
         ValueRangeError: If the table has no such row, or no comparison with this baseline.
     """
     compared = {name: entry["against"] for name, entry in table["rows"].items() if baseline in entry["against"]}
-    if row not in compared:
-        raise ValueRangeError(f"row: found {row!r}; expected one of {', '.join(compared) or 'none'}")
+    check_choice("row", row, compared)
     for name, found in compared[row][baseline].items():
         value, low, high = (100 * found[key] for key in ("value", "low", "high"))
         verdict = "helps" if high < 0 else "costs" if low > 0 else "no clear difference"

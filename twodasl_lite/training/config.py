@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from twodasl_lite.base.checks import check_number
 from twodasl_lite.base.errors import FileFormatError, ValueRangeError
 from twodasl_lite.base.settings import SettingsError, from_table, merge, read_toml, to_table
 from twodasl_lite.geometry.camera import PoseForm
@@ -34,9 +35,7 @@ _BASE = "base"
 
 def _at_least(owner: object, low: float, *names: str) -> None:
     for name in names:
-        value = getattr(owner, name)
-        if not low <= value < float("inf"):
-            raise ValueRangeError(f"{name}: found {value}; expected {low:g} or more")
+        check_number(name, getattr(owner, name), least=low)
 
 
 def _share(owner: object, *names: str) -> None:
@@ -142,10 +141,8 @@ class SelfSupervisionConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, 0, *SELF_SUPERVISED, "ramp_steps")
-        if not self.huber_delta > 0:
-            raise ValueRangeError(f"huber_delta: found {self.huber_delta}; expected a number above 0")
-        if not self.smallest_face > 0:
-            raise ValueRangeError(f"smallest_face: found {self.smallest_face}; expected a number of pixels above 0")
+        check_number("huber_delta", self.huber_delta, above=0)
+        check_number("smallest_face", self.smallest_face, above=0)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -209,8 +206,7 @@ class OptimiserConfig:
     def __post_init__(self) -> None:
         _at_least(self, 0, "weight_decay")
         _share(self, "ema")
-        if not self.clip > 0:
-            raise ValueRangeError(f"clip: found {self.clip}; expected a number above 0")
+        check_number("clip", self.clip, above=0)
 
 
 @dataclass(frozen=True)

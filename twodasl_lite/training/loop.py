@@ -24,7 +24,8 @@ import torch
 from torch import nn
 
 from twodasl_lite.base.archive import whole_file
-from twodasl_lite.base.errors import FileFormatError, TwodaslError, ValueRangeError, require, trusted_values
+from twodasl_lite.base.checks import trusted_values
+from twodasl_lite.base.errors import FileFormatError, TwodaslError, ValueRangeError, require
 from twodasl_lite.datasets.stream import SyntheticStream, drawn_beside, prefetch
 from twodasl_lite.faces import MorphableModel
 from twodasl_lite.faces.fingerprint import face_fingerprint

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from twodasl_lite.base.archive import whole_file
+from twodasl_lite.base.checks import check_number
 from twodasl_lite.base.errors import FileFormatError, TwodaslError, ValueRangeError
 from twodasl_lite.base.settings import SettingsError, from_table, read_toml
 from twodasl_lite.training.ablation import ROWS, RUN_RESULTS, Size, ablate, make_table, row_config
@@ -35,8 +36,7 @@ class Setting:
     scale: float = 1.0  # factor on the weights of the losses that a row adds to the baseline
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale < math.inf:
-            raise ValueRangeError(f"scale: found {self.scale}; expected a number above 0")
+        check_number("scale", self.scale, above=0)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from twodasl_lite.base.archive import whole_file
+from twodasl_lite.base.checks import check_choice
 from twodasl_lite.base.errors import ShapeError, ValueRangeError, require
 from twodasl_lite.faces import MorphableModel
 from twodasl_lite.geometry.camera import euler_to_matrix
@@ -51,8 +52,7 @@ def check_coefficients(name: str, value: Sequence[float] | torch.Tensor | None, 
 
 def check_colouring(colouring: str, packed: PackedModel, two_faces: bool) -> str:
     """The colouring, if it is valid for the model and the number of faces."""
-    if colouring not in COLOURINGS:
-        raise ValueRangeError(f"colouring: found {colouring!r}; expected one of {', '.join(COLOURINGS)}")
+    check_choice("colouring", colouring, COLOURINGS)
     if colouring == "skin" and not packed.header["hasColours"]:
         raise ValueRangeError("colouring: found 'skin' for a model without colours; expected another colouring")
     if colouring == "difference" and not two_faces:

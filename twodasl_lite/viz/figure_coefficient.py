@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from twodasl_lite.base.checks import check_choice
 from twodasl_lite.base.errors import ShapeError, ValueRangeError
 from twodasl_lite.faces import MorphableModel
 from twodasl_lite.faces.decode import decode
@@ -302,8 +303,7 @@ def coefficient_figure(
         if not abs(value) <= limit:
             raise ValueRangeError(f"{name}: found {value}; expected at most {limit}")
     for name, value, allowed in (("show", show, SHOWN), ("colour", colour, COLOURS)):
-        if value not in allowed:
-            raise ValueRangeError(f"{name}: found {value!r}; expected one of {', '.join(allowed)}")
+        check_choice(name, value, allowed)
     if target is None:
         target = torch.zeros(1, model.layout.size)
     faces = 1 if target.ndim == 1 else len(target)

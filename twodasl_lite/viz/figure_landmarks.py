@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from twodasl_lite.base.errors import ShapeError, ValueRangeError, check_shape
+from twodasl_lite.base.checks import check_choice, check_shape
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
 from twodasl_lite.faces import MorphableModel
 from twodasl_lite.faces.decode import decode, decode_landmarks
 from twodasl_lite.geometry.camera import CROP_SIZE
@@ -213,8 +214,7 @@ def landmark_consistency_figure(
     """
     if not 0 <= noise <= NOISE_LIMIT:
         raise ValueRangeError(f"noise: found {noise}; expected 0 to {NOISE_LIMIT}")
-    if distance not in DISTANCES:
-        raise ValueRangeError(f"distance: found {distance!r}; expected one of {', '.join(DISTANCES)}")
+    check_choice("distance", distance, DISTANCES)
     if not DELTA_LIMITS[0] <= delta <= DELTA_LIMITS[1]:
         raise ValueRangeError(f"delta: found {delta}; expected {DELTA_LIMITS[0]} to {DELTA_LIMITS[1]}")
     begin = torch.zeros(model.layout.size) if start is None else start

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 from twodasl_lite.base.archive import whole_file
-from twodasl_lite.base.errors import ShapeError, ValueRangeError, check_tensor, require
+from twodasl_lite.base.checks import check_tensor
+from twodasl_lite.base.errors import ShapeError, ValueRangeError, require
 from twodasl_lite.faces import MorphableModel
 from twodasl_lite.geometry.coefficients import Whitening
 from twodasl_lite.geometry.landmarks import EDGES

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from twodasl_lite.base.checks import check_choice
 from twodasl_lite.base.errors import ValueRangeError, require
 from twodasl_lite.evaluation.measures import MEASURE_TITLES
 from twodasl_lite.losses import LOSS_TITLES
@@ -280,8 +281,7 @@ def draw_gains(axes, table: Mapping[str, Any], measure: str = "landmarks_3d") ->
     (axis,) = table["axes"]
     rows = list(dict.fromkeys(row for cell in table["cells"] for row in cell["against"]))
     known = table["cells"][0]["against"][rows[0]]
-    if measure not in known:
-        raise ValueRangeError(f"measure: found {measure!r}; expected one of {', '.join(known)}")
+    check_choice("measure", measure, known)
     axes.axhline(0, color="grey", linewidth=1)
     for number, row in enumerate(rows):
         cells = [cell for cell in table["cells"] if row in cell["against"]]
@@ -321,8 +321,7 @@ def draw_sweep(axes, table: Mapping[str, Any], row: str, measure: str = "landmar
     if len(table["axes"]) != 2:
         raise ValueRangeError(f"table: found {len(table['axes'])} axes; expected two")
     known = table["cells"][0]["against"]
-    if row not in known:
-        raise ValueRangeError(f"row: found {row!r}; expected one of {', '.join(known)}")
+    check_choice("row", row, known)
     if measure not in known[row]:
         raise ValueRangeError(f"measure: found {measure!r}; expected one of {', '.join(known[row])}")
     down, across = table["axes"]

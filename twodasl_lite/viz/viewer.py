@@ -21,7 +21,8 @@ import cv2
 import numpy as np
 import torch
 
-from twodasl_lite.base.errors import InputTypeError, TwodaslError, ValueRangeError, check_tensor, require
+from twodasl_lite.base.checks import check_tensor
+from twodasl_lite.base.errors import InputTypeError, TwodaslError, ValueRangeError, require
 from twodasl_lite.faces import MorphableModel
 from twodasl_lite.faces.texture import face_triangles, photo_colours
 from twodasl_lite.geometry.camera import matrix_to_euler, split_pose

@@ -25,7 +25,8 @@ import cv2
 import numpy as np
 import torch
 
-from twodasl_lite.base.errors import ShapeError, ValueRangeError, check_tensor
+from twodasl_lite.base.checks import check_tensor
+from twodasl_lite.base.errors import ShapeError, ValueRangeError
 from twodasl_lite.faces.decode import decode
 from twodasl_lite.faces.model import MorphableModel
 from twodasl_lite.geometry.camera import euler_to_matrix, make_pose, matrix_to_euler, pixels_to_frame, split_pose

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from twodasl_lite.base.checks import check_choice
 from twodasl_lite.base.errors import FileFormatError, ValueRangeError
 from twodasl_lite.faces.model import MorphableModel
 from twodasl_lite.faces.readers.arrays import (
@@ -153,8 +154,7 @@ def read_basel_2009(
     folder = path.parent
     movement = _expressions(folder, expressions)
     vertices = vertices or ("all" if movement is None else "noneck")
-    if vertices not in VERTICES:
-        raise ValueRangeError(f"vertices: found {vertices!r}; expected one of {', '.join(VERTICES)}")
+    check_choice("vertices", vertices, VERTICES)
     if vertices == "all" and movement is not None and expressions is not None:
         raise ValueRangeError(
             "vertices: found 'all' with expressions, which the neck does not have; expected 'noneck' or 'front'"

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from twodasl_lite.base.errors import FileFormatError, ValueRangeError
+from twodasl_lite.base.checks import check_choice
+from twodasl_lite.base.errors import FileFormatError
 from twodasl_lite.faces.model import MorphableModel
 from twodasl_lite.faces.readers.arrays import existing
 from twodasl_lite.faces.readers.markup import LandmarkChoice
@@ -109,8 +110,7 @@ def model_files(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _published(jaw: str) -> np.ndarray:
-    if jaw not in JAWS:
-        raise ValueRangeError(f"jaw: found {jaw!r}; expected one of {', '.join(JAWS)}")
+    check_choice("jaw", jaw, JAWS)
     lines = dict(zip(JAWS, (MULTI_PIE[: len(JAW_LINE)], JAW_LINE, BASEL_JAW), strict=True))
     return np.array(lines[jaw] + MULTI_PIE[len(JAW_LINE) :])
 

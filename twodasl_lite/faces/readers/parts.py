@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from twodasl_lite.base.errors import FileFormatError, TwodaslError, ValueRangeError
+from twodasl_lite.base.checks import check_choice
+from twodasl_lite.base.errors import FileFormatError, TwodaslError
 from twodasl_lite.faces.model import ExpressionKind, MorphableModel
 from twodasl_lite.faces.readers.markup import LandmarkChoice, resolve_landmarks
 
@@ -80,8 +81,7 @@ def assemble(
         FileFormatError: If the parts do not fit together.
         ValueRangeError: If the unit is unknown or the chosen landmarks do not fit.
     """
-    if units not in MILLIMETRES:
-        raise ValueRangeError(f"units: found {units!r}; expected one of {', '.join(MILLIMETRES)}")
+    check_choice("units", units, MILLIMETRES)
     scale = MILLIMETRES[parts.unit] / MILLIMETRES[units]
     mean = np.asarray(parts.mean, np.float32)
     expressions = parts.expression_basis

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from twodasl_lite.base.errors import FileFormatError, ValueRangeError
+from twodasl_lite.base.checks import check_choice
+from twodasl_lite.base.errors import FileFormatError
 from twodasl_lite.faces.readers.arrays import beside, deviations_of
 from twodasl_lite.faces.readers.parts import MILLIMETRES
 from twodasl_lite.faces.readers.safe_pickle import load_pickle
@@ -41,8 +42,7 @@ def read_whitening(path: PathLike, *, units: str = "mm") -> Whitening:
         FileFormatError: If the file is missing or holds anything else.
         ValueRangeError: If the unit is unknown.
     """
-    if units not in MILLIMETRES:
-        raise ValueRangeError(f"units: found {units!r}; expected one of {', '.join(MILLIMETRES)}")
+    check_choice("units", units, MILLIMETRES)
     path = Path(path)
     expected = "the mean and standard deviation of 62 coefficients"
     if path.is_dir():
