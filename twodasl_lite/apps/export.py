@@ -27,7 +27,7 @@ from twodasl_lite.geometry.landmarks import GAUSSIAN_SIGMA, subset_18
 from twodasl_lite.geometry.photos import IMAGE_CENTRE, IMAGE_RANGE, as_photo
 from twodasl_lite.networks import TrainedRegressor
 from twodasl_lite.networks.onnx import RAW, write_graph
-from twodasl_lite.render import vertex_normals
+from twodasl_lite.render import srgb_to_linear, vertex_normals
 
 FORMATS = (".obj", ".ply", ".glb")
 TEXTURED = (".obj", ".glb")
@@ -81,8 +81,7 @@ def export_mesh(
         check_choice("units", units, _METRES)
         vertices = vertices * _METRES[units]
         if colours is not None:  # glTF stores vertex colours in linear light
-            linear = torch.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
-            rgba[:, :3] = (linear * 255).round().to(torch.uint8).cpu().numpy()
+            rgba[:, :3] = (srgb_to_linear(colours) * 255).round().to(torch.uint8).cpu().numpy()
     write = {".obj": obj_bytes, ".ply": ply_bytes, ".glb": glb_bytes}[kind]
     data = write(vertices.detach().cpu().numpy(), triangles.cpu().numpy(), rgba)
     with whole_file(path) as file:

@@ -13,7 +13,6 @@ import csv
 import itertools
 import os
 from collections.abc import Iterable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -30,6 +29,7 @@ from twodasl_lite.base.checks import (
     check_tensor,
     values_are_trusted,
 )
+from twodasl_lite.base.constants import constant
 from twodasl_lite.base.errors import FileFormatError, InputTypeError, ShapeError, ValueRangeError
 from twodasl_lite.geometry.camera import CROP_SIZE
 
@@ -133,11 +133,9 @@ _AFLW_MIRROR = (5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 16, 15, 14, 13, 12, 19, 18
 _MIRRORS = {NUM_LANDMARKS: tuple(MIRROR.tolist()), NUM_SUBSET: _SUBSET_MIRROR, NUM_AFLW: _AFLW_MIRROR}
 
 
-@cache
 def _on(device: torch.device, index: tuple[int, ...]) -> torch.Tensor:
-    """Indices on a device, brought there once: each time would make the program wait for what a GPU has still to do."""
-    with torch.inference_mode(False):
-        return torch.tensor(index, device=device)
+    """Indices on a device."""
+    return constant(index, device, torch.int64)
 
 
 def subset_18(points: torch.Tensor) -> torch.Tensor:

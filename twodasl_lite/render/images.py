@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 
 from twodasl_lite.base.checks import check_count, check_shape, check_tensor
+from twodasl_lite.base.constants import constant_like
 from twodasl_lite.base.errors import ShapeError, ValueRangeError
-from twodasl_lite.render.constants import constant_like
 from twodasl_lite.render.rasterizer import Fragments, interpolate, rasterize
 from twodasl_lite.render.screen import Backend, Cull
 from twodasl_lite.render.shading import Light, linear_to_srgb, srgb_to_linear, vertex_normals

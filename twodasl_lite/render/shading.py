@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple, Protocol, get_args
 import torch
 
 from twodasl_lite.base.checks import check_choice, check_shape, check_tensor
+from twodasl_lite.base.constants import constant_like
 from twodasl_lite.base.errors import ShapeError, ValueRangeError
-from twodasl_lite.render.constants import constant_like
 from twodasl_lite.render.rasterizer import check_triangles
 
 Frame = Literal["pixels", "model"]

@@ -1,17 +1,17 @@
-"""Still pictures of a mesh in numpy: the painter's algorithm decides what is visible, and lamps light it.
+"""Still pictures of a mesh for figures: the package's renderer decides what is visible, and lamps light it.
 
-Triangles that face the viewer are painted from the farthest to the nearest, each with its index instead of a colour;
-every pixel then knows its triangle, and normals and colours are interpolated within it. This is fast enough for figures
-without a GPU, and avoids the seams that drawing coloured polygons leaves. The lighting is that of ``static/face.js``.
+Takes and returns numpy arrays, as figures do. The lighting is that of ``static/face.js``, made to look well from every
+side; the light of training pictures is :mod:`twodasl_lite.render.shading`. See chapter 6.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
+import torch
 
+from twodasl_lite import render
 from twodasl_lite.base.errors import ShapeError, ValueRangeError
 from twodasl_lite.viz.palette import CLAY
 
@@ -21,7 +21,6 @@ KEY_LIGHT = (-0.50, 0.62, 0.72)
 FILL_LIGHT = (0.85, -0.05, 0.50)
 """Direction to the weaker lamp on the other side."""
 
-_SUBPIXEL_BITS = 6  # cv2 takes polygon corners as fixed-point numbers
 _GAMMA = 2.2
 
 
@@ -68,21 +67,13 @@ def check_mesh(vertices, triangles) -> tuple[np.ndarray, np.ndarray]:
 
 
 def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Unit vertex normals ``(V, 3)``: the area-weighted mean over the adjacent triangles."""
-    a, b, c = (vertices[triangles[:, k]] for k in range(3))
-    face_normals = np.cross(b - a, c - a)  # (T, 3), twice the area long
-    normals = np.stack(
-        [
-            np.bincount(triangles.ravel(), weights=np.repeat(face_normals[:, axis], 3), minlength=len(vertices))
-            for axis in range(3)
-        ],
-        axis=1,
-    )
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    """Unit vertex normals ``(V, 3)`` in the model frame, by :func:`twodasl_lite.render.vertex_normals`."""
+    points = torch.from_numpy(np.ascontiguousarray(vertices, dtype=np.float64))
+    return render.vertex_normals(points, torch.from_numpy(np.asarray(triangles, dtype=np.int64)), "model").numpy()
 
 
 def rasterise(points: np.ndarray, triangles: np.ndarray, width: int, height: int) -> Raster:
-    """Find the nearest triangle at every pixel.
+    """Find the nearest triangle at every pixel, with :func:`twodasl_lite.render.rasterize`.
 
     Args:
         points: Vertices, ``(V, 3)``: x right, y down, in pixels (centres at integers); z towards the viewer.
@@ -93,32 +84,11 @@ def rasterise(points: np.ndarray, triangles: np.ndarray, width: int, height: int
     Returns:
         The visible triangles.
     """
-    corners = points[triangles]  # (T, 3, 3)
-    plane = corners[..., :2]
-    edge1, edge2 = plane[:, 1] - plane[:, 0], plane[:, 2] - plane[:, 0]
-    area = edge1[:, 0] * edge2[:, 1] - edge1[:, 1] * edge2[:, 0]  # negative: counter-clockwise with y down
-    low, high = plane.min(axis=1), plane.max(axis=1)
-    drawn = (area < 0) & (high >= -0.5).all(axis=1) & (low <= [width - 0.5, height - 0.5]).all(axis=1)
-    order = np.flatnonzero(drawn)
-    order = order[np.argsort(corners[order, :, 2].mean(axis=1), kind="stable")]  # the farthest first
-    picture = np.zeros((height, width, 3), dtype=np.uint8)
-    fixed = np.rint(plane[order] * (1 << _SUBPIXEL_BITS)).astype(np.int32)
-    for number, polygon in zip((order + 1).tolist(), fixed, strict=True):
-        colour = (number & 0xFF, number >> 8 & 0xFF, number >> 16)
-        cv2.fillConvexPoly(picture, polygon, colour, lineType=cv2.LINE_8, shift=_SUBPIXEL_BITS)
-    triangle = picture.astype(np.int32) @ np.array([1, 1 << 8, 1 << 16]) - 1  # (H, W)
-
-    seen = triangle >= 0
-    rows, columns = np.nonzero(seen)
-    hit = triangle[seen]
-    offset = np.stack([columns, rows], axis=1) - plane[hit, 0]
-    u = (offset[:, 0] * edge2[hit, 1] - offset[:, 1] * edge2[hit, 0]) / area[hit]
-    v = (offset[:, 1] * edge1[hit, 0] - offset[:, 0] * edge1[hit, 1]) / area[hit]
-    # cv2 also fills pixels that an edge only touches: their coordinates are slightly outside, so pull them in.
-    inside = np.clip(np.stack([1 - u - v, u, v], axis=1), 0, 1)
-    weights = np.zeros((height, width, 3), dtype=np.float32)
-    weights[seen] = inside / inside.sum(axis=1, keepdims=True)
-    return Raster(triangle, weights)
+    vertices = torch.from_numpy(np.ascontiguousarray(points, dtype=np.float32))[None]
+    corners = torch.from_numpy(np.asarray(triangles, dtype=np.int64))
+    # In torch: a few pictures do not pay for compiling the faster backend.
+    fragments = render.rasterize(vertices, corners, height, width, backend="torch", cull="back")
+    return Raster(fragments.triangle[0].numpy(), fragments.barycentric[0].numpy())
 
 
 def visible_vertices(vertices, triangles, indices, *, tolerance: float = 3.0, frame: str = "model", pixels: int = 256):

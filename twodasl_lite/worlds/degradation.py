@@ -13,7 +13,7 @@ from functools import cache
 import torch
 from torch.nn import functional
 
-from twodasl_lite.render.constants import constant_like
+from twodasl_lite.base.constants import constant_like
 from twodasl_lite.worlds.draws import Draws, Pick
 from twodasl_lite.worlds.world import Degradation
 

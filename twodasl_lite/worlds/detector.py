@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 
 from twodasl_lite.base.checks import check_tensor, values_are_trusted
+from twodasl_lite.base.constants import constant_like
 from twodasl_lite.base.errors import ValueRangeError
 from twodasl_lite.geometry.landmarks import NUM_SUBSET
-from twodasl_lite.render.constants import constant_like
 from twodasl_lite.worlds.draws import Draws
 
 YAW_EDGES = (30.0, 60.0)

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
+from twodasl_lite.base.constants import constant_like
 from twodasl_lite.render import rasterize, visible_in
-from twodasl_lite.render.constants import constant_like
 from twodasl_lite.render.screen import Backend
 from twodasl_lite.worlds.draws import Draws
 from twodasl_lite.worlds.world import Lighting

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
+from twodasl_lite.base.constants import constant, constant_like
 from twodasl_lite.render import srgb_to_linear
-from twodasl_lite.render.constants import constant, constant_like
 from twodasl_lite.worlds.draws import Draws
 from twodasl_lite.worlds.wardrobe import Look, eye_distance
 from twodasl_lite.worlds.world import Occluders

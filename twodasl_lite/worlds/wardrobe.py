@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import torch
 
+from twodasl_lite.base.constants import constant_like
 from twodasl_lite.faces.model import MorphableModel
 from twodasl_lite.geometry.landmarks import GROUPS
 from twodasl_lite.render import srgb_to_linear
-from twodasl_lite.render.constants import constant_like
 from twodasl_lite.worlds.draws import Draws
 from twodasl_lite.worlds.world import World
 

@@ -21,16 +21,19 @@ def constant(numbers: Numbers, device: torch.device | str = "cpu", dtype: torch.
         device: Device of the tensor.
         dtype: Type of the tensor.
     """
-    return _made(numbers, torch.device(device), dtype)
+    make = _make if torch.compiler.is_compiling() else _made  # a traced tensor has no values and must not be kept
+    return make(numbers, torch.device(device), dtype)
 
 
 def constant_like(like: torch.Tensor, *numbers: Numbers) -> torch.Tensor:
     """:func:`constant` on a tensor's device and of its type."""
-    return _made(numbers, like.device, like.dtype)
+    return constant(numbers, like.device, like.dtype)
+
+
+def _make(numbers: Numbers, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    with torch.inference_mode(False):  # otherwise the first caller's mode would limit what others may do with it
+        return torch.tensor(numbers, dtype=dtype, device=device)
 
 
 # Without a limit: another CUDA stream may still be reading what a limit would evict.
-@cache
-def _made(numbers: Numbers, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    with torch.inference_mode(False):  # otherwise the first caller's mode would limit what others may do with it
-        return torch.tensor(numbers, dtype=dtype, device=device)
+_made = cache(_make)
