@@ -146,6 +146,18 @@ def test_exact_mapping_puts_pixel_edges_on_pixel_edges() -> None:
     torch.testing.assert_close(camera.image_to_crop(points, same), points)
 
 
+def test_bench_mapping_by_hand() -> None:
+    """The published scripts: 120 / (right - left) pixels to a pixel, the box's corner at (-1, -1)."""
+    box = torch.tensor([10.0, 20.0, 70.0, 50.0])
+    points = torch.tensor([[10.0, 20.0, 3.0], [70.0, 50.0, 6.0], [40.0, 35.0, 0.0]])
+    expected = torch.tensor([[-1.0, -1.0, 9.0], [119.0, 119.0, 18.0], [59.0, 59.0, 0.0]])
+    torch.testing.assert_close(camera.image_to_crop(points, box, "bench"), expected)
+    torch.testing.assert_close(camera.crop_to_image(expected, box, "bench"), points)
+    assert camera.image_to_crop(points, torch.tensor([10.0, 20.0, 11.0, 21.0]), "bench").isfinite().all()
+    with pytest.raises(ValueRangeError, match="expected left < right"):
+        camera.image_to_crop(points, torch.tensor([10.0, 20.0, 10.0, 21.0]), "bench")
+
+
 def test_exact_mapping_is_where_opencv_puts_a_dot() -> None:
     image = np.zeros((200, 200), np.float32)
     image[93, 57] = 1

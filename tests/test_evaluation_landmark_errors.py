@@ -65,9 +65,10 @@ def test_depths_are_compared_after_the_smallest_is_subtracted() -> None:
     shifted = truth + torch.tensor([0.0, 0.0, -200.0])
     assert float(nme(shifted, truth)) == 0
     assert float(nme(shifted, truth, depth="as_is")) == 200 / 4
-    deeper = truth + torch.tensor([[[0.0, 0.0, 0.0], [0.0, 0.0, 2.0]]])
-    torch.testing.assert_close(nme(deeper, truth), torch.tensor([(0 + 2) / 2 / 4]))
-    torch.testing.assert_close(nme(deeper, truth, depth="mean"), torch.tensor([(1 + 1) / 2 / 4]))
+    truth = torch.cat([truth, torch.tensor([[[2.0, 2.0, 20.0]]])], dim=1)
+    deeper = truth + torch.tensor([[[0.0, 0.0, 0.0], [0.0, 0.0, 3.0], [0.0, 0.0, 0.0]]])
+    torch.testing.assert_close(nme(deeper, truth), torch.tensor([(0 + 3 + 0) / 3 / 4]))
+    torch.testing.assert_close(nme(deeper, truth, depth="mean"), torch.tensor([(1 + 2 + 1) / 3 / 4]))
     torch.testing.assert_close(nme(deeper, truth, depth="mean"), nme(deeper + 3e3, truth + 3e3, depth="mean"))
 
 
@@ -88,6 +89,8 @@ def test_points_that_are_not_visible_count_for_nothing() -> None:
     shifted[0, 2] = torch.tensor([0.0, 0.0, -900.0])
     for depth in ("min", "mean"):
         assert float(nme(shifted, with_depth, visible=visible, depth=depth)) == pytest.approx(0, abs=1e-7)
+    shifted[0, 1, 2] += 4
+    assert float(nme(shifted, with_depth, visible=visible, depth="mean")) == pytest.approx((2 + 2) / 2 / 6)
 
 
 def test_single_and_double_precision_mix() -> None:

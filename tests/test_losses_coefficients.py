@@ -205,6 +205,13 @@ def test_vdc_as_a_distance(small_model, whitening, pair) -> None:
     there = target.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(root(there, target).sum(), there)
     assert torch.equal(gradient, torch.zeros_like(gradient))
+    # Level within a ten-thousandth of a face, and a distance again at twice that.
+    shift = torch.zeros_like(target)
+    shift[:, 3] = 1.0  # of the translation, so that the distance is proportional to it
+    shift = shift / squared(target + shift, target).sqrt()[:, None]  # by one face
+    for moved, expected in ((0.0, 1e-4), (0.5e-4, 1e-4), (2e-4, 2e-4), (1e-3, 1e-3)):
+        found = root(target + moved * shift, target)
+        torch.testing.assert_close(found, torch.full_like(found, expected), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("form", ["completed", "similarity"])

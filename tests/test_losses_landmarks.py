@@ -269,3 +269,12 @@ def test_centre_depth_moves_depth_alone(solids) -> None:
     points = centre_depth(solids[0])
     torch.testing.assert_close(points[..., :2], solids[0][..., :2])
     torch.testing.assert_close(points[..., 2].mean(dim=-1), torch.zeros(BATCH).double())
+
+
+@FLAT
+def test_a_single_visible_point_counts_in_full(kind) -> None:
+    target = torch.tensor([[[10.0, 10.0], [50.0, 90.0]]])
+    visible = torch.tensor([[True, False]])
+    predicted = target + torch.tensor([3.0, 4.0])
+    torch.testing.assert_close(kind()(predicted, target, visible), torch.tensor([25 / FACE_SIZE_FLOOR**2]))
+    assert float(kind()(predicted, target, torch.zeros_like(visible))) == 0

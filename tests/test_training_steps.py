@@ -22,6 +22,7 @@ from twodasl_lite.geometry.landmarks import (
 )
 from twodasl_lite.losses import VDC, WPDC, CycleConsistency, LandmarkConsistency2D, LandmarkConsistency3D, SelfCritic
 from twodasl_lite.networks import Critic, make_regressor
+from twodasl_lite.training import steps
 from twodasl_lite.training.distributed import Processes
 from twodasl_lite.training.ema import AveragedNetwork
 from twodasl_lite.training.loop import Run
@@ -224,6 +225,27 @@ def test_real_pairs_have_a_detectors_noise(model, whitening):
     error = (real.landmarks - exact).norm(dim=-1)[real.visible].mean()
     assert 0.005 < float(error) < 0.06  # of the face's size; SPEC: 2.4 % at small yaws, here without the common shift
     assert 0.9 < float(real.visible.float().mean()) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("rows", "usable"),
+    [
+        ([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0]], True),
+        ([[1e-3, 0.0, 0.0], [0.0, 5.0, 0.0]], True),  # lengths do not matter,
+        ([[1.0, 0.0, 0.0], [1.0, 0.25, 0.0]], True),  # angles above 11.5 degrees neither
+        ([[1.0, 0.0, 0.0], [1.0, 0.15, 0.0]], False),
+        ([[1.0, 0.0, 0.0], [-3.0, 0.3, 0.0]], False),
+        ([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]], False),
+        ([[1e-7, 0.0, 0.0], [0.0, 1.0, 0.0]], False),
+        ([[float("nan"), 0.0, 0.0], [0.0, 1.0, 0.0]], False),
+        ([[float("inf"), 0.0, 0.0], [0.0, 1.0, 0.0]], False),
+    ],
+)
+def test_a_pose_has_a_rotation_if_its_rows_point_apart(rows, usable):
+    third = [[0.0, 0.0, 0.0]]  # is not read
+    pose = torch.cat([torch.tensor(rows + third), torch.full((3, 1), float("nan"))], dim=1)
+    both = torch.stack([pose, torch.eye(3, 4)])
+    assert steps._has_rotation(both).tolist() == [usable, True]
 
 
 def test_real_pairs_survive_predictions_that_are_no_pose(model, whitening):
