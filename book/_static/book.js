@@ -106,6 +106,18 @@
     return made;
   }
 
+  // Pictures keep their proportions: in a narrow figure they are lower than their panels, which would leave empty bands.
+  function closeBands(figure) {
+    const { _size: inner, height, ...layout } = figure._fullLayout;
+    const parts = Object.entries(layout)
+      .filter(([key, axis]) => /^yaxis\d*$/.test(key) && axis.scaleanchor && axis.constrain === "domain")
+      .map(([, axis]) => axis._length / (inner.h * (axis._inputDomain[1] - axis._inputDomain[0])));
+    const needed = Math.max(...parts);
+    return parts.length && needed < 0.95
+      ? window.Plotly.relayout(figure, { height: height - inner.h + inner.h * needed })
+      : undefined;
+  }
+
   // --- controls ------------------------------------------------------------------------------------------------------
 
   function element(name, attributes, ...children) {
@@ -230,6 +242,7 @@
         frames,
         config: { displaylogo: false, responsive: true, ...config },
       });
+      if (figure.clientWidth < NARROW) await closeBands(figure);
       figure.on("plotly_animatingframe", (event) => {
         figure.dispatchEvent(new CustomEvent("book-frame", { detail: event.name }));
       });

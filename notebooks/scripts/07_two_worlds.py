@@ -717,7 +717,8 @@ assert max(areas) < 0.55
 portrait = astronaut()
 side = len(portrait.photo)
 frontal_face = fit_landmarks(
-    portrait.landmarks[None], model, weights=portrait.visible[None].float(), height=side
+    portrait.landmarks[None], model, weights=portrait.visible[None].float(),
+    height=side
 ).coefficients
 turned_photos = turn_face(portrait.photo, frontal_face, model, [30, 55, 80])
 for turned_photo in turned_photos:

@@ -579,10 +579,12 @@ for name, network in networks.items():
 curves = {}
 for name, answers in without_detector.items():
     curves[name] = (list(range(1, 6)), [balanced(X, 2) for X in answers])
-viz.curve_figure(
+fig = viz.curve_figure(
     curves, x_title="looks, the first with an empty map",
     y_title="balanced NME, 2D (%)", markers=True, height=400
 )
+fig.update_xaxes(dtick=1)
+fig
 
 # %% [markdown]
 # **Figure 12.3.** Error without a detector, by the number of looks. *Try* to find, for each network, the look

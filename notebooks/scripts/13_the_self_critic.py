@@ -1022,7 +1022,7 @@ def best_weight(variance):
     return variance  # the error is (weight^2 + variance) / (1 + weight)^2
 
 
-# As the noise grows, the weight grows without bound, and the guess goes to the average.
+# As the noise grows, so does the weight, and the guess goes to the average.
 
 # %% tags=["check"]
 generator = torch.Generator().manual_seed(0)
