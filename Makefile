@@ -74,6 +74,7 @@ test: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(BIN)/lint-imports --no-cache
+	$(PY) -m mypy --cache-dir .cache/mypy
 	$(PY) -m pytest -n $(JOBS) --no-loadscope-reorder --durations=15
 
 unit: $(READY)
@@ -87,6 +88,7 @@ lint: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(BIN)/lint-imports --no-cache
+	$(PY) -m mypy --cache-dir .cache/mypy
 
 pair: $(READY)
 	@$(BOOKKIT) pair

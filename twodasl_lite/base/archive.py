@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -79,12 +79,12 @@ def write_archive(
         OSError: If the disk is full or the path not writable; no partial file is left.
     """
     header = json.dumps({"format": format_name, "version": version, "metadata": dict(metadata or {})})
-    plain = {
+    plain: dict[str, Any] = {
         name: value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
         for name, value in arrays.items()
     }
     with whole_file(path) as file:
-        (np.savez_compressed if compress else np.savez)(file, **{_HEADER: np.array(header)}, **plain)
+        (np.savez_compressed if compress else np.savez)(file, **{_HEADER: np.array(header), **plain})
 
 
 def read_archive(

@@ -161,7 +161,7 @@ def _table(kind: type, values: Any, place: str, problems: list[str]) -> Any:
 def _value(hint: Any, value: Any, place: str, problems: list[str]) -> Any:
     """The value converted to its annotated type, or ``_WRONG``, with the reason added to ``problems``."""
     origin = typing.get_origin(hint)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _table(hint, value, place, problems)
     if origin is tuple:
         return _tuple(typing.get_args(hint), value, place, problems)

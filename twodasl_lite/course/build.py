@@ -256,6 +256,8 @@ def rubrics(assignment: Assignment) -> str:
         name, points = re.search(r'answer="([^"]+)"', header), re.search(r"points=(\d+)", header)
         text = re.sub(r"^# ?", "", body, flags=re.MULTILINE)
         text = text.partition(BEGIN_SOLUTION)[2].partition(END_SOLUTION)[0].strip()
+        if name is None or points is None:
+            raise ValueRangeError(f'{assignment.title}: found the cell {header!r}; expected answer="..." points=N')
         parts.append(f"## {name.group(1)} ({_number(int(points.group(1)))})\n\n{text}\n")
     return f"# {assignment.title}: for graders\n\n" + "\n".join(parts) if parts else ""
 

@@ -13,6 +13,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 
@@ -172,8 +173,8 @@ def _diagnose(found: torch.Tensor, expected: torch.Tensor, *, points: bool) -> s
     ]
     if expected.dim() >= 2 and expected.shape[-1] == expected.shape[-2]:
         named.insert(0, (lambda e: e.transpose(-1, -2), "rows and columns are exchanged: this is the transpose."))
-    named += [(lambda e, k=k: e * k, f"too large {text}") for k, text in _FACTORS.items()]
-    named += [(lambda e, k=k: e / k, f"too small {text}") for k, text in _FACTORS.items()]
+    named += [(partial(torch.mul, other=factor), f"too large {text}") for factor, text in _FACTORS.items()]
+    named += [(partial(torch.div, other=factor), f"too small {text}") for factor, text in _FACTORS.items()]
     if points:
         cause = _diagnose_points(found, expected)
         if cause:

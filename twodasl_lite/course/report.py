@@ -10,6 +10,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from twodasl_lite.base.errors import ValueRangeError
 from twodasl_lite.course.build import course_api
@@ -67,7 +68,7 @@ def report(folder: str | os.PathLike[str], assignment: str | None = None) -> lis
     return sorted(rows, key=lambda row: (row.assignment, row.student))
 
 
-def _result(api: object, folder: Path, assignment: str, student: str) -> Result:
+def _result(api: Any, folder: Path, assignment: str, student: str) -> Result:
     from nbgrader.api import MissingEntry
 
     graded = folder / "autograded" / student / assignment / f"{assignment}.ipynb"

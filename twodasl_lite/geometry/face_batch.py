@@ -48,7 +48,7 @@ class FaceBatch(NamedTuple):
         return self.images.shape[0]
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> FaceBatch:
-        return FaceBatch(*(None if part is None else change(part) for part in self))
+        return FaceBatch._make(None if part is None else change(part) for part in self)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> FaceBatch:
         """The batch on another device."""
@@ -118,4 +118,4 @@ class FaceBatch(NamedTuple):
                     "(without_truth() makes labelled pictures like the others)"
                 )
             parts.append(torch.cat(known) if known else None)
-        return FaceBatch(*parts)
+        return FaceBatch._make(parts)

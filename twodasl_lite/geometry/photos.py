@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -162,7 +163,8 @@ def _exif_orientation(data: bytes) -> int:
                 break
             place += 8 + length + length % 2
     block = block.removeprefix(b"Exif\0\0")
-    order = {b"II*\0": "little", b"MM\0*": "big"}.get(block[:4])
+    orders: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "big"}
+    order = orders.get(block[:4])
     if order is None:
         return 1
 

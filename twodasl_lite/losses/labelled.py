@@ -65,6 +65,9 @@ class LabelledLoss(nn.Module):
         ShapeError: If whitening and model differ in the number of coefficients.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, model: MorphableModel, whitening: Whitening, vertices: torch.Tensor | str | None = None) -> None:
         super().__init__()
         self.layout = model.layout

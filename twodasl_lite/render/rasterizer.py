@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import importlib.util
 from types import ModuleType
-from typing import NamedTuple, get_args
+from typing import NamedTuple, cast, get_args
 
 import torch
 
@@ -70,9 +70,9 @@ def _checked(vertices: object, triangles: object, height: int, width: int, cull:
     if vertices.dtype not in (torch.float32, torch.float64):
         vertices = vertices.float()
     if not values:
-        check_shape("triangles", triangles, ("T", 3))
+        triangles = check_tensor("triangles", triangles, ("T", 3), finite=False, dtype=torch.int64)
         vertices = vertices.clamp(-MAX_COORDINATE, MAX_COORDINATE)
-        return ScreenMesh(vertices.contiguous(), triangles.long().contiguous(), height, width, cull)
+        return ScreenMesh(vertices.contiguous(), triangles.contiguous(), height, width, cull)
     triangles = check_triangles(triangles, vertices.shape[1], vertices.device)
     if vertices.numel():
         low, high = (float(bound) for bound in vertices.aminmax())
@@ -121,26 +121,26 @@ def _backend(backend: Backend, device: torch.device) -> ModuleType:
     if backend == "numba" and not on_cpu:
         raise InputTypeError(f'vertices: found them on {device}; expected the CPU for backend "numba"')
     if backend == "numba" or (backend == "auto" and on_cpu and numba_available()):
-        from twodasl_lite.render import numba_backend as chosen
+        from twodasl_lite.render import numba_backend
 
-        return chosen
+        return numba_backend
     if backend == "triton" or (backend == "auto" and device.type == "cuda"):
-        from twodasl_lite.render import triton_backend as chosen
+        from twodasl_lite.render import triton_backend
 
         if backend == "auto":
-            if chosen.usable(device):
-                return chosen
-        elif not chosen.available():
+            if triton_backend.usable(device):
+                return triton_backend
+        elif not triton_backend.available():
             raise MissingDependencyError(
                 'drawing with backend "triton" needs the package "triton", which comes with torch\'s builds for CUDA'
             )
-        elif device.type != "cuda" and not chosen.interpreted():
+        elif device.type != "cuda" and not triton_backend.interpreted():
             raise InputTypeError(f'vertices: found them on {device}; expected a GPU for backend "triton"')
         else:
-            return chosen
-    from twodasl_lite.render import torch_backend as chosen
+            return triton_backend
+    from twodasl_lite.render import torch_backend
 
-    return chosen
+    return torch_backend
 
 
 def rasterize(
@@ -231,7 +231,8 @@ def interpolate(attributes: torch.Tensor, triangles: torch.Tensor, fragments: Fr
     corners = _flat_corners(triangles, fragments.triangle, pixels, attributes.shape[1])
     weights = fragments.barycentric.reshape(-1, 3).index_select(0, pixels).to(attributes.dtype)  # (P, 3)
     flat = attributes.reshape(-1, channels)  # (B V, C)
-    values = sum(flat.index_select(0, corners[:, k]) * weights[:, k, None] for k in range(3))  # (P, C)
+    parts = (flat.index_select(0, corners[:, k]) * weights[:, k, None] for k in range(3))
+    values = cast(torch.Tensor, sum(parts))  # (P, C)
     picture = attributes.new_zeros(batch * height * width, channels)
     return picture.index_copy(0, pixels, values).reshape(batch, height, width, channels)
 

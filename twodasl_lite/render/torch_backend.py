@@ -75,7 +75,7 @@ class _Triangles(NamedTuple):
     """N triangles that may be visible."""
 
     image: torch.Tensor  # (N,)
-    index: torch.Tensor  # (N,)
+    number: torch.Tensor  # (N,)
     left: torch.Tensor  # (N,) first column of the bounding box
     right: torch.Tensor  # (N,) its last
     top: torch.Tensor  # (N,)
@@ -91,7 +91,7 @@ class _Spans(NamedTuple):
     first: torch.Tensor  # (M,) position of the first pixel in the whole batch
     depth: torch.Tensor  # (M,) depth of the first pixel
     slope: torch.Tensor  # (M,) depth gained per pixel
-    index: torch.Tensor  # (M,) index of the triangle
+    number: torch.Tensor  # (M,) index of the triangle
 
 
 def _pieces(mesh: ScreenMesh, piece: int) -> Iterator[tuple[slice, slice]]:
@@ -125,8 +125,8 @@ def _select(mesh: ScreenMesh, corners: _Corners, images: slice, triangles: slice
     image, index = image + images.start, index + triangles.start
     edges, z = _edges_of(mesh, corners, image, index)
     slope = z.double() * (1 / edges.area)
-    box = [part.reshape(-1).index_select(0, kept) for part in (left, right, top, rows)]
-    return _Triangles(image, index, *box, edges, slope)
+    left, right, top, rows = (part.reshape(-1).index_select(0, kept) for part in (left, right, top, rows))
+    return _Triangles(image, index, left, right, top, rows, edges, slope)
 
 
 def _edges_of(
@@ -184,7 +184,7 @@ def _spans(mesh: ScreenMesh, seen: _Triangles, which: torch.Tensor, number: torc
         (image * mesh.height + row) * mesh.width + first.clamp_(max=mesh.width).long(),
         _dot(value, slope),
         _dot(right, slope),
-        seen.index.index_select(0, which),
+        seen.number.index_select(0, which),
     )
 
 

@@ -316,7 +316,8 @@ def draw(mesh: ScreenMesh) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         # A grid's second side ends at 65,535; longer batches are nobody's, but cost nothing to allow.
         if batch > 65_535:
             halves = (draw(mesh._replace(vertices=half)) for half in vertices.tensor_split(2))
-            return tuple(torch.cat(parts) for parts in zip(*halves, strict=True))
+            first, second, third = (torch.cat(parts) for parts in zip(*halves, strict=True))
+            return first, second, third
         with _on(device):
             draw_small[(-(-total // _BLOCK), batch)](
                 *scene, CULLED=_CULLED_SIGN[cull], LARGE=_LARGE, BITS=SUBPIXEL_BITS, BLOCK=_BLOCK

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import cast
 
 import torch
 from torch.nn import functional
@@ -30,10 +31,11 @@ def smooth_noise(draws: Draws, purpose: str, side: int, cells: int, channels: in
 
 def _clouds(draws: Draws, purpose: str, side: int, channels: int) -> torch.Tensor:
     """Noise with detail at every scale."""
-    total = 0
-    for level, cells in enumerate((3, 7, 15, 31, 63)):
-        total = total + 0.62**level * (smooth_noise(draws, f"{purpose} {cells}", side, cells, channels) - 0.5)
-    return (0.5 + 0.62 * total).clamp_(0, 1)
+    levels = (
+        0.62**level * (smooth_noise(draws, f"{purpose} {cells}", side, cells, channels) - 0.5)
+        for level, cells in enumerate((3, 7, 15, 31, 63))
+    )
+    return (0.5 + 0.62 * cast(torch.Tensor, sum(levels))).clamp_(0, 1)
 
 
 def _palette(draws: Draws, purpose: str, colours: int) -> torch.Tensor:
@@ -72,7 +74,7 @@ def _textures(draws: Draws) -> torch.Tensor:
 
     def of_kind(*kinds: int) -> torch.Tensor:
         """``(B, 1, 1)``: 1 for the textures that have one of these patterns."""
-        return sum((kind == one).float() for one in kinds)[:, None, None]
+        return cast(torch.Tensor, sum((kind == one).float() for one in kinds))[:, None, None]
 
     def turned(purpose: str, straight: float) -> tuple[torch.Tensor, torch.Tensor]:
         angle = draws.between(purpose, (-math.pi, math.pi))
@@ -151,7 +153,7 @@ def cluttered(draws: Draws, bank: torch.Tensor, side: int, contrast: torch.Tenso
     shift = draws.between("texture shift", (-0.8, 0.8), 2, 1)
     turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=-1).reshape(-1, 2, 2)
     affine = torch.cat([turn * zoom[:, None, :], shift], dim=-1)  # (B, 2, 3)
-    grid = functional.affine_grid(affine, (len(affine), 3, side, side), align_corners=False)
+    grid = functional.affine_grid(affine, [len(affine), 3, side, side], align_corners=False)
     piece = functional.grid_sample(texture, grid, padding_mode="reflection", align_corners=False)
     # Recolour: mix the channels, and make the whole lighter or darker.
     mix = torch.eye(3, device=bank.device) * 0.8 + 0.25 * (draws.uniform("texture mix", 3, 3) - 0.5)

@@ -345,10 +345,10 @@ def _mask(draws: Draws, settings: Occluders, frame: _Frame) -> Look:
     rows = torch.linspace(0, 1, _MASK_ROWS, device=there.device)
     pairs, offsets = zip(*(knot for row in _MASK_KNOTS for knot in row), strict=True)
     ends = constant(pairs, there.device, torch.long)  # (K, 2)
-    offsets = constant_like(frame.axes, *offsets)  # (K, 3)
+    along_axes = constant_like(frame.axes, *offsets)  # (K, 3)
     middles = (frame.marks[:, ends[:, 0]] + frame.marks[:, ends[:, 1]]) / 2
     # Written out, because a matrix product rounds differently for a single picture.
-    stand_off = sum(offsets[:, k, None] * frame.axes[:, None, :, k] for k in range(3))  # (B, K, 3)
+    stand_off = sum(along_axes[:, k, None] * frame.axes[:, None, :, k] for k in range(3))  # (B, K, 3)
     knots = middles + frame.unit[:, None, None] * stand_off
     knots = knots.unflatten(1, (len(_MASK_KNOTS), -1))  # (B, 3, 5, 3)
     along = constant_like(knots, *_through(_MASK_ROWS, knots.shape[1]))

@@ -18,7 +18,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch.profiler import record_function
@@ -214,7 +214,7 @@ class SyntheticFaces:
     # ------------------------------------------------------------------------------------------------- how it looks
     def _albedo(self, draws: Draws) -> torch.Tensor:
         """The vertices' own colours ``(B, V, 3)``, sRGB in [0, 1]."""
-        scale = self.world.person.albedo_scale * self.model.albedo_std
+        scale = self.world.person.albedo_scale * cast(torch.Tensor, self.model.albedo_std)
         colours = draws.normal("albedo", len(scale), clip=self.world.person.clip).to(self.model.mean) * scale
         return self.model.decode_albedo(_padded(colours)).float()[: draws.size]
 
@@ -312,6 +312,8 @@ def _exact_products(device: torch.device) -> Iterator[None]:
 def _without_tf32() -> Iterator[None]:
     """No TF32 in matrix products, whichever of PyTorch's two settings allowed it."""
     matmul = torch.backends.cuda.matmul
+    name: str
+    exact: bool | str
     try:
         name, exact, before = "allow_tf32", False, matmul.allow_tf32
     except RuntimeError:  # set through the newer one, PyTorch refuses to tell it by the older name
@@ -358,7 +360,8 @@ def average_colours(
     """
     batch, height, width = (fragments.triangle.shape[0], *(side // factor for side in fragments.triangle.shape[1:]))
     fine, row = width * factor, height * width
-    counts = sum(fragments.covered[:, y::factor, x::factor].int() for y in range(factor) for x in range(factor))
+    subpixels = (fragments.covered[:, y::factor, x::factor].int() for y in range(factor) for x in range(factor))
+    counts = cast(torch.Tensor, sum(subpixels))
     alpha = counts.float() / factor**2  # (B, S, S)
     if whole:
         return _average_everywhere(colours, triangles, fragments, factor), alpha.reshape(batch, 1, height, width)
