@@ -155,3 +155,38 @@ def make_model(
 def small_model() -> MorphableModel:
     """See :func:`make_model`."""
     return make_model()
+
+
+# ------------------------------------------------------------------------------------------------- what files share
+@pytest.fixture(scope="session")
+def browser_path() -> str:
+    """The Chromium or Chrome that opens the pages; without one the test is skipped, or fails where one is required."""
+    toolkit = pytest.importorskip("bookkit.browser", reason="the book's tools are not here")
+    path = toolkit.find_browser() or toolkit.install_browser()
+    if path is None:
+        if os.environ.get("TWODASL_REQUIRE_BROWSER") == "1":
+            pytest.fail("TWODASL_REQUIRE_BROWSER=1, and there is no Chromium or Chrome to open the pages with")
+        pytest.skip("NO BROWSER FOUND AND NONE COULD BE INSTALLED: THE PAGES WERE NOT OPENED")
+    return path
+
+
+@pytest.fixture(scope="module")
+def chromium(browser_path):
+    """A headless browser without the outside world."""
+    toolkit = importlib.import_module("bookkit.browser")
+    with toolkit.open_browser(browser_path) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def benchmark_data():
+    """AFLW2000-3D in small, made up; written as a clone of 2DASL or as the dataset's own folder."""
+    from tests.benchmark_files import Benchmark
+
+    return Benchmark()
+
+
+@pytest.fixture
+def clone(benchmark_data, tmp_path) -> Path:
+    """A clone of 2DASL with the small test set."""
+    return benchmark_data.write_clone(tmp_path / "2DASL")

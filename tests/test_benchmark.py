@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.benchmark_files import COUNT, FAILED, Benchmark
+from tests.benchmark_files import COUNT, FAILED
 from twodasl_lite.apps import cli
 from twodasl_lite.base.errors import FileFormatError, ShapeError, ValueRangeError
 from twodasl_lite.datasets.aflw2000 import read_aflw2000, read_basel_landmarks
@@ -30,16 +30,6 @@ from twodasl_lite.geometry.coefficients import CoefficientLayout, Whitening
 from twodasl_lite.geometry.photos import read_photo
 from twodasl_lite.networks import make_regressor
 from twodasl_lite.networks.weights import save_regressor
-
-
-@pytest.fixture(scope="module")
-def benchmark_data() -> Benchmark:
-    return Benchmark()
-
-
-@pytest.fixture
-def clone(benchmark_data, tmp_path) -> Path:
-    return benchmark_data.write_clone(tmp_path / "2DASL")
 
 
 @pytest.fixture

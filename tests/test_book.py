@@ -4,7 +4,6 @@ The chapters run under nbmake; their results are shared with `make book` (see ``
 chapter that has not changed since its last successful run is not executed again.
 """
 
-import os
 import re
 
 import nbformat
@@ -45,17 +44,6 @@ def site():
     """The site, built anew with warnings as errors."""
     build(CHAPTERS, strict=True)
     return HTML
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    path = check.find_browser() or check.install_browser()
-    if path is None:
-        if os.environ.get("TWODASL_REQUIRE_BROWSER") == "1":
-            pytest.fail("TWODASL_REQUIRE_BROWSER=1, and there is no Chromium or Chrome to open the pages with")
-        pytest.skip("NO BROWSER FOUND AND NONE COULD BE INSTALLED: THE PAGES WERE NOT OPENED")
-    with check.open_browser(path) as browser:
-        yield browser
 
 
 def test_site_builds_without_warnings(site):

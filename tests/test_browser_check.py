@@ -1,7 +1,5 @@
 """The browser check finds the problems of small sites that are broken on purpose."""
 
-import os
-
 import pytest
 from bookkit import accessibility, sheets
 from bookkit import browser as check
@@ -44,17 +42,6 @@ BROKEN = {
     "doubled": ('<div class="bd-article"><p id="a">1</p><p id="a">2</p></div>', "several elements have the id a"),
     "wide": ('<div class="bd-article"><div style="width:2000px">w</div></div>', "px wide"),
 }
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    path = check.find_browser() or check.install_browser()
-    if path is None:
-        if os.environ.get("TWODASL_REQUIRE_BROWSER") == "1":
-            pytest.fail("TWODASL_REQUIRE_BROWSER=1, and there is no Chromium or Chrome to open the pages with")
-        pytest.skip("NO BROWSER FOUND AND NONE COULD BE INSTALLED: THE PAGES WERE NOT OPENED")
-    with check.open_browser(path) as browser:
-        yield browser
 
 
 @pytest.fixture

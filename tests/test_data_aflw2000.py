@@ -8,22 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.benchmark_files import COUNT, FAILED, YAWS, Benchmark
+from tests.benchmark_files import COUNT, FAILED, YAWS
 from twodasl_lite.base.errors import FileFormatError, ValueRangeError
 from twodasl_lite.datasets.aflw2000 import read_aflw2000, read_basel_landmarks, read_detections, read_names
 from twodasl_lite.evaluation import nme
 from twodasl_lite.faces.decode import decode_landmarks
 from twodasl_lite.geometry.camera import crop_to_image
-
-
-@pytest.fixture(scope="module")
-def benchmark_data() -> Benchmark:
-    return Benchmark()
-
-
-@pytest.fixture
-def clone(benchmark_data, tmp_path) -> Path:
-    return benchmark_data.write_clone(tmp_path / "2DASL")
 
 
 @pytest.fixture

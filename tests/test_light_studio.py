@@ -44,16 +44,6 @@ def studio() -> LightStudio:
 
 
 @pytest.fixture(scope="module")
-def browser():
-    toolkit = pytest.importorskip("bookkit.browser", reason="the book's tools are not here")
-    executable = toolkit.find_browser() or toolkit.install_browser()
-    if executable is None:
-        pytest.skip("no browser on this machine, and none could be installed")
-    with toolkit.open_browser(executable) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def folder(studio, tmp_path_factory):
     path = tmp_path_factory.mktemp("studio")
     page = f'<!doctype html><html lang="en"><meta charset="utf-8"><body>{studio.html}</body></html>'
@@ -61,9 +51,9 @@ def folder(studio, tmp_path_factory):
     return path
 
 
-def open_page(browser, base: str):
+def open_page(chromium, base: str):
     """The page, and what went wrong on it: errors, and requests to the outside, which are blocked."""
-    page = browser.new_page()
+    page = chromium.new_page()
     problems = watch(page, base)
     page.goto(f"{base}/page.html")
     page.wait_for_selector(".light-studio-figure[data-mounted=yes]", timeout=30_000)
@@ -71,18 +61,18 @@ def open_page(browser, base: str):
 
 
 @pytest.fixture(scope="module")
-def drawn(browser, folder):
+def drawn(chromium, folder):
     """Draws a state in the browser."""
-    page, problems = open_page(browser, folder.as_uri())
+    page, problems = open_page(chromium, folder.as_uri())
     yield lambda state: page.evaluate(DRAW, asdict(state))
     assert problems == []
     page.close()
 
 
 @pytest.fixture(scope="module", params=["file", "http"])
-def page(request, browser, folder):
+def page(request, chromium, folder):
     with address(folder, request.param) as base:
-        opened, problems = open_page(browser, base)
+        opened, problems = open_page(chromium, base)
         yield opened
         assert problems == []
         opened.close()
@@ -215,8 +205,8 @@ def test_a_chosen_pixel_tells_what_the_z_buffer_knows(page, studio):
 
 @pytest.mark.book
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "dark"), (400, "light")])
-def test_studio_fits_the_window_follows_the_theme_and_prints(browser, folder, width, scheme):
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+def test_studio_fits_the_window_follows_the_theme_and_prints(chromium, folder, width, scheme):
+    context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     opened = context.new_page()
     opened.goto((folder / "page.html").as_uri())
     opened.wait_for_selector(".light-studio-figure[data-mounted=yes]", timeout=30_000)

@@ -1,7 +1,6 @@
 """The PDF edition: what is printed, how it is bound, and that nothing empty gets onto paper."""
 
 import io
-import os
 import re
 
 import pypdf
@@ -87,16 +86,6 @@ def test_a_site_without_the_page_is_named(tmp_path, monkeypatch):
 # --- in a browser ---------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def executable():
-    path = check.find_browser() or check.install_browser()
-    if path is None:
-        if os.environ.get("TWODASL_REQUIRE_BROWSER") == "1":
-            pytest.fail("TWODASL_REQUIRE_BROWSER=1, and there is no Chromium or Chrome to print with")
-        pytest.skip("NO BROWSER FOUND AND NONE COULD BE INSTALLED: NOTHING WAS PRINTED")
-    return path
-
-
 FAULTS = {
     "picture": ('<img alt="a white square" src="{white}">', "a picture is empty: a white square"),
     "missing": ('<img src="nowhere.png">', "picture missing"),
@@ -111,13 +100,13 @@ WHITE = (
 
 
 @pytest.mark.book
-def test_what_is_missing_is_not_printed(executable, tmp_path, monkeypatch):
+def test_what_is_missing_is_not_printed(browser_path, tmp_path, monkeypatch):
     monkeypatch.setattr(check, "DRAW_SECONDS", 0.5)
     start = '<!doctype html><html><body><article class="bd-article"><h1>T</h1>'
     (tmp_path / "good.html").write_text(f"{start}<p>Text</p></article></body></html>")
     for name, (body, _) in FAULTS.items():
         (tmp_path / f"{name}.html").write_text(f"{start}{body.replace('{white}', WHITE)}</article></body></html>")
-    with check.open_browser(executable) as browser, check.serve(tmp_path) as base:
+    with check.open_browser(browser_path) as browser, check.serve(tmp_path) as base:
         press = paper.Press(browser, tmp_path, base, [])
         good = paper.Sheet("good.html", "X")
         press.print_page(good, 1)
@@ -128,7 +117,7 @@ def test_what_is_missing_is_not_printed(executable, tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def edition(executable, tmp_path_factory):
+def edition(browser_path, tmp_path_factory):
     """The book with chapter 3 alone, and its hand-out, from the site that `test_book` has built."""
     (chapter,) = written_chapters(["03"])
     if not (HTML / "notebooks" / f"{chapter.file}.html").exists():

@@ -1,12 +1,10 @@
 """Quizzes: rejected files, their markup on a page, and their use in a browser, with and without scripts."""
 
-import os
 import subprocess
 import sys
 
 import nbformat
 import pytest
-from bookkit import browser as check
 from bookkit import pages, quiz
 from bookkit.config import BOOK, Chapter, written_chapters
 
@@ -138,17 +136,6 @@ def site(tmp_path_factory):
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", str(folder / "source"), str(folder / "html")]
     subprocess.run(command, check=True, capture_output=True, text=True)
     return folder / "html"
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    path = check.find_browser() or check.install_browser()
-    if path is None:
-        if os.environ.get("TWODASL_REQUIRE_BROWSER") == "1":
-            pytest.fail("TWODASL_REQUIRE_BROWSER=1, and there is no Chromium or Chrome to open the pages with")
-        pytest.skip("NO BROWSER FOUND AND NONE COULD BE INSTALLED: THE PAGES WERE NOT OPENED")
-    with check.open_browser(path) as browser:
-        yield browser
 
 
 def open_page(browser, site, **options):

@@ -1,12 +1,10 @@
 """Slides: what of a chapter is on them, and that a deck works from a disk and fits its slides."""
 
-import os
 import shutil
 
 import nbformat
 import pytest
 from bookkit import assets, execute, slides
-from bookkit import browser as check
 from bookkit.config import Chapter, written_chapters
 
 CHAPTER = Chapter(3, "03_a_chapter", "A chapter", "About it.", "The face", 20.0)
@@ -123,17 +121,6 @@ def test_a_chapter_that_was_not_executed_is_named(tmp_path):
 
 
 # --- in a browser ---------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    path = check.find_browser() or check.install_browser()
-    if path is None:
-        if os.environ.get("TWODASL_REQUIRE_BROWSER") == "1":
-            pytest.fail("TWODASL_REQUIRE_BROWSER=1, and there is no Chromium or Chrome to open the slides with")
-        pytest.skip("NO BROWSER FOUND AND NONE COULD BE INSTALLED: THE SLIDES WERE NOT OPENED")
-    with check.open_browser(path) as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -62,18 +62,6 @@ def page_text(photo, faces, model) -> str:
     return face_viewer_html(photo, faces, model, title='<"two">')
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    pytest.importorskip("playwright.sync_api", reason="playwright is an optional extra")
-    from bookkit import browser
-
-    path = browser.find_browser()
-    if path is None:
-        pytest.skip("NO BROWSER FOUND: THE PAGE WAS NOT OPENED")
-    with browser.open_browser(path) as opened:
-        yield opened
-
-
 def open_file(browser, path):
     page = browser.new_context(viewport={"width": 1000, "height": 800}).new_page()
     problems = watch(page, path.parent.as_uri())

@@ -438,24 +438,11 @@ def test_curve_figure_keeps_the_numbers():
 
 
 # -------------------------------------------------------------------------------------------------------- in a browser
-@pytest.fixture(scope="module")
-def browser():
-    """A headless Chromium without the outside world."""
-    toolkit = pytest.importorskip("bookkit.browser", reason="the book's tools are not here")
-    executable = toolkit.find_browser() or toolkit.install_browser()
-    if executable is None:
-        if os.environ.get("TWODASL_REQUIRE_BROWSER") == "1":
-            pytest.fail("TWODASL_REQUIRE_BROWSER=1, and there is no Chromium or Chrome to try the face explorer in")
-        pytest.skip("NO BROWSER FOUND AND NONE COULD BE INSTALLED: THE FACE EXPLORER WAS NOT TRIED IN ONE")
-    with toolkit.open_browser(executable) as opened:
-        yield opened
-
-
 class OpenExplorer:
     """One explorer in a page, and whatever went wrong there."""
 
-    def __init__(self, browser, page_address: str, **context) -> None:
-        self.context = browser.new_context(**{"viewport": {"width": 1100, "height": 900}, **context})
+    def __init__(self, chromium, page_address: str, **context) -> None:
+        self.context = chromium.new_context(**{"viewport": {"width": 1100, "height": 900}, **context})
         self.page = self.context.new_page()
         self.problems = watch(self.page, page_address.rsplit("/", 1)[0])
         self.page.goto(page_address)
@@ -485,8 +472,8 @@ def page_address(request, head, tmp_path_factory):
 
 
 @pytest.fixture
-def explorer(browser, page_address):
-    opened = OpenExplorer(browser, page_address)
+def explorer(chromium, page_address):
+    opened = OpenExplorer(chromium, page_address)
     yield opened
     assert opened.problems == []
     opened.context.close()
@@ -666,8 +653,8 @@ def test_copied_numbers_decode_to_the_drawn_face(explorer, head):
 
 @pytest.mark.book
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (1400, "dark"), (400, "light"), (400, "dark")])
-def test_fits_the_window_and_follows_the_theme(browser, page_address, width, scheme):
-    opened = OpenExplorer(browser, page_address, viewport={"width": width, "height": 900}, color_scheme=scheme)
+def test_fits_the_window_and_follows_the_theme(chromium, page_address, width, scheme):
+    opened = OpenExplorer(chromium, page_address, viewport={"width": width, "height": 900}, color_scheme=scheme)
     explorer_dark = opened.page.evaluate("getComputedStyle(document.querySelector('.face-explorer')).colorScheme")
     assert explorer_dark == scheme
     opened.page.get_by_label("Two faces").check()
@@ -684,8 +671,8 @@ def test_print_shows_the_still_picture(explorer):
 
 
 @pytest.mark.book
-def test_without_webgl_the_still_picture_stays(browser, page_address):
-    context = browser.new_context()
+def test_without_webgl_the_still_picture_stays(chromium, page_address):
+    context = chromium.new_context()
     page = context.new_page()
     page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
     page.goto(page_address)
@@ -746,8 +733,8 @@ def lab_address(tmp_path):
 
 
 @pytest.mark.book
-def test_traits_go_both_ways_in_jupyterlab(browser, lab_address, head):
-    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+def test_traits_go_both_ways_in_jupyterlab(chromium, lab_address, head):
+    context = chromium.new_context(viewport={"width": 1400, "height": 1000})
     page = context.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))

@@ -209,16 +209,6 @@ def test_landmark_figure_checks_what_it_is_given(head, whitening, change):
 
 # --------------------------------------------------------------------------------------------------------- in a browser
 @pytest.fixture(scope="module")
-def browser():
-    toolkit = pytest.importorskip("bookkit.browser", reason="the book's tools are not here")
-    executable = toolkit.find_browser() or toolkit.install_browser()
-    if executable is None:
-        pytest.skip("no browser on this machine, and none could be installed")
-    with toolkit.open_browser(executable) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def page_folder(figures, tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures")
     body = "\n".join(figure.html for figure in figures.values())
@@ -228,10 +218,10 @@ def page_folder(figures, tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=["file", "http"])
-def page(request, browser, page_folder):
+def page(request, chromium, page_folder):
     """All five figures on one page; any request to the outside is blocked and counts as a failure."""
     with address(page_folder, request.param) as base:
-        context = browser.new_context(viewport={"width": 1000, "height": 900})
+        context = chromium.new_context(viewport={"width": 1000, "height": 900})
         opened = context.new_page()
         problems = watch(opened, base)
         opened.goto(f"{base}/page.html")
@@ -429,8 +419,8 @@ def test_maps_of_two_coefficients_follow_a_press_and_stay_two(page, figures):
 
 @pytest.mark.book
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "dark"), (400, "light")])
-def test_figures_fit_the_window_follow_the_theme_and_print(browser, page_folder, width, scheme):
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+def test_figures_fit_the_window_follow_the_theme_and_print(chromium, page_folder, width, scheme):
+    context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     opened = context.new_page()
     opened.goto((page_folder / "page.html").as_uri())
     for kind in KINDS:
@@ -469,9 +459,9 @@ def live_notebook(monkeypatch):
 
 
 @pytest.mark.book
-def test_controls_are_known_to_python_in_jupyterlab(browser, live_notebook, lab_address):  # noqa: F811
+def test_controls_are_known_to_python_in_jupyterlab(chromium, live_notebook, lab_address):  # noqa: F811
     """In a running notebook each figure's first control moves, and the kernel's numbers are the drawn ones."""
-    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    context = chromium.new_context(viewport={"width": 1400, "height": 1000})
     page = context.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))

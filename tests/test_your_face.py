@@ -43,18 +43,6 @@ def model(trained):
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    pytest.importorskip("playwright.sync_api", reason="playwright is an optional extra")
-    from bookkit import browser
-
-    path = browser.find_browser()
-    if path is None:
-        pytest.skip("NO BROWSER FOUND: THE PAGE WAS NOT OPENED")
-    with browser.open_browser(path) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The page's scripts as the book has them, beside a bare page."""
     assets.prepare()
