@@ -291,7 +291,7 @@ def sample_colours(photo: np.ndarray, points: torch.Tensor) -> torch.Tensor:
     """
     points = check_tensor("points", points, ("N", (2, 3)))
     photo = as_photo(photo, "photo")
-    pixels = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)[None].to(points) / 255
+    pixels = torch.from_numpy(np.require(photo, requirements=["C", "W"])).permute(2, 0, 1)[None].to(points) / 255
     size = points.new_tensor([photo.shape[1], photo.shape[0]])
     grid = (2 * points[:, :2] + 1) / size - 1  # pixel centres at integers -> grid_sample's edges at -1 and 1
     colours = torch.nn.functional.grid_sample(
