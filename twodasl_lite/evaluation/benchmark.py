@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -165,7 +166,7 @@ def predicted_landmarks(
         needed = "a face model" if model is None else "a whitening"
         raise ValueRangeError(f"predictions: found {predictions.kind} coefficients; expected {needed} to decode them")
     values = predictions.values
-    if predictions.kind == "whitened":
+    if predictions.kind == "whitened" and whitening is not None:
         values = whitening.unwhiten(values)
     if predictions.boxes is not None and mapping == "bench":
         raise ValueRangeError("mapping: found 'bench' for predictions with their own boxes; expected 'exact'")
@@ -323,7 +324,7 @@ def predict_faces(
         if members:
             images = torch.stack([torch.from_numpy(crop).permute(2, 0, 1) for crop in crops]).to(device)
             shown = None if points is None else points[members].to(device)
-            options = {"model": model, "kind": kind, "pose": pose, "batch_size": batch_size}
+            options: dict[str, Any] = {"model": model, "kind": kind, "pose": pose, "batch_size": batch_size}
             face = predict(network, whitening, images, shown, **options)
             found.append(face.coefficients.cpu().double())
             kept += members

@@ -17,7 +17,7 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -95,16 +95,15 @@ def read_predictions(path: str | os.PathLike[str], names: Sequence[str] | None =
         values = read_npy(path)
         if names is None:
             raise FileFormatError(path, "numbers without names", "the list of names that belongs to them, or an .npz")
-        return _checked(
-            path, Predictions(tuple(names), _numbers(path, "the array", values), "whitened", None, str(path))
-        )
+        numbers = _numbers(path, "the array", values)
+        return _checked(path, Predictions(tuple(names), numbers, "whitened", None, str(path)))
     try:
         with np.load(path, allow_pickle=False) as content:
             kinds = [kind for kind in KINDS if kind in content.files]
             if "names" not in content.files or len(kinds) != 1:
                 raise FileFormatError(path, f"the arrays {', '.join(content.files) or 'none'}", expected)
             rows = tuple(Path(str(name)).stem for name in content["names"].reshape(-1))
-            values = _numbers(path, kinds[0], content[kinds[0]])
+            numbers = _numbers(path, kinds[0], content[kinds[0]])
             boxes = _numbers(path, _BOXES, content[_BOXES]) if _BOXES in content.files else None
     except FileFormatError:
         raise
@@ -112,7 +111,7 @@ def read_predictions(path: str | os.PathLike[str], names: Sequence[str] | None =
         raise FileFormatError(path, f"a file that is not such an archive ({error})", expected) from error
     if boxes is not None and tuple(boxes.shape) != (len(rows), 4):
         raise FileFormatError(path, f"boxes of shape {tuple(boxes.shape)}", f"({len(rows)}, 4)")
-    return _checked(path, Predictions(rows, values, kinds[0], boxes, str(path)))
+    return _checked(path, Predictions(rows, numbers, kinds[0], boxes, str(path)))
 
 
 def write_predictions(path: str | os.PathLike[str], predictions: Predictions) -> None:
@@ -122,7 +121,10 @@ def write_predictions(path: str | os.PathLike[str], predictions: Predictions) ->
         OSError: If the disk is full or the folder is not writable; no partial file is left.
     """
     predictions.check()
-    arrays = {"names": np.array(predictions.names, dtype=str), predictions.kind: predictions.values.numpy()}
+    arrays: dict[str, Any] = {
+        "names": np.array(predictions.names, dtype=str),
+        predictions.kind: predictions.values.numpy(),
+    }
     if predictions.boxes is not None:
         arrays[_BOXES] = predictions.boxes.numpy()
     buffer = io.BytesIO()

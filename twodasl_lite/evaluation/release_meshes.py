@@ -156,12 +156,14 @@ def read_release_meshes(root: str | os.PathLike[str]) -> ReleaseMeshes:
     if not faces:
         raise FileFormatError(results, f"no complete face ({problems[0]})", expected)
     if int(keypoints.max()) >= count:
-        found = f"vertex {int(keypoints.max())}"
-        raise FileFormatError(base / "keypoints.txt", found, f"landmarks among the meshes' {count} vertices")
+        vertex = f"vertex {int(keypoints.max())}"
+        raise FileFormatError(base / "keypoints.txt", vertex, f"landmarks among the meshes' {count} vertices")
     return ReleaseMeshes(
         tuple(face.name for face in faces),
-        torch.stack([face.landmarks for face in faces]),
-        *(torch.stack([getattr(face, part) for face in faces]) for part in ("pose", "shape", "expression")),
+        torch.stack([face.landmarks for face in faces if face.landmarks is not None]),
+        torch.stack([face.pose for face in faces]),
+        torch.stack([face.shape for face in faces]),
+        torch.stack([face.expression for face in faces]),
         torch.tensor([face.yaw for face in faces], dtype=torch.float64),
         keypoints,
         {name: torch.from_numpy(np.stack(values)) for name, values in meshes.items()},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -53,7 +54,7 @@ class Table:
 
     def intervals(self) -> tuple[Interval, ...] | None:
         """Confidence intervals of the entries, in the same order; None if they were not computed."""
-        if self.bin_intervals is None:
+        if self.bin_intervals is None or self.balanced_interval is None or self.mean_interval is None:
             return None
         return (*self.bin_intervals, self.balanced_interval, self.mean_interval)
 
@@ -118,7 +119,7 @@ def summarise(
     bins = yaw_bins(check_tensor("yaw", yaw, ("N",)).detach().cpu())
     runs = errors.reshape(-1, errors.shape[-1])
     means = bin_means(runs, bins).mean(dim=0)  # (3,)
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     if intervals:
         ends = table_intervals(runs, yaw, resamples=resamples, confidence=confidence, seed=seed)
         found = {

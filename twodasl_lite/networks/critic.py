@@ -40,6 +40,8 @@ class Critic(nn.Module):
             never changes faster than its inputs, which stabilises training.
     """
 
+    judged: torch.Tensor
+
     def __init__(
         self,
         num_coefficients: int = NUM_OUTPUTS,

@@ -145,6 +145,7 @@ def _trace(model: nn.Module, inputs: torch.Tensor, names: tuple[str, str]):
             )
     finally:
         logger.setLevel(level)
+    assert program is not None  # only with another file format
     return program.model_proto
 
 

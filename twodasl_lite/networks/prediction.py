@@ -12,7 +12,7 @@ The second form is this project's; it needs a network trained with empty maps (`
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -85,7 +85,8 @@ def predict(
         ValueRangeError: If ``looks`` is below 1, or ``mirror`` is requested for a face model that is not symmetric.
     """
     if isinstance(images, FaceBatch):
-        images, detected, visible = images.images, images.detected, images.detected_visible
+        batch = images
+        images, detected, visible = batch.images, batch.detected, batch.detected_visible
     if images.ndim != 4 or tuple(images.shape[1:]) != (3, CROP_SIZE, CROP_SIZE):
         raise ShapeError(f"images: found shape {tuple(images.shape)}; expected (B, 3, {CROP_SIZE}, {CROP_SIZE})")
     if looks < 1:
@@ -116,7 +117,7 @@ def predict(
     coefficients = constrain(whitening.unwhiten(whitened), pose)
     if mirror and count:
         shown = torch.where(known[..., None], detected, torch.nan)
-        options = {"model": model, "kind": kind, "pose": pose, "looks": looks, "batch_size": batch_size}
+        options: dict[str, Any] = {"model": model, "kind": kind, "pose": pose, "looks": looks, "batch_size": batch_size}
         other = predict(network, whitening, images.flip(-1), flip_landmarks(shown, CROP_SIZE), **options)
         back = mirror_coefficients(other.coefficients, model, CROP_SIZE)
         # The mean of two poses of a form is completed again; that of two nearby rotations is nearly one.
@@ -169,6 +170,12 @@ def predict_with(
     if "face_model" in trained.metadata:
         check_fingerprint(trained.metadata["face_model"], model)
     kind = trained.metadata["map_kind"]
-    options = {"model": model, "kind": kind, "pose": trained.pose, "looks": looks, "batch_size": batch_size}
+    options: dict[str, Any] = {
+        "model": model,
+        "kind": kind,
+        "pose": trained.pose,
+        "looks": looks,
+        "batch_size": batch_size,
+    }
     options["mirror"] = mirror
     return predict(trained.network, trained.whitening, images, detected, visible, **options)

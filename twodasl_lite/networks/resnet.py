@@ -116,6 +116,11 @@ class ResNet(nn.Module):
         23638206
     """
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(self, name: str = "resnet50", num_outputs: int = NUM_OUTPUTS, norm: NormKind = "batch") -> None:
         super().__init__()
         check_choice("name", name, RESNETS)

@@ -19,7 +19,7 @@ import pickle
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -208,7 +208,7 @@ class TrainedRegressor(NamedTuple):
 
     network: nn.Module
     whitening: Whitening
-    metadata: dict[str, object]
+    metadata: dict[str, Any]
 
     @property
     def layout(self) -> CoefficientLayout:
@@ -335,7 +335,7 @@ def load_regressor(path: str | os.PathLike[str], device: torch.device | str = "c
     return TrainedRegressor(network.to(device).eval(), whitening, metadata)
 
 
-def _check_metadata(metadata: Mapping[str, object], whitening: Whitening) -> dict[str, object]:
+def _check_metadata(metadata: Mapping[str, Any], whitening: Whitening) -> dict[str, Any]:
     """Add defaults to the metadata and check that it is consistent."""
     facts = dict(metadata)
     if facts.get("map_kind") not in MAP_KINDS:
