@@ -234,10 +234,13 @@ for k, sides in enumerate(FORMS.values()):
         CATEGORICAL, ("solid", "dash", "dot"), sides, ("real", "fake", "regressor")
     ):
         name = "regressor" if label == "regressor" else f"critic, {label} pair"
-        line = {"color": colour, "dash": dash, "width": 2.5}
+        # The regressor's curve may lie on the critic's for a real pair: a broad one.
+        broad = {"width": 7} if label == "real" else {"width": 2.5}
+        line = {"color": colour, "dash": dash, **broad}
         y = side(scores).numpy().round(4)
         fig.add_scatter(
-            x=scores.numpy().round(2), y=y, name=name, line=line, visible=k == 0
+            x=scores.numpy().round(2), y=y, name=name, line=line, visible=k == 0,
+            opacity=0.5 if label == "real" else 1.0
         )
 show = [
     {
@@ -394,11 +397,14 @@ for colour, (by, shares) in zip(CATEGORICAL, told.items()):
         x=list(WRONG), y=[round(100 * s, 1) for s in shares], name=f"taught by {by}",
         marker_color=colour
     )
-fig.add_hline(y=50, line={"color": "grey", "dash": "dot"}, annotation_text="a coin")
+fig.add_hline(y=50, line={"color": "grey", "dash": "dot"})
+fig.add_annotation(
+    x=1.0, xref="paper", xanchor="left", y=50, text=" a coin", showarrow=False
+)
 fig.update_yaxes(title="right answer preferred, %", range=[0, 100])
 fig.update_xaxes(title="against answers that are")
 fig.update_layout(
-    height=380, margin={"l": 50, "r": 20, "t": 10, "b": 50},
+    height=380, margin={"l": 50, "r": 55, "t": 10, "b": 50},
     legend={"orientation": "h", "y": 1.12}
 )
 fig

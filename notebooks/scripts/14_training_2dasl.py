@@ -751,7 +751,8 @@ for measure in ("landmarks_2d_without_detector", "landmarks_3d_without_detector"
 # %% [markdown]
 # **What this does not say.** These are small networks, a thousand steps, synthetic faces, weights from a handful of
 # trials. The paper trained a ResNet-50 on photographs and reports that its losses help {cite:p}`tu2021assisted`.
-# Runs of this size neither repeat that nor refute it. They do say what to demand of the larger run: the second row.
+# Runs of this size neither repeat that nor refute it. They do say what to compare the larger run with: plain 2D
+# landmarks, and the prior.
 
 # %% [markdown]
 # ## Where the other losses could help
@@ -765,8 +766,6 @@ for measure in ("landmarks_2d_without_detector", "landmarks_3d_without_detector"
 # %%
 results = resources.files("twodasl_lite") / "assets" / "results"
 sweep = json.loads((results / "sweep_detector_labels.json").read_text("utf-8"))
-easy = {"error": "1", "labels": "8000"}
-hard = [cell for cell in sweep["cells"] if cell["place"] != easy]
 for cell in sweep["cells"]:
     print(", ".join(f"{axis} {setting}" for axis, setting in cell["place"].items()))
     for row in ("all", "+landmarks_2d+prior"):
@@ -854,7 +853,7 @@ plt.show()
 # %% [markdown]
 # The prior was too weak by a factor of ten or more: it gains until the weight is about thirty times the first guess, and a
 # sixth of the 3D error goes. No weight makes 3D consistency, the cycle or the critic help with a detector; a stronger
-# cycle or consistency only costs more. One caution: the faces of these worlds *are drawn* from the distribution that
+# cycle costs a whole point there. One caution: the faces of these worlds *are drawn* from the distribution that
 # the prior assumes, so nowhere could it fit better. What do the same networks do on photographs?
 #
 # ## The same networks on photographs
@@ -1263,7 +1262,9 @@ slider = {
     "steps": choices, "active": 3, "currentvalue": {"prefix": "price of an hour: "},
     "pad": {"t": 45}
 }
-fig.update_xaxes(title="spent", rangemode="tozero", range=[0, 5 * spent[-1]])
+fig.update_xaxes(
+    title="spent, in your currency", rangemode="tozero", range=[0, 5 * spent[-1]]
+)
 fig.update_yaxes(
     title="NME on validation pictures, %" if name == "balanced" else name,
     rangemode="tozero"

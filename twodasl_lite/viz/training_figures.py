@@ -103,7 +103,7 @@ def _stages(rows: Rows) -> list[tuple[str, int]]:
 
 
 # ---------------------------------------------------------------------------------------------------- for the page
-def learning_figure(rows: Rows, *, measure: str = "landmarks_2d", smooth: int = 5, height: int = 560):
+def learning_figure(rows: Rows, *, measure: str = "landmarks_2d", smooth: int = 5, height: int = 620):
     """Losses and validation errors of a run as an interactive figure.
 
     Args:
@@ -118,7 +118,7 @@ def learning_figure(rows: Rows, *, measure: str = "landmarks_2d", smooth: int = 
     go = require("plotly.graph_objects", "book", "learning curves")
     subplots = require("plotly.subplots", "book", "learning curves")
     titles = ("losses, not weighted", f"NME, % ({MEASURE_TITLES.get(measure, measure)})")
-    figure = subplots.make_subplots(rows=2, cols=1, subplot_titles=titles, shared_xaxes=True, vertical_spacing=0.26)
+    figure = subplots.make_subplots(rows=2, cols=1, subplot_titles=titles, shared_xaxes=True, vertical_spacing=0.34)
     dashes = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
     panels = (loss_curves(rows, smooth), validation_curves(rows, measure))
     for panel, curves in enumerate(panels, start=1):
@@ -148,7 +148,7 @@ def learning_figure(rows: Rows, *, measure: str = "landmarks_2d", smooth: int = 
     figure.update_yaxes(rangemode="tozero", row=2, col=1)
     # Each legend below its panel: beside it, a narrow page would cut the names off.
     legend = {"orientation": "h", "x": 0, "xanchor": "left", "yanchor": "top", "bgcolor": "rgba(0,0,0,0)"}
-    figure.update_layout(**_layout(height), legend={**legend, "y": 0.58}, legend2={**legend, "y": -0.14})
+    figure.update_layout(**_layout(height), legend={**legend, "y": 0.62}, legend2={**legend, "y": -0.14})
     return figure
 
 
@@ -248,12 +248,17 @@ def ablation_figure(table: Mapping[str, Any], measure: str = "landmarks_2d", *, 
                 hovertemplate="%{customdata}: %{x:.2f} %",
             )
         )
+    # Logarithmic, so that a baseline with several times the error does not squeeze the others together.
     figure.update_xaxes(
-        title_text=f"NME, % ({MEASURE_TITLES[measure]})", gridcolor=_GRID, rangemode="tozero", automargin=True
+        title_text=f"NME, % ({MEASURE_TITLES[measure]})",
+        type="log",
+        tickvals=[1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 70],
+        gridcolor=_GRID,
+        automargin=True,
     )
     figure.update_yaxes(
         tickvals=list(range(len(names))),
-        ticktext=names,
+        ticktext=[name[0] + name[1:].replace("+", "<br>+") for name in names],  # two lines, for narrow pages
         range=[len(names) - 0.5, -0.5],
         showgrid=False,
         automargin=True,
